@@ -1,0 +1,4 @@
+//! The `kun` command.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,60 @@
+//! What can go wrong in the engine.
+
+/// One variant per thing that can go wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The model's files cannot be read.
+    #[error("cannot open the model")]
+    Format(#[from] kun_formats::FormatError),
+    /// The model cannot be described.
+    #[error("cannot load the model")]
+    Model(#[from] kun_models::ModelError),
+    /// The graph cannot be compiled.
+    #[error("cannot compile the model")]
+    Compile(#[from] kun_graph::CompileError),
+    /// Its tokenizer cannot be built.
+    #[error("cannot load the tokenizer")]
+    Tokenizer(#[from] kun_text::TokenizerError),
+    /// Its chat template cannot be used.
+    #[error(transparent)]
+    Template(#[from] kun_text::TemplateError),
+    /// The model does not fit this machine's memory.
+    #[error(
+        "the model needs {needed_bytes} bytes ({weights_bytes} weights, {kv_bytes} KV cache, {workspace_bytes} workspace), {available_bytes} are available"
+    )]
+    DoesNotFit {
+        /// Sum.
+        needed_bytes: u64,
+        /// Weights.
+        weights_bytes: u64,
+        /// Cache for the context asked for.
+        kv_bytes: u64,
+        /// Activations.
+        workspace_bytes: u64,
+        /// Free memory, or the budget given.
+        available_bytes: u64,
+    },
+    /// The prompt is longer than the context: never cut.
+    #[error("the prompt has {prompt_tokens} tokens, the context holds {context_tokens}")]
+    ContextExceeded {
+        /// Tokens of the prompt.
+        prompt_tokens: usize,
+        /// Tokens that fit.
+        context_tokens: usize,
+    },
+    /// A parameter is out of range.
+    #[error("`{name}`: {what}")]
+    Parameter {
+        /// Which.
+        name: &'static str,
+        /// Value and limit.
+        what: String,
+    },
+    /// A step failed.
+    #[error("cannot run the model")]
+    Run(#[from] kun_graph::RunError),
+    /// The model's worker thread has ended.
+    #[error("the model was unloaded")]
+    Unloaded,
+}

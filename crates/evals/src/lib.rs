@@ -1,0 +1,2 @@
+//! Quality and speed, measured.
+#![forbid(unsafe_code)]

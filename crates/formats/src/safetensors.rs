@@ -1,0 +1,1 @@
+//! safetensors files, alone or sharded by an index.

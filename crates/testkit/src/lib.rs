@@ -1,0 +1,2 @@
+//! Tolerances, golden files and tiny models for tests.
+#![forbid(unsafe_code)]
