@@ -1,7 +1,11 @@
 //! Compute kernels. Each has a plain scalar form that defines the answer; the machine is asked once which form to use.
 
+pub mod attention;
+pub mod elementwise;
 pub mod isa;
 pub mod linear;
+pub mod norm;
+pub mod rope;
 
 pub use isa::Isa;
 
@@ -24,4 +28,22 @@ pub enum KernelError {
         /// The element type.
         dtype: kun_tensor::DType,
     },
+}
+
+impl KernelError {
+    /// Refuses two lengths that differ.
+    pub(crate) fn check(kernel: &'static str, actual: usize, expected: usize) -> Result<(), KernelError> {
+        if actual == expected {
+            return Ok(());
+        }
+        Err(KernelError::Shape { kernel, what: format!("{actual} elements where {expected} belong") })
+    }
+
+    /// Refuses groups of `group` elements that do not fill `len`.
+    pub(crate) fn check_groups(kernel: &'static str, len: usize, group: usize) -> Result<(), KernelError> {
+        if group > 0 && len.is_multiple_of(group) {
+            return Ok(());
+        }
+        Err(KernelError::Shape { kernel, what: format!("{len} elements are not whole groups of {group}") })
+    }
 }
