@@ -1,13 +1,15 @@
 //! The boundary to devices: a backend gets the whole graph, once.
 
 use crate::graph::Graph;
+use kun_kernels::attention::KvLayout;
+pub use kun_kernels::attention::KvType;
 use kun_tensor::DType;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Tokens in one page of the key/value cache.
-pub const PAGE_TOKENS: usize = 64;
+pub const PAGE_TOKENS: usize = KvLayout::PAGE_TOKENS;
 
 /// Why a weight cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -40,16 +42,6 @@ pub trait WeightSource: Send + Sync {
     fn rows(&self, name: &str, rows: Range<usize>) -> Result<Cow<'_, [u8]>, WeightError>;
     /// Tells that the tensor's source bytes are no longer needed in memory.
     fn release(&self, name: &str);
-}
-
-/// How keys and values are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KvType {
-    /// Half precision.
-    #[default]
-    F16,
-    /// int8 in groups of 32 with a scale each.
-    Q8_0,
 }
 
 /// The cache of keys and values.
@@ -118,7 +110,7 @@ pub enum CompileError {
     },
 }
 
-/// Why a run failed. Nothing was computed, and the cache is as it was.
+/// Why a run failed. Except for [`RunError::Failed`], nothing was computed, and the cache is as it was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
@@ -140,6 +132,9 @@ pub enum RunError {
         /// Planned.
         limit: usize,
     },
+    /// A step panicked: a fault of this program. Unlike the other errors, the cache may hold part of the run.
+    #[error("a compute step failed")]
+    Failed,
 }
 
 /// A tensor given to a run.

@@ -1,6 +1,11 @@
 //! The graph as plain data.
 
+use crate::builder::{BuildError, check_weight};
+use crate::shape;
+pub use kun_kernels::elementwise::{BinaryOp, UnaryOp};
+pub use kun_kernels::rope::RopeStyle;
 use kun_tensor::DType;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Index of a value: the output of a node or an input of the graph.
@@ -28,6 +33,20 @@ pub enum Sym {
     Height,
     /// `W`: image columns.
     Width,
+}
+
+impl Sym {
+    /// The letter that shapes are written with.
+    pub const fn letter(self) -> char {
+        match self {
+            Sym::Tokens => 'T',
+            Sym::Rows => 'R',
+            Sym::Seqs => 'S',
+            Sym::Batch => 'N',
+            Sym::Height => 'H',
+            Sym::Width => 'W',
+        }
+    }
 }
 
 /// One dimension.
@@ -61,48 +80,6 @@ pub struct WeightInfo {
     pub shape: Vec<usize>,
     /// The values, if the graph itself carries them (f32).
     pub constant: Option<Arc<[f32]>>,
-}
-
-/// Functions of one operand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-#[non_exhaustive]
-pub enum UnaryOp {
-    Neg,
-    Exp,
-    Sqrt,
-    Recip,
-    Relu,
-    Sigmoid,
-    Tanh,
-    Silu,
-    /// With the error function.
-    Gelu,
-    /// With the tanh approximation (arXiv:1606.08415).
-    GeluTanh,
-}
-
-/// Functions of two operands, with NumPy broadcasting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-#[non_exhaustive]
-pub enum BinaryOp {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    Max,
-    Min,
-    Pow,
-}
-
-/// Which elements of a head turn together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RopeStyle {
-    /// Elements `2i` and `2i + 1`: Llama in GGUF files.
-    Interleaved,
-    /// Elements `i` and `i + rotary_dim / 2`: Hugging Face weights, Qwen.
-    Halves,
 }
 
 /// Rotary position embedding (arXiv:2104.09864).
@@ -224,5 +201,78 @@ impl Graph {
     /// What is known of a weight.
     pub fn weight(&self, id: WeightId) -> &WeightInfo {
         &self.weights[id.0 as usize]
+    }
+
+    /// Checks a graph that did not come from [`crate::Builder`]: every index, shape and constant, and that nodes stand in
+    /// an order in which they can run.
+    ///
+    /// # Errors
+    /// [`BuildError`] naming the first node that is wrong.
+    pub fn validate(&self) -> Result<(), BuildError> {
+        let fail = |node: &str, what: String| Err(BuildError { node: node.to_owned(), what });
+        for info in &self.weights {
+            let elements = match check_weight(info.dtype, &info.shape) {
+                Ok(elements) => elements,
+                Err(what) => return fail(&format!("weight {}", info.name), what),
+            };
+            if let Some(values) = &info.constant
+                && (values.len() != elements || info.dtype != DType::F32)
+            {
+                let what = format!("{} values for {} {:?}", values.len(), info.dtype, info.shape);
+                return fail(&format!("weight {}", info.name), what);
+            }
+        }
+        let mut known = vec![false; self.values.len()];
+        let define = |known: &mut [bool], id: ValueId| {
+            known.get_mut(id.0 as usize).is_some_and(|slot| !std::mem::replace(slot, true))
+        };
+        let mut names = HashSet::new();
+        for &id in &self.inputs {
+            if !define(&mut known, id) {
+                return fail("inputs", format!("value {} is missing or defined twice", id.0));
+            }
+            let info = self.value(id);
+            if info.name.as_ref().is_none_or(|name| !names.insert(name)) {
+                return fail("inputs", format!("value {} has no name of its own", id.0));
+            }
+            if !matches!(info.dtype, DType::F32 | DType::I32) {
+                return fail("inputs", format!("value {} is {}", id.0, info.dtype));
+            }
+        }
+        for node in &self.nodes {
+            if let Some(id) = node.inputs.iter().find(|id| !known.get(id.0 as usize).is_some_and(|k| *k)) {
+                return fail(&node.name, format!("operand {} is not computed before", id.0));
+            }
+            let infos: Vec<&ValueInfo> = node.inputs.iter().map(|&id| self.value(id)).collect();
+            let results = match shape::infer(&node.op, &infos, &self.weights) {
+                Ok(results) => results,
+                Err(what) => return fail(&node.name, what),
+            };
+            if results.len() != node.outputs.len() {
+                return fail(&node.name, format!("{} results, not {}", node.outputs.len(), results.len()));
+            }
+            for (&id, (dtype, shape)) in node.outputs.iter().zip(&results) {
+                if !define(&mut known, id) {
+                    return fail(&node.name, format!("result {} is missing or defined twice", id.0));
+                }
+                let info = self.value(id);
+                if info.dtype != *dtype || info.shape != *shape {
+                    let (found, wanted) = (shape::show(&info.shape), shape::show(shape));
+                    return fail(&node.name, format!("result {} is {found}, not {wanted}", id.0));
+                }
+            }
+        }
+        let mut names = HashSet::new();
+        for &id in &self.outputs {
+            let info = self.values.get(id.0 as usize).filter(|_| known[id.0 as usize]);
+            let name = info.and_then(|info| info.name.as_ref());
+            if name.is_none_or(|name| !names.insert(name)) {
+                return fail("outputs", format!("value {} is not computed, or has no name of its own", id.0));
+            }
+            if self.value(id).dtype != DType::F32 {
+                return fail("outputs", format!("value {} is {}", id.0, self.value(id).dtype));
+            }
+        }
+        Ok(())
     }
 }

@@ -1,10 +1,15 @@
 //! The machine: every model is a [`Graph`]; a [`Backend`] compiles the whole of it into a [`Program`].
 //!
-//! This crate knows no architecture by name.
+//! This crate knows no architecture by name. Unsafe code lives in `cpu/shared.rs` only: the memory that the threads of one
+//! program share.
+#![deny(unsafe_code)]
 
 pub mod backend;
+mod bind;
 pub mod builder;
 pub mod graph;
+pub mod reference;
+pub mod shape;
 
 pub use backend::{
     Backend, CompileError, CompileOptions, Inputs, KvOptions, KvType, MemoryReport, OutputTensor, Outputs,
@@ -15,3 +20,4 @@ pub use graph::{
     AttentionSpec, BinaryOp, Dim, Graph, Node, NodeId, Op, RopeSpec, RopeStyle, Sym, UnaryOp, ValueId,
     ValueInfo, WeightId, WeightInfo,
 };
+pub use reference::{ReferenceBackend, ReferenceProgram};
