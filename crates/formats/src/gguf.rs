@@ -1,52 +1,21 @@
-//! GGUF, versions 2 and 3.
+//! GGUF, versions 2 and 3, in one file or split into several.
+//!
+//! The layout is described at <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Metadata is copied out of
+//! the file at once, so that a file which changes later cannot change what was checked.
 
-use crate::TensorTable;
-use std::collections::BTreeMap;
+mod metadata;
+mod parse;
+mod split;
+mod types;
 
-/// A metadata value.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)]
-pub enum Value {
-    U8(u8),
-    I8(i8),
-    U16(u16),
-    I16(i16),
-    U32(u32),
-    I32(i32),
-    F32(f32),
-    Bool(bool),
-    String(String),
-    Array(Array),
-    U64(u64),
-    I64(i64),
-    F64(f64),
-}
+pub use metadata::{Array, Metadata, Value};
+pub(crate) use parse::elements;
+pub use parse::{Header, parse};
 
-/// An array of one element type, stored compactly.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)]
-pub enum Array {
-    U8(Vec<u8>),
-    I8(Vec<i8>),
-    U16(Vec<u16>),
-    I16(Vec<i16>),
-    U32(Vec<u32>),
-    I32(Vec<i32>),
-    F32(Vec<f32>),
-    Bool(Vec<bool>),
-    String(Vec<String>),
-    Array(Vec<Array>),
-    U64(Vec<u64>),
-    I64(Vec<i64>),
-    F64(Vec<f64>),
-}
-
-/// The metadata of a file, by key, with accessors that check type and range.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Metadata {
-    /// By key.
-    pub entries: BTreeMap<String, Value>,
-}
+use crate::error::FormatError;
+use crate::{TensorTable, confine};
+use kun_tensor::storage::{Access, DataFile};
+use std::path::Path;
 
 /// A GGUF model: its metadata and where its tensors lie (split files joined).
 #[derive(Debug, Default)]
@@ -58,3 +27,60 @@ pub struct Gguf {
     /// Tensors of all files.
     pub tensors: TensorTable,
 }
+
+impl Gguf {
+    /// Opens a GGUF file and, if it is the first of a split set (`..-00001-of-00003.gguf`), the others beside it.
+    ///
+    /// # Errors
+    /// [`FormatError::File`] with what is wrong in which file; [`FormatError::Io`] for a part that is missing.
+    pub fn open(path: &Path, access: Access) -> Result<Gguf, FormatError> {
+        confine::regular(path)?;
+        let file = open_file(path, access)?;
+        let header = parse::read(&file).map_err(|error| error.in_file(path))?;
+        let parts = split::parts(path, &header.metadata).map_err(|error| error.in_file(path))?;
+        let mut gguf = Gguf { version: header.version, metadata: header.metadata, ..Gguf::default() };
+        gguf.add(file, header.tensors)?;
+        for (number, part) in (1u64..).zip(&parts) {
+            confine::check(part)?;
+            let file = open_file(part, access)?;
+            let header = parse::read(&file).map_err(|error| error.in_file(part))?;
+            split::check_part(&header.metadata, number, &gguf.metadata)
+                .map_err(|error| error.in_file(part))?;
+            gguf.add(file, header.tensors)?;
+        }
+        split::check_total(&gguf).map_err(|error| error.in_file(path))?;
+        Ok(gguf)
+    }
+
+    fn add(&mut self, file: DataFile, tensors: parse::Tensors) -> Result<(), FormatError> {
+        let index = self.tensors.files.len();
+        if index == 0 {
+            self.tensors.tensors = tensors;
+        } else {
+            for (name, mut info) in tensors {
+                info.file = index;
+                let offset = info.offset;
+                if self.tensors.tensors.contains_key(&name) {
+                    let error =
+                        FormatError::Duplicate { what: "tensor", name: crate::error::shown(&name), offset };
+                    return Err(error.in_file(file.path()));
+                }
+                self.tensors.tensors.insert(name, info);
+            }
+        }
+        self.tensors.files.push(file);
+        Ok(())
+    }
+}
+
+fn open_file(path: &Path, access: Access) -> Result<DataFile, FormatError> {
+    let file =
+        DataFile::open(path, access).map_err(|source| FormatError::Io { path: path.to_owned(), source })?;
+    if file.is_empty() {
+        return Err(FormatError::Empty { path: path.to_owned() });
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests;
