@@ -28,6 +28,15 @@ pub enum ModelError {
         /// What is wrong.
         what: String,
     },
+    /// A weight cannot be read.
+    #[error("tensor `{name}` cannot be read")]
+    Read {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: kun_formats::FormatError,
+    },
     /// The graph does not fit together.
     #[error("cannot build the graph")]
     Build(#[from] kun_graph::BuildError),

@@ -1,14 +1,19 @@
 //! Files to graph and weights.
 
 use crate::ModelError;
+use crate::decoder;
+use crate::metadata::Metadata;
+use crate::registry;
+use crate::weights::Declared;
 use kun_formats::ModelFiles;
 use kun_graph::{Graph, WeightSource};
 use kun_tensor::DType;
+use std::sync::Arc;
 
 /// How weights are loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// Quantise the linear weights of an f32/f16/bf16 model at load.
+    /// Encode the matrices of an f32/f16/bf16 model as this type at load; those that are quantised already stay.
     pub quantize: Option<DType>,
 }
 
@@ -59,7 +64,27 @@ pub struct Model {
 ///
 /// # Errors
 /// [`ModelError`].
-pub fn load(files: std::sync::Arc<ModelFiles>, options: &LoadOptions) -> Result<Model, ModelError> {
-    let _ = (files, options);
-    Err(ModelError::Architecture { name: String::new(), known: String::new() })
+pub fn load(files: Arc<ModelFiles>, options: &LoadOptions) -> Result<Model, ModelError> {
+    let meta = Metadata::new(&files)?;
+    let config = registry::describe(&meta)?;
+    let mut weights = Declared::new(&meta, options.quantize, config.tied_embeddings)?;
+    let graph = decoder::build(&config, &meta, &mut weights)?;
+    weights.check_complete()?;
+    let info = ModelInfo {
+        architecture: meta.architecture().to_owned(),
+        name: meta.name().map(str::to_owned),
+        license: meta.license().map(str::to_owned),
+        parameters: weights.parameters(),
+        weights_bytes: weights.bytes(),
+        quantization: weights.commonest_type().map(|dtype| dtype.name().to_owned()).unwrap_or_default(),
+        context_tokens: config.context_tokens,
+        vocab_size: config.vocab_size,
+        width: config.width,
+        layers: config.layers.len(),
+        heads: config.heads,
+        kv_heads: config.kv_heads,
+        head_dim: config.head_dim,
+    };
+    let weights = Box::new(weights.into_source(Arc::clone(&files)));
+    Ok(Model { graph, weights, info })
 }
