@@ -1,0 +1,655 @@
+//! AVX-512 with VNNI, and BF16 where the machine has it.
+//!
+//! One register holds one step (four columns) of the 16 rows of a panel; a row of activations is broadcast a dword at a time.
+
+use super::activations::Int8Row;
+use super::pack::IQ4_UNSIGNED;
+use super::scheme::{GROUP, GroupScale, High, Low, Scheme, Sections};
+use super::tile::{GROUP_BYTES, TileLayout};
+use super::{Output, PANEL_ROWS, PackedLayout, Plain, Task};
+use kun_tensor::DType;
+use std::arch::x86_64::*;
+
+/// The quantised types in the order of the const parameter `S`; beyond them the four kinds of tiles.
+const TYPES: [DType; 12] = [
+    DType::Q4_0,
+    DType::Q4_1,
+    DType::Q5_0,
+    DType::Q5_1,
+    DType::Q8_0,
+    DType::Q2K,
+    DType::Q3K,
+    DType::Q4K,
+    DType::Q5K,
+    DType::Q6K,
+    DType::Iq4Nl,
+    DType::Iq4Xs,
+];
+/// A tile; `TILE + 1` has offsets, `TILE + 2` has halves, `TILE + 3` both.
+const TILE: usize = TYPES.len();
+
+const fn scheme(s: usize) -> Scheme {
+    let like = match s {
+        TILE => DType::Q8_0,
+        13 => DType::Q4_1,
+        14 => DType::Q6K,
+        15 => DType::Q2K,
+        _ => TYPES[s],
+    };
+    match Scheme::of(like) {
+        Some(scheme) => scheme,
+        None => panic!("a quantised type"),
+    }
+}
+
+/// Rows that are multiplied straight from packed memory; more are worth a tile.
+const FUSED_ROWS: usize = 4;
+/// Bytes of activations that should stay in the second-level cache beside a tile.
+const ROW_BLOCK_BYTES: usize = 512 << 10;
+
+/// A panel, packed or as a tile.
+#[derive(Clone, Copy)]
+struct Panel {
+    data: *const u8,
+    groups: usize,
+    scales: usize,
+    low: usize,
+    high: usize,
+    zero_shift: u32,
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn line(p: *const u8) -> __m512i {
+    // SAFETY: the caller passes a pointer into a panel with 64 readable bytes.
+    unsafe { _mm512_loadu_si512(p.cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn broadcast(p: *const u8) -> __m512i {
+    // SAFETY: the caller passes a pointer to four readable bytes.
+    _mm512_set1_epi32(unsafe { p.cast::<i32>().read_unaligned() })
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn halves(p: *const u8) -> __m512 {
+    // SAFETY: the caller passes a pointer to 32 readable bytes.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(p.cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn bytes(p: *const u8) -> __m128i {
+    // SAFETY: the caller passes a pointer to 16 readable bytes.
+    unsafe { _mm_loadu_si128(p.cast()) }
+}
+
+/// Steps `half * 4 ..` of group `g`, unpacked.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn load_steps<const S: usize>(panel: Panel, g: usize, half: usize) -> [__m512i; 4] {
+    let scheme = const { scheme(S) };
+    let mut w = [_mm512_setzero_si512(); 4];
+    // SAFETY: `g` is a group of the panel and `half` is 0 or 1; the offsets are those of `Sections` or `TileLayout`.
+    unsafe {
+        if S >= TILE {
+            for (s, w) in w.iter_mut().enumerate() {
+                *w = line(panel.data.add(g * GROUP_BYTES + (half * 4 + s) * 64));
+            }
+            return w;
+        }
+        let low = panel.data.add(panel.low + g * scheme.low_bytes());
+        match scheme.low {
+            Low::Bytes => {
+                for (s, w) in w.iter_mut().enumerate() {
+                    *w = line(low.add((half * 4 + s) * 64));
+                }
+            }
+            Low::Nibbles => {
+                let mask = _mm512_set1_epi8(0xf);
+                for (s, w) in w.iter_mut().enumerate() {
+                    let both = line(low.add(s * 64));
+                    let nibbles = if half == 0 { both } else { _mm512_srli_epi16::<4>(both) };
+                    *w = _mm512_and_si512(nibbles, mask);
+                    if scheme.table {
+                        let table = _mm512_broadcast_i32x4(bytes(IQ4_UNSIGNED.as_ptr()));
+                        *w = _mm512_shuffle_epi8(table, *w);
+                    }
+                }
+            }
+            Low::Pairs => {
+                let all = line(low.add(half * 64));
+                let mask = _mm512_set1_epi8(3);
+                w[0] = _mm512_and_si512(all, mask);
+                w[1] = _mm512_and_si512(_mm512_srli_epi16::<2>(all), mask);
+                w[2] = _mm512_and_si512(_mm512_srli_epi16::<4>(all), mask);
+                w[3] = _mm512_and_si512(_mm512_srli_epi16::<6>(all), mask);
+            }
+        }
+        let high = panel.data.add(panel.high + g * scheme.high_bytes());
+        match scheme.high {
+            High::None => {}
+            High::Bit => {
+                let bit = _mm512_set1_epi8(if matches!(scheme.low, Low::Pairs) { 4 } else { 16 });
+                for (s, w) in w.iter_mut().enumerate() {
+                    let mask = high.add((half * 4 + s) * 8).cast::<u64>().read_unaligned();
+                    *w = _mm512_mask_add_epi8(*w, mask, *w, bit);
+                }
+            }
+            High::Pairs => {
+                let all = line(high.add(half * 64));
+                let mask = _mm512_set1_epi8(0x30);
+                // a | (b & c)
+                const OR_AND: i32 = 0xf8;
+                w[0] = _mm512_ternarylogic_epi64::<OR_AND>(w[0], _mm512_slli_epi16::<4>(all), mask);
+                w[1] = _mm512_ternarylogic_epi64::<OR_AND>(w[1], _mm512_slli_epi16::<2>(all), mask);
+                w[2] = _mm512_ternarylogic_epi64::<OR_AND>(w[2], all, mask);
+                w[3] = _mm512_ternarylogic_epi64::<OR_AND>(w[3], _mm512_srli_epi16::<2>(all), mask);
+            }
+        }
+    }
+    w
+}
+
+/// Scales and offsets of group `g`; the second half's equal the first's where the scheme has whole groups.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn load_scales<const S: usize>(panel: Panel, g: usize, half: usize) -> (__m512, __m512) {
+    let scheme = const { scheme(S) };
+    let zero = _mm512_setzero_ps();
+    // SAFETY: as in `load_steps`.
+    unsafe {
+        if S >= TILE {
+            let part = if scheme.has_halves() { 2 * g + half } else { g };
+            let scale = _mm512_loadu_ps(panel.data.add(panel.scales + part * 64).cast());
+            if !scheme.has_offset() {
+                return (scale, zero);
+            }
+            return (scale, _mm512_loadu_ps(panel.data.add(panel.low + part * 64).cast()));
+        }
+        let s = panel.data.add(panel.scales + g * scheme.scale_bytes());
+        let sup = panel.data.add(g / 8 * scheme.super_bytes());
+        let signed = |v| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(v));
+        let unsigned = |v| _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(v));
+        let minus = |v| _mm512_xor_ps(v, _mm512_set1_ps(-0.0));
+        match scheme.scale {
+            GroupScale::Half => (halves(s), zero),
+            GroupScale::HalfAndOffset => (halves(s), halves(s.add(32))),
+            GroupScale::Int8 => (_mm512_mul_ps(halves(sup), signed(bytes(s))), zero),
+            GroupScale::Int8Halves => (_mm512_mul_ps(halves(sup), signed(bytes(s.add(half * 16)))), zero),
+            GroupScale::ByteAndOffset => (
+                _mm512_mul_ps(halves(sup), unsigned(bytes(s))),
+                minus(_mm512_mul_ps(halves(sup.add(32)), unsigned(bytes(s.add(16))))),
+            ),
+            GroupScale::NibblesHalves => {
+                let both = bytes(s.add(half * 16));
+                let mask = _mm_set1_epi8(0xf);
+                (
+                    _mm512_mul_ps(halves(sup), unsigned(_mm_and_si128(both, mask))),
+                    minus(_mm512_mul_ps(
+                        halves(sup.add(32)),
+                        unsigned(_mm_and_si128(_mm_srli_epi16::<4>(both), mask)),
+                    )),
+                )
+            }
+        }
+    }
+}
+
+/// Where the results of some rows for one panel go.
+#[derive(Clone, Copy)]
+struct Sink {
+    data: *mut f32,
+    row_stride: usize,
+    lanes: __mmask16,
+    bias: __m512,
+    accumulate: bool,
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn store<const MR: usize>(sink: Sink, acc: &[__m512; MR]) {
+    for (r, acc) in acc.iter().enumerate() {
+        // SAFETY: row `r` of the output is writable in the lanes of the mask (`PackedLayout::matmul`).
+        unsafe {
+            let p = sink.data.add(r * sink.row_stride);
+            let mut y = _mm512_add_ps(*acc, sink.bias);
+            if sink.accumulate {
+                y = _mm512_add_ps(_mm512_maskz_loadu_ps(sink.lanes, p), y);
+            }
+            _mm512_mask_storeu_ps(p, sink.lanes, y);
+        }
+    }
+}
+
+/// Multiplies `MR` rows of activations with one panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn quantized<const S: usize, const MR: usize>(panel: Panel, x: *const u8, row_bytes: usize, sink: Sink) {
+    let scheme = const { scheme(S) };
+    let at = Int8Row::new(panel.groups);
+    let shift = _mm_cvtsi32_si128(panel.zero_shift as i32);
+    let mut acc = [_mm512_setzero_ps(); MR];
+    for g in 0..panel.groups {
+        // SAFETY: `g` is a group of the panel and of each of the `MR` prepared rows.
+        unsafe {
+            let mut w = [_mm512_setzero_si512(); 8];
+            w[..4].copy_from_slice(&load_steps::<S>(panel, g, 0));
+            w[4..].copy_from_slice(&load_steps::<S>(panel, g, 1));
+            if scheme.has_halves() {
+                for half in 0..2 {
+                    let (scale, offset) = load_scales::<S>(panel, g, half);
+                    for first in (0..MR).step_by(4) {
+                        let rows = if MR - first < 4 { MR - first } else { 4 };
+                        let mut dot = [_mm512_setzero_si512(); 4];
+                        if !scheme.has_offset() {
+                            for (i, dot) in dot.iter_mut().enumerate().take(rows) {
+                                let row = x.add((first + i) * row_bytes);
+                                *dot = _mm512_sll_epi32(broadcast(row.add(at.minus_half_sum + (2 * g + half) * 4)), shift);
+                            }
+                        }
+                        for s in 0..4 {
+                            for (i, dot) in dot.iter_mut().enumerate().take(rows) {
+                                let row = x.add((first + i) * row_bytes);
+                                *dot = _mm512_dpbusd_epi32(
+                                    *dot,
+                                    w[half * 4 + s],
+                                    broadcast(row.add(g * GROUP + half * 16 + s * 4)),
+                                );
+                            }
+                        }
+                        for (i, dot) in dot.iter().enumerate().take(rows) {
+                            let row = x.add((first + i) * row_bytes);
+                            let a = &mut acc[first + i];
+                            let factor = _mm512_mul_ps(scale, _mm512_castsi512_ps(broadcast(row.add(at.scale + g * 4))));
+                            *a = _mm512_fmadd_ps(_mm512_cvtepi32_ps(*dot), factor, *a);
+                            if scheme.has_offset() {
+                                let sum = broadcast(row.add(at.scaled_half_sum + (2 * g + half) * 4));
+                                *a = _mm512_fmadd_ps(offset, _mm512_castsi512_ps(sum), *a);
+                            }
+                        }
+                    }
+                }
+                continue;
+            }
+            let (scale, offset) = load_scales::<S>(panel, g, 0);
+            for first in (0..MR).step_by(4) {
+                let rows = if MR - first < 4 { MR - first } else { 4 };
+                let mut dot = [_mm512_setzero_si512(); 4];
+                if !scheme.has_offset() {
+                    for (i, dot) in dot.iter_mut().enumerate().take(rows) {
+                        let row = x.add((first + i) * row_bytes);
+                        *dot = _mm512_sll_epi32(broadcast(row.add(at.minus_sum + g * 4)), shift);
+                    }
+                }
+                for (s, w) in w.iter().enumerate() {
+                    for (i, dot) in dot.iter_mut().enumerate().take(rows) {
+                        let row = x.add((first + i) * row_bytes);
+                        *dot = _mm512_dpbusd_epi32(*dot, *w, broadcast(row.add(g * GROUP + s * 4)));
+                    }
+                }
+                for (i, dot) in dot.iter().enumerate().take(rows) {
+                    let row = x.add((first + i) * row_bytes);
+                    let a = &mut acc[first + i];
+                    let factor = _mm512_mul_ps(scale, _mm512_castsi512_ps(broadcast(row.add(at.scale + g * 4))));
+                    *a = _mm512_fmadd_ps(_mm512_cvtepi32_ps(*dot), factor, *a);
+                    if scheme.has_offset() {
+                        let sum = broadcast(row.add(at.scaled_sum + g * 4));
+                        *a = _mm512_fmadd_ps(offset, _mm512_castsi512_ps(sum), *a);
+                    }
+                }
+            }
+        }
+    }
+    // SAFETY: the sink is valid for `MR` rows.
+    unsafe { store(sink, &acc) };
+}
+
+/// Unpacks a panel to a tile.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn unpack<const S: usize>(panel: Panel, layout: TileLayout, tile: *mut u8) {
+    let scheme = const { scheme(S) };
+    for g in 0..panel.groups {
+        for half in 0..2 {
+            // SAFETY: `tile` has `layout.bytes` bytes for the groups of the panel.
+            unsafe {
+                for (s, w) in load_steps::<S>(panel, g, half).into_iter().enumerate() {
+                    _mm512_storeu_si512(tile.add(g * GROUP_BYTES + (half * 4 + s) * 64).cast(), w);
+                }
+                if half == 0 || scheme.has_halves() {
+                    let part = if scheme.has_halves() { 2 * g + half } else { g };
+                    let (scale, offset) = load_scales::<S>(panel, g, half);
+                    _mm512_storeu_ps(tile.add(layout.scales + part * 64).cast(), scale);
+                    if scheme.has_offset() {
+                        _mm512_storeu_ps(tile.add(layout.offsets + part * 64).cast(), offset);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Calls `kernel` with blocks of 16, 8, 4, 2 and 1 rows until `t` rows are done.
+#[inline(always)]
+fn in_blocks(t: usize, largest: usize, mut kernel: impl FnMut(usize, usize)) {
+    let (mut row, mut block) = (0, largest);
+    while row < t {
+        if t - row >= block {
+            kernel(row, block);
+            row += block;
+        } else {
+            block /= 2;
+        }
+    }
+}
+
+fn sink(task: &Task<'_>, panel: usize, n: usize) -> Sink {
+    let column = panel * PANEL_ROWS;
+    let lanes = (n - column).min(PANEL_ROWS);
+    let Output { data, row_stride, accumulate } = task.out;
+    let mut bias = [0f32; PANEL_ROWS];
+    if let Some(values) = task.bias {
+        bias[..lanes].copy_from_slice(&values[column..column + lanes]);
+    }
+    Sink {
+        data: data.wrapping_add(column),
+        row_stride,
+        lanes: (((1u32 << lanes) - 1) & 0xffff) as __mmask16,
+        // SAFETY: an array of 16 f32 has the size of the register, and any bits are valid.
+        bias: unsafe { std::mem::transmute::<[f32; PANEL_ROWS], __m512>(bias) },
+        accumulate,
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn run_quantized<const S: usize, const T: usize>(layout: &PackedLayout, at: &Sections, task: &mut Task<'_>) {
+    let scheme = const { scheme(S) };
+    let row_bytes = Int8Row::new(at.groups).bytes;
+    let panel = |p: usize| Panel {
+        data: task.packed[p * at.bytes..].as_ptr(),
+        groups: at.groups,
+        scales: at.scales,
+        low: at.low,
+        high: at.high,
+        zero_shift: scheme.zero_shift,
+    };
+    let x = task.x.as_ptr();
+    // SAFETY: `matmul` checked that `x` has `t` rows, `packed` all panels, `scratch` a tile, and its caller vouches for `out`.
+    unsafe {
+        if task.t <= FUSED_ROWS {
+            for p in task.panels.clone() {
+                let sink = sink(task, p, layout.n);
+                in_blocks(task.t, FUSED_ROWS, |row, block| {
+                    let (x, sink) = (x.add(row * row_bytes), at_row(sink, row));
+                    match block {
+                        4 => quantized::<S, 4>(panel(p), x, row_bytes, sink),
+                        2 => quantized::<S, 2>(panel(p), x, row_bytes, sink),
+                        _ => quantized::<S, 1>(panel(p), x, row_bytes, sink),
+                    }
+                });
+            }
+            return;
+        }
+        let tile_at = TileLayout::new(&scheme, at.groups);
+        let row_block = (ROW_BLOCK_BYTES / (at.groups * 40)).next_multiple_of(16).max(16);
+        for first in (0..task.t).step_by(row_block) {
+            let rows = row_block.min(task.t - first);
+            for p in task.panels.clone() {
+                unpack::<S>(panel(p), tile_at, task.scratch.as_mut_ptr());
+                let tile = Panel {
+                    data: task.scratch.as_ptr(),
+                    groups: at.groups,
+                    scales: tile_at.scales,
+                    low: tile_at.offsets,
+                    high: 0,
+                    zero_shift: scheme.zero_shift,
+                };
+                let sink = at_row(sink(task, p, layout.n), first);
+                let x = x.add(first * row_bytes);
+                in_blocks(rows, 16, |row, block| {
+                    let (x, sink) = (x.add(row * row_bytes), at_row(sink, row));
+                    match block {
+                        16 => quantized::<T, 16>(tile, x, row_bytes, sink),
+                        8 => quantized::<T, 8>(tile, x, row_bytes, sink),
+                        4 => quantized::<T, 4>(tile, x, row_bytes, sink),
+                        2 => quantized::<T, 2>(tile, x, row_bytes, sink),
+                        _ => quantized::<T, 1>(tile, x, row_bytes, sink),
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn at_row(sink: Sink, row: usize) -> Sink {
+    Sink { data: sink.data.wrapping_add(row * sink.row_stride), ..sink }
+}
+
+const F32: u8 = 0;
+const F16: u8 = 1;
+/// bf16 with dot products.
+const BF16_DOT: u8 = 2;
+/// bf16 widened to f32.
+const BF16_WIDE: u8 = 3;
+
+/// Multiplies `MR` rows with `NP` panels of a plain type.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn plain<const E: u8, const MR: usize, const NP: usize>(
+    data: *const u8,
+    panel_bytes: usize,
+    k: usize,
+    x: *const u8,
+    row_bytes: usize,
+    sinks: [Sink; NP],
+) {
+    let mut acc = [[_mm512_setzero_ps(); MR]; NP];
+    let steps = if E >= BF16_DOT { k.div_ceil(2) } else { k };
+    let step_bytes = if E == F16 { 32 } else { 64 };
+    for step in 0..steps {
+        // SAFETY: `step` is within the packed panels and the prepared rows (the padding of an odd bf16 row is zero).
+        unsafe {
+            for (p, acc) in acc.iter_mut().enumerate() {
+                let w = data.add(p * panel_bytes + step * step_bytes);
+                let wide = if E == F16 { halves(w) } else { _mm512_castsi512_ps(line(w)) };
+                for (r, a) in acc.iter_mut().enumerate() {
+                    let x = x.add(r * row_bytes + step * if E == BF16_WIDE { 8 } else { 4 });
+                    let first = _mm512_castsi512_ps(broadcast(x));
+                    if E == BF16_WIDE {
+                        let w = _mm512_castps_si512(wide);
+                        let low = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(w));
+                        let high = _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32(!0xffff)));
+                        *a = _mm512_fmadd_ps(low, first, *a);
+                        if 2 * step + 1 < k {
+                            *a = _mm512_fmadd_ps(high, _mm512_castsi512_ps(broadcast(x.add(4))), *a);
+                        }
+                    } else {
+                        *a = _mm512_fmadd_ps(wide, first, *a);
+                    }
+                }
+            }
+        }
+    }
+    for (acc, sink) in acc.iter().zip(sinks) {
+        // SAFETY: the sinks are valid for `MR` rows.
+        unsafe { store(sink, acc) };
+    }
+}
+
+/// [`plain`] with bf16 dot products.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn plain_bf16<const MR: usize, const NP: usize>(
+    data: *const u8,
+    panel_bytes: usize,
+    k: usize,
+    x: *const u8,
+    row_bytes: usize,
+    sinks: [Sink; NP],
+) {
+    let mut acc = [[_mm512_setzero_ps(); MR]; NP];
+    for step in 0..k.div_ceil(2) {
+        // SAFETY: as in `plain`.
+        unsafe {
+            for (p, acc) in acc.iter_mut().enumerate() {
+                let w = line(data.add(p * panel_bytes + step * 64));
+                for (r, a) in acc.iter_mut().enumerate() {
+                    let x = broadcast(x.add(r * row_bytes + step * 4));
+                    *a = _mm512_dpbf16_ps(*a, std::mem::transmute::<__m512i, __m512bh>(w), std::mem::transmute::<__m512i, __m512bh>(x));
+                }
+            }
+        }
+    }
+    for (acc, sink) in acc.iter().zip(sinks) {
+        // SAFETY: as in `plain`.
+        unsafe { store(sink, acc) };
+    }
+}
+
+/// Panels multiplied together when there are few rows, so that enough independent sums are in flight.
+const PANELS_TOGETHER: usize = 4;
+
+macro_rules! run_plain {
+    ($name:ident, $features:literal, $kernel:ident $(, $e:ident)?) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $name(layout: &PackedLayout, panel_bytes: usize, task: &mut Task<'_>) {
+            let row_bytes = layout.activation().row_bytes(layout.k);
+            let block_rows = (ROW_BLOCK_BYTES / row_bytes.max(1)).next_multiple_of(16).max(16);
+            let x = task.x.as_ptr();
+            // SAFETY: as in `run_quantized`.
+            unsafe {
+                if task.t <= FUSED_ROWS {
+                    let mut p = task.panels.start;
+                    while p < task.panels.end {
+                        let data = task.packed[p * panel_bytes..].as_ptr();
+                        let together = task.panels.end - p >= PANELS_TOGETHER;
+                        let first = sink(task, p, layout.n);
+                        in_blocks(task.t, FUSED_ROWS, |row, block| {
+                            let x = x.add(row * row_bytes);
+                            let one = [at_row(first, row)];
+                            if together {
+                                let four = std::array::from_fn(|i| at_row(sink(task, p + i, layout.n), row));
+                                match block {
+                                    4 => $kernel::<$($e,)? 4, PANELS_TOGETHER>(data, panel_bytes, layout.k, x, row_bytes, four),
+                                    2 => $kernel::<$($e,)? 2, PANELS_TOGETHER>(data, panel_bytes, layout.k, x, row_bytes, four),
+                                    _ => $kernel::<$($e,)? 1, PANELS_TOGETHER>(data, panel_bytes, layout.k, x, row_bytes, four),
+                                }
+                            } else {
+                                match block {
+                                    4 => $kernel::<$($e,)? 4, 1>(data, panel_bytes, layout.k, x, row_bytes, one),
+                                    2 => $kernel::<$($e,)? 2, 1>(data, panel_bytes, layout.k, x, row_bytes, one),
+                                    _ => $kernel::<$($e,)? 1, 1>(data, panel_bytes, layout.k, x, row_bytes, one),
+                                }
+                            }
+                        });
+                        p += if together { PANELS_TOGETHER } else { 1 };
+                    }
+                    return;
+                }
+                for first in (0..task.t).step_by(block_rows) {
+                    let rows = block_rows.min(task.t - first);
+                    for p in task.panels.clone() {
+                        let data = task.packed[p * panel_bytes..].as_ptr();
+                        let sink = at_row(sink(task, p, layout.n), first);
+                        in_blocks(rows, 16, |row, block| {
+                            let x = x.add((first + row) * row_bytes);
+                            let one = [at_row(sink, row)];
+                            match block {
+                                16 => $kernel::<$($e,)? 16, 1>(data, panel_bytes, layout.k, x, row_bytes, one),
+                                8 => $kernel::<$($e,)? 8, 1>(data, panel_bytes, layout.k, x, row_bytes, one),
+                                4 => $kernel::<$($e,)? 4, 1>(data, panel_bytes, layout.k, x, row_bytes, one),
+                                2 => $kernel::<$($e,)? 2, 1>(data, panel_bytes, layout.k, x, row_bytes, one),
+                                _ => $kernel::<$($e,)? 1, 1>(data, panel_bytes, layout.k, x, row_bytes, one),
+                            }
+                        });
+                    }
+                }
+            }
+        }
+    };
+}
+run_plain!(run_f32, "avx512f,avx512bw,avx512dq,avx512vl", plain, F32);
+run_plain!(run_f16, "avx512f,avx512bw,avx512dq,avx512vl", plain, F16);
+run_plain!(run_bf16_wide, "avx512f,avx512bw,avx512dq,avx512vl", plain, BF16_WIDE);
+run_plain!(run_bf16_dot, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", plain_bf16);
+
+/// Runs a checked task.
+///
+/// # Safety
+/// The machine has AVX-512 F, BW, DQ, VL and VNNI, and BF16 if the layout asks for bf16 activations; the task was checked by
+/// `PackedLayout::matmul`.
+pub unsafe fn matmul(layout: &PackedLayout, task: &mut Task<'_>) {
+    // SAFETY: passed on.
+    unsafe {
+        match &layout.form {
+            super::Form::Plain { element, panel_bytes } => match element {
+                Plain::F32 => run_f32(layout, *panel_bytes, task),
+                Plain::F16 => run_f16(layout, *panel_bytes, task),
+                Plain::Bf16Wide => run_bf16_wide(layout, *panel_bytes, task),
+                Plain::Bf16Dot => run_bf16_dot(layout, *panel_bytes, task),
+            },
+            super::Form::Quantized { at, .. } => match layout.dtype {
+                DType::Q4_0 => run_quantized::<0, TILE>(layout, at, task),
+                DType::Q4_1 => run_quantized::<1, { TILE + 1 }>(layout, at, task),
+                DType::Q5_0 => run_quantized::<2, TILE>(layout, at, task),
+                DType::Q5_1 => run_quantized::<3, { TILE + 1 }>(layout, at, task),
+                DType::Q8_0 => run_quantized::<4, TILE>(layout, at, task),
+                DType::Q2K => run_quantized::<5, { TILE + 3 }>(layout, at, task),
+                DType::Q3K => run_quantized::<6, { TILE + 2 }>(layout, at, task),
+                DType::Q4K => run_quantized::<7, { TILE + 1 }>(layout, at, task),
+                DType::Q5K => run_quantized::<8, { TILE + 1 }>(layout, at, task),
+                DType::Q6K => run_quantized::<9, { TILE + 2 }>(layout, at, task),
+                DType::Iq4Nl => run_quantized::<10, TILE>(layout, at, task),
+                DType::Iq4Xs => run_quantized::<11, TILE>(layout, at, task),
+                _ => {}
+            },
+        }
+    }
+}
+
+/// Prepares one row as bf16; `out` is the prepared row.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub unsafe fn prepare_bf16(x: &[f32], out: &mut [u8]) {
+    let whole = x.len() / 16;
+    for i in 0..whole {
+        // SAFETY: 16 values and their 32 bytes lie inside the slices.
+        unsafe {
+            let v = _mm512_cvtneps_pbh(_mm512_loadu_ps(x.as_ptr().add(i * 16)));
+            _mm256_storeu_si256(out.as_mut_ptr().add(i * 32).cast(), std::mem::transmute::<__m256bh, __m256i>(v));
+        }
+    }
+    super::activations::prepare_bf16(&x[whole * 16..], &mut out[whole * 32..]);
+}
+
+/// Prepares one row as int8; `out` is the prepared row.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub unsafe fn prepare_int8(x: &[f32], out: &mut [u8]) {
+    let groups = x.len() / GROUP;
+    let at = Int8Row::new(groups);
+    assert!(out.len() >= at.bytes);
+    let out = out.as_mut_ptr();
+    for g in 0..groups {
+        // SAFETY: group `g` lies inside the row, and the offsets of `Int8Row` inside `out` as asserted.
+        unsafe {
+            let a = _mm512_loadu_ps(x.as_ptr().add(g * GROUP));
+            let b = _mm512_loadu_ps(x.as_ptr().add(g * GROUP + 16));
+            let largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+            let scale = largest / 127.0;
+            let inverse = _mm512_set1_ps(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+            let a = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
+            let b = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
+            _mm_storeu_si128(out.add(g * GROUP).cast(), _mm512_cvtsepi32_epi8(a));
+            _mm_storeu_si128(out.add(g * GROUP + 16).cast(), _mm512_cvtsepi32_epi8(b));
+            let sums = [_mm512_reduce_add_epi32(a), _mm512_reduce_add_epi32(b)];
+            let sum = sums[0].wrapping_add(sums[1]);
+            out.add(at.scale + g * 4).cast::<f32>().write_unaligned(scale);
+            out.add(at.minus_sum + g * 4).cast::<i32>().write_unaligned(sum.wrapping_neg());
+            out.add(at.scaled_sum + g * 4).cast::<f32>().write_unaligned(sum as f32 * scale);
+            for (h, sum) in sums.into_iter().enumerate() {
+                out.add(at.minus_half_sum + (2 * g + h) * 4).cast::<i32>().write_unaligned(sum.wrapping_neg());
+                out.add(at.scaled_half_sum + (2 * g + h) * 4).cast::<f32>().write_unaligned(sum as f32 * scale);
+            }
+        }
+    }
+}
