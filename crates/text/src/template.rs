@@ -76,3 +76,33 @@ impl ChatTemplate {
         Ok(String::new())
     }
 }
+
+/// Begins a part that a user wrote. A noncharacter: never part of valid text interchange.
+pub(crate) const USER_BEGINS: char = '\u{FDD0}';
+/// Ends a part that a user wrote.
+pub(crate) const USER_ENDS: char = '\u{FDD1}';
+
+/// A rendered text without its marks, and the byte ranges in it that users wrote.
+pub fn unmark(rendered: &str) -> (String, Vec<std::ops::Range<usize>>) {
+    let mut text = String::with_capacity(rendered.len());
+    let (mut ranges, mut begun) = (Vec::new(), None);
+    for c in rendered.chars() {
+        match c {
+            USER_BEGINS => begun = begun.or(Some(text.len())),
+            USER_ENDS => {
+                if let Some(start) = begun.take()
+                    && start < text.len()
+                {
+                    ranges.push(start..text.len());
+                }
+            }
+            _ => text.push(c),
+        }
+    }
+    if let Some(start) = begun
+        && start < text.len()
+    {
+        ranges.push(start..text.len());
+    }
+    (text, ranges)
+}

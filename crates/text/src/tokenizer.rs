@@ -1,4 +1,22 @@
 //! Text to token ids and back.
+//!
+//! A GGUF vocabulary is encoded by Kun's own compact tables (a 150,000-token vocabulary is ready in tens of
+//! milliseconds and some 15 MB), a `tokenizer.json` by the `tokenizers` crate. Both share the handling of
+//! added tokens: a text is first cut at them, then each plain piece is encoded.
+
+mod added;
+mod bpe;
+mod json;
+mod sentencepiece;
+mod split;
+mod tokens;
+mod wordpiece;
+
+use std::ops::Range;
+
+use added::{Added, Matcher, Piece};
+
+use crate::template;
 
 /// A vocabulary as a GGUF file describes it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,9 +80,65 @@ pub enum TokenizerError {
     },
 }
 
+/// What a token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Normal,
+    Unknown,
+    Control,
+    UserDefined,
+    Unused,
+    Byte,
+}
+
+/// How plain text becomes ids.
+#[derive(Debug)]
+enum Model {
+    Bpe(bpe::Bpe),
+    SentencePiece(sentencepiece::SentencePiece),
+    WordPiece(wordpiece::WordPiece),
+    Json(Box<json::Pipeline>),
+}
+
+/// Names of tokens that end a turn, by the convention of one family or another.
+const END_NAMES: [&str; 17] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|return|>",
+    "<|call|>",
+    "<end_of_turn>",
+    "<end_of_utterance>",
+    "<|end_of_turn|>",
+    "<|eot|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<｜end▁of▁sentence｜>",
+];
+
 /// Text to token ids and back.
 #[derive(Debug)]
-pub struct Tokenizer {}
+pub struct Tokenizer {
+    model: Model,
+    kinds: Vec<Kind>,
+    control: Option<Matcher>,
+    user_defined: Option<Matcher>,
+    /// Ids put before and after a prompt.
+    before: Vec<u32>,
+    after: Vec<u32>,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    end_tokens: Vec<u32>,
+}
+
+fn invalid(what: impl Into<String>) -> TokenizerError {
+    TokenizerError::Invalid { what: what.into() }
+}
 
 impl Tokenizer {
     /// From a `tokenizer.json` and, if present, the `tokenizer_config.json` beside it.
@@ -75,64 +149,331 @@ impl Tokenizer {
         tokenizer: &[u8],
         config: Option<&serde_json::Value>,
     ) -> Result<Tokenizer, TokenizerError> {
-        let _ = (tokenizer, config);
-        Ok(Tokenizer {})
+        let mut file = json::read(tokenizer)?;
+        let find = |text: &str| {
+            file.added.iter().find(|t| t.content == text).map(|t| t.id).or_else(|| file.pipeline.find(text))
+        };
+        let named = |field: &str| {
+            let value = config?.get(field)?;
+            find(value.as_str().or_else(|| value.get("content")?.as_str())?)
+        };
+        let flag = |field: &str| config.and_then(|c| c.get(field)).and_then(serde_json::Value::as_bool);
+        let (mut before, mut after) = file.around.clone();
+        let bos = named("bos_token").or_else(|| named("cls_token")).or(before.first().copied());
+        let eos = named("eos_token").or_else(|| named("sep_token"));
+        match (flag("add_bos_token"), bos) {
+            (Some(true), Some(bos)) if before.is_empty() => before.push(bos),
+            (Some(false), Some(bos)) => before.retain(|&id| id != bos),
+            _ => {}
+        }
+        match (flag("add_eos_token"), eos) {
+            (Some(true), Some(eos)) if after.is_empty() => after.push(eos),
+            (Some(false), Some(eos)) => after.retain(|&id| id != eos),
+            _ => {}
+        }
+        let ends = named_ends(&find);
+        let (mut control, mut user_defined) = (Vec::new(), Vec::new());
+        for token in &file.added {
+            let added = Added {
+                text: token.content.clone(),
+                id: token.id,
+                strips_left: token.lstrip,
+                strips_right: token.rstrip,
+            };
+            if token.special || ends.contains(&token.id) || [bos, eos].contains(&Some(token.id)) {
+                file.kinds[token.id as usize] = Kind::Control;
+                control.push(added);
+            } else {
+                user_defined.push(added);
+            }
+        }
+        let mut tokenizer = Tokenizer {
+            model: Model::Json(Box::new(file.pipeline)),
+            kinds: file.kinds,
+            control: Matcher::new(control)?,
+            user_defined: Matcher::new(user_defined)?,
+            before,
+            after,
+            bos,
+            eos,
+            end_tokens: eos.into_iter().chain(ends).collect(),
+        };
+        tokenizer.finish()?;
+        Ok(tokenizer)
     }
+
     /// From a GGUF vocabulary.
     ///
     /// # Errors
     /// [`TokenizerError::Invalid`].
-    pub fn from_vocabulary(vocabulary: Vocabulary) -> Result<Tokenizer, TokenizerError> {
-        let _ = vocabulary;
-        Ok(Tokenizer {})
+    pub fn from_vocabulary(mut vocabulary: Vocabulary) -> Result<Tokenizer, TokenizerError> {
+        let mut kinds = kinds(&vocabulary)?;
+        let ends = named_ends_of(&vocabulary.tokens);
+        let find = |text: &str| (0u32..).zip(&vocabulary.tokens).find(|(_, t)| *t == text).map(|(id, _)| id);
+        if vocabulary.model == "bert" {
+            vocabulary.bos = vocabulary.bos.or_else(|| find("[CLS]"));
+            vocabulary.sep = vocabulary.sep.or_else(|| find("[SEP]"));
+            vocabulary.unk = vocabulary.unk.or_else(|| find("[UNK]"));
+        } else if vocabulary.model == "llama" && vocabulary.unk.is_none() {
+            vocabulary.unk = (0u32..).zip(&kinds).find(|(_, k)| **k == Kind::Unknown).map(|(id, _)| id);
+        }
+        let (bos, eos) = (vocabulary.bos, vocabulary.eos);
+        let named = [bos, eos, vocabulary.eot, vocabulary.sep, vocabulary.pad, vocabulary.unk];
+        for id in named.into_iter().flatten().chain(ends.iter().copied()) {
+            let count = kinds.len();
+            let kind = kinds
+                .get_mut(id as usize)
+                .ok_or_else(|| invalid(format!("special token {id} of {count} tokens")))?;
+            if matches!(kind, Kind::Normal | Kind::UserDefined) {
+                *kind = Kind::Control;
+            }
+        }
+        let added = |wanted: &[Kind]| {
+            let ids = (0u32..).zip(&vocabulary.tokens).zip(&kinds);
+            let found = ids.filter(|(_, kind)| wanted.contains(kind)).map(|((id, text), _)| Added {
+                text: text.clone(),
+                id,
+                strips_left: false,
+                strips_right: false,
+            });
+            Matcher::new(found.collect())
+        };
+        let control = added(&[Kind::Control, Kind::Unknown])?;
+        let user_defined = added(&[Kind::UserDefined])?;
+        let (add_bos, model) = match vocabulary.model.as_str() {
+            "gpt2" => {
+                let rule = split::Rule::named(&vocabulary.pre)?;
+                (rule.add_bos, Model::Bpe(bpe::Bpe::new(&mut vocabulary, &rule, &kinds)?))
+            }
+            "llama" => {
+                let model = sentencepiece::SentencePiece::new(&mut vocabulary, &kinds)?;
+                (true, Model::SentencePiece(model))
+            }
+            "bert" => (true, Model::WordPiece(wordpiece::WordPiece::new(&mut vocabulary, &kinds)?)),
+            other => {
+                let name: String = other.chars().take(60).collect();
+                return Err(invalid(format!(
+                    "tokenizer.ggml.model `{name}` is not known (gpt2, llama, bert)"
+                )));
+            }
+        };
+        let closing = if vocabulary.model == "bert" { vocabulary.sep } else { eos };
+        let add_eos = vocabulary.add_eos.unwrap_or(vocabulary.model == "bert");
+        let mut tokenizer = Tokenizer {
+            model,
+            kinds,
+            control,
+            user_defined,
+            before: bos.filter(|_| vocabulary.add_bos.unwrap_or(add_bos)).into_iter().collect(),
+            after: closing.filter(|_| add_eos).into_iter().collect(),
+            bos,
+            eos,
+            end_tokens: eos.into_iter().chain(vocabulary.eot).chain(ends).collect(),
+        };
+        tokenizer.finish()?;
+        Ok(tokenizer)
     }
+
+    /// Checks the ids and tidies the list of end tokens.
+    fn finish(&mut self) -> Result<(), TokenizerError> {
+        self.end_tokens.sort_unstable();
+        self.end_tokens.dedup();
+        let mut ids = self.before.iter().chain(&self.after).chain(&self.end_tokens);
+        match ids.find(|&&id| id as usize >= self.kinds.len()) {
+            Some(id) => Err(invalid(format!("special token {id} of {} tokens", self.kinds.len()))),
+            None => Ok(()),
+        }
+    }
+
     /// Ids of `text`, without beginning or end tokens.
     ///
     /// # Errors
     /// [`TokenizerError::Encode`].
     pub fn encode(&self, text: &str, special: Special) -> Result<Vec<u32>, TokenizerError> {
-        let _ = (text, special);
-        Ok(Vec::new())
+        match special {
+            Special::Parse => self.encode_outside(text, &[]),
+            Special::Plain => self.encode_outside(text, std::slice::from_ref(&(0..text.len()))),
+        }
     }
+
     /// Ids of a whole prompt: [`Tokenizer::encode`] plus the beginning and end tokens that the model was trained with.
     /// A prompt that already starts with the beginning token gets no second one.
     ///
     /// # Errors
     /// [`TokenizerError::Encode`].
     pub fn encode_prompt(&self, text: &str, special: Special) -> Result<Vec<u32>, TokenizerError> {
-        self.encode(text, special)
+        let ids = self.encode(text, special)?;
+        let opened = self.before.is_empty() || ids.starts_with(&self.before);
+        let before = if opened { &[][..] } else { &self.before };
+        Ok([before, &ids, &self.after].concat())
     }
-    /// Ids of a text in which [`crate::template::protect`] marked what a user wrote: special tokens are parsed, except inside marked text.
+
+    /// Ids of a text from [`template::ChatTemplate::render`], in which everything that users wrote is marked:
+    /// special tokens are parsed, except where they touch marked text. The marks themselves leave no trace:
+    /// words may reach across them, as in the text without marks.
     ///
     /// # Errors
     /// [`TokenizerError::Encode`].
     pub fn encode_rendered(&self, rendered: &str) -> Result<Vec<u32>, TokenizerError> {
-        self.encode(rendered, Special::Parse)
+        let (text, written_by_users) = template::unmark(rendered);
+        self.encode_outside(&text, &written_by_users)
     }
-    /// The text of `ids`; control tokens are left out; invalid UTF-8 becomes U+FFFD.
+
+    /// Ids of `text`, parsing control tokens only outside the `closed` ranges.
+    fn encode_outside(&self, text: &str, closed: &[Range<usize>]) -> Result<Vec<u32>, TokenizerError> {
+        let mut ids = Vec::with_capacity(text.len() / 3 + 8);
+        let mut result = Ok(());
+        // SentencePiece puts a space before what opens the text or follows a special token.
+        let mut opening = true;
+        cut(self.control.as_ref(), text, closed, &mut |piece| match piece {
+            Piece::Token(id) => {
+                ids.push(id);
+                opening = true;
+            }
+            Piece::Text { text: plain, at } => {
+                let mut starts = at == 0;
+                cut(self.user_defined.as_ref(), plain, &[], &mut |piece| match piece {
+                    Piece::Token(id) => {
+                        ids.push(id);
+                        opening = true;
+                        starts = false;
+                    }
+                    Piece::Text { text, .. } => {
+                        if result.is_ok() {
+                            result = self.encode_plain(text, opening, starts, &mut ids);
+                        }
+                        opening = false;
+                        starts = false;
+                    }
+                });
+            }
+        });
+        result.map(|()| ids)
+    }
+
+    fn encode_plain(
+        &self,
+        text: &str,
+        opening: bool,
+        starts: bool,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
+        match &self.model {
+            Model::Bpe(bpe) => bpe.encode(text, ids),
+            Model::SentencePiece(model) => model.encode(text, opening, ids),
+            Model::WordPiece(model) => model.encode(text, ids),
+            Model::Json(pipeline) => return pipeline.encode(text, starts, ids),
+        }
+        Ok(())
+    }
+
+    /// The text of `ids`; control tokens are left out; invalid UTF-8 becomes U+FFFD. The space that the model
+    /// puts before the first word of a text (SentencePiece, WordPiece) is taken off again.
     pub fn decode(&self, ids: &[u32]) -> String {
-        let _ = ids;
-        String::new()
+        let mut bytes = Vec::with_capacity(ids.len() * 4);
+        for &id in ids {
+            bytes.extend_from_slice(&self.token_bytes(id));
+        }
+        let strips = match &self.model {
+            Model::Bpe(_) => false,
+            Model::SentencePiece(model) => model.space_prefix,
+            Model::WordPiece(_) => true,
+            Model::Json(pipeline) => pipeline.strips_first_space,
+        };
+        let bytes = match bytes.strip_prefix(b" ") {
+            Some(rest) if strips => rest,
+            _ => &bytes,
+        };
+        String::from_utf8_lossy(bytes).into_owned()
     }
-    /// The bytes that token `id` adds to a text (empty for control tokens and unknown ids).
+
+    /// The bytes that token `id` adds to a running text (empty for control tokens and unknown ids).
+    ///
+    /// SentencePiece and WordPiece words carry the space before them, also at the beginning of a text, where
+    /// [`Tokenizer::decode`] takes it off; an answer continues a text, so its stream keeps it.
     pub fn token_bytes(&self, id: u32) -> Vec<u8> {
-        let _ = id;
-        Vec::new()
+        match self.kinds.get(id as usize) {
+            None | Some(Kind::Control | Kind::Unknown) => return Vec::new(),
+            Some(_) => {}
+        }
+        match &self.model {
+            Model::Bpe(bpe) => bpe.tokens.bytes(id).to_vec(),
+            Model::SentencePiece(model) => model.bytes(id),
+            Model::WordPiece(model) => sentencepiece::unescape(model.tokens.bytes(id)),
+            Model::Json(pipeline) => pipeline.bytes(id),
+        }
     }
+
     /// Number of ids.
     pub fn vocab_size(&self) -> usize {
-        0
+        self.kinds.len()
     }
     /// Beginning of text.
     pub fn bos(&self) -> Option<u32> {
-        None
+        self.bos
     }
     /// End of text.
     pub fn eos(&self) -> Option<u32> {
-        None
+        self.eos
     }
-    /// Every token that ends an answer (end of text, end of turn).
+    /// Every token that ends an answer (end of text, end of turn), in ascending order.
     pub fn end_tokens(&self) -> &[u32] {
-        &[]
+        &self.end_tokens
     }
 }
+
+fn cut<'t>(
+    matcher: Option<&Matcher>,
+    text: &'t str,
+    closed: &[Range<usize>],
+    piece: &mut dyn FnMut(Piece<'t>),
+) {
+    match matcher {
+        Some(matcher) => matcher.cut(text, closed, piece),
+        None if text.is_empty() => {}
+        None => piece(Piece::Text { text, at: 0 }),
+    }
+}
+
+/// The ids of [`END_NAMES`]; `find` gives the id of a token's text.
+fn named_ends(find: &dyn Fn(&str) -> Option<u32>) -> Vec<u32> {
+    // In vocabularies with `<|return|>` and `<|call|>`, `<|end|>` ends a message, not the turn.
+    let harmony = find("<|return|>").is_some() && find("<|call|>").is_some();
+    END_NAMES.iter().filter(|name| !(harmony && **name == "<|end|>")).filter_map(|name| find(name)).collect()
+}
+
+fn named_ends_of(tokens: &[String]) -> Vec<u32> {
+    let found: Vec<(&str, u32)> = (0u32..)
+        .zip(tokens)
+        .filter(|(_, text)| END_NAMES.contains(&text.as_str()))
+        .map(|(id, text)| (text.as_str(), id))
+        .collect();
+    named_ends(&|name| found.iter().find(|(text, _)| *text == name).map(|(_, id)| *id))
+}
+
+fn kinds(vocabulary: &Vocabulary) -> Result<Vec<Kind>, TokenizerError> {
+    let count = vocabulary.tokens.len();
+    if count == 0 || u32::try_from(count).is_err() {
+        return Err(invalid(format!("tokenizer.ggml.tokens has {count} entries")));
+    }
+    if vocabulary.types.is_empty() {
+        return Ok(vec![Kind::Normal; count]);
+    }
+    if vocabulary.types.len() != count {
+        let types = vocabulary.types.len();
+        return Err(invalid(format!("tokenizer.ggml.token_type has {types} values for {count} tokens")));
+    }
+    let kind = |(id, value): (usize, &i32)| match value {
+        1 => Ok(Kind::Normal),
+        2 => Ok(Kind::Unknown),
+        3 => Ok(Kind::Control),
+        4 => Ok(Kind::UserDefined),
+        0 | 5 => Ok(Kind::Unused),
+        6 => Ok(Kind::Byte),
+        other => Err(invalid(format!("tokenizer.ggml.token_type[{id}] is {other}, not 0 to 6"))),
+    };
+    vocabulary.types.iter().enumerate().map(kind).collect()
+}
+
+#[cfg(test)]
+mod tests;
