@@ -1,0 +1,64 @@
+//! Flags of the verbs that measure.
+
+use super::{LoadArgs, parse_count};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// Measure prefill and decode speed beside the machine's limits
+#[derive(Args, Debug)]
+#[command(before_help = "Examples:
+  kun bench smollm2
+  kun bench ./model.gguf -p 512 -n 128 -t 2 --batch 1,4,16 --json")]
+pub struct BenchArgs {
+    /// Model name, file or folder
+    pub model: String,
+    /// Tokens of the prompt in the prefill test
+    #[arg(short = 'p', long, default_value = "512", value_parser = parse_count, value_name = "TOKENS")]
+    pub prompt_tokens: usize,
+    /// Tokens decoded by each sequence in the decode test
+    #[arg(short = 'n', long, default_value = "128", value_parser = parse_count, value_name = "TOKENS")]
+    pub decode_tokens: usize,
+    /// Sequences decoded together, one test each
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = parse_count, value_name = "LIST")]
+    pub batch: Vec<usize>,
+    /// Repetitions; the median counts
+    #[arg(short, long, default_value = "5", value_parser = parse_count, value_name = "COUNT")]
+    pub repetitions: usize,
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Measure how well a model does
+#[derive(Debug, Subcommand)]
+pub enum EvalVerb {
+    Perplexity(PerplexityArgs),
+}
+
+/// Perplexity of a text file
+#[derive(Args, Debug)]
+#[command(before_help = "Example:
+  kun eval perplexity smollm2 --file text.txt --context 512 --json")]
+pub struct PerplexityArgs {
+    /// Model name, file or folder
+    pub model: String,
+    /// UTF-8 text
+    #[arg(long, value_name = "FILE")]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Look at this machine: processor, measured limits, folders, loosened defaults
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+

@@ -1,0 +1,89 @@
+//! One file per verb: parse, call, print.
+
+mod answer;
+mod chat;
+mod config;
+mod fit;
+mod generated;
+mod help;
+mod models;
+mod remind;
+mod run;
+
+use crate::args::{Cli, GlobalArgs, Verb};
+use crate::config::{Files, Folders, HubSettings, hub_settings};
+use crate::interrupt::Farewell;
+use crate::progress::Reporter;
+use crate::terminal::{Messages, Output};
+use kun_engine::{Engine, LoadOptions, LoadedModel};
+use kun_hub::{Hub, ModelPath};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The catalogue's small chat model, for a machine that has no other.
+const DEFAULT_CHAT: &str = "smollm2";
+
+/// What every verb may use.
+pub struct App {
+    global: GlobalArgs,
+    messages: Messages,
+    output: Output,
+    folders: Folders,
+    files: Files,
+    engine: Engine,
+}
+
+/// Runs the verb of a command line.
+///
+/// # Errors
+/// Whatever went wrong; [`crate::exit::outcome`] knows the exit code.
+pub fn run(cli: Cli, messages: Messages, folders: Folders, files: Files) -> anyhow::Result<()> {
+    let app =
+        App { global: cli.global, messages, output: Output::stdout(), folders, files, engine: Engine::new() };
+    if cli.version {
+        return help::version(&app, cli.ask.generate.json);
+    }
+    match cli.command {
+        None => run::ask(&app, &cli.ask),
+        Some(Verb::Run(args)) => run::run(&app, &args),
+        Some(Verb::Pull(args)) => models::pull(&app, &args),
+        Some(Verb::Ls(args)) => models::list(&app, &args),
+        Some(Verb::Show(args)) => models::show(&app, &args),
+        Some(Verb::Rm(args)) => models::remove(&app, &args),
+        Some(Verb::Verify(args)) => models::verify(&app, &args),
+        Some(Verb::Fit(args)) => fit::fit(&app, &args),
+        Some(Verb::Config(args)) => config::config(&app, &args),
+        Some(Verb::Completions(args)) => generated::completions(&app, &args),
+        Some(Verb::Man(args)) => generated::man(&app, &args),
+        Some(Verb::Help(args)) => help::help(&app, &args),
+    }
+}
+
+impl App {
+    fn hub_settings(&self) -> anyhow::Result<HubSettings> {
+        hub_settings(&self.global, &self.folders)
+    }
+
+    fn hub(&self) -> anyhow::Result<Hub> {
+        Ok(Hub::new(self.hub_settings()?.options))
+    }
+
+    /// The model on this disk, fetched if it is not here.
+    fn fetch(&self, name: &str) -> anyhow::Result<ModelPath> {
+        let _farewell = Farewell::new("Stopped. The same command takes the download up where it was.");
+        let mut reporter = Reporter::new(self.global.progress, self.messages);
+        Ok(self.hub()?.fetch(name, &mut |event| reporter.report(event))?)
+    }
+
+    /// Fetches and loads; gives the time that loading took.
+    fn load(
+        &self,
+        name: &str,
+        options: &LoadOptions,
+    ) -> anyhow::Result<(ModelPath, Arc<LoadedModel>, Duration)> {
+        let path = self.fetch(name)?;
+        let started = Instant::now();
+        let model = self.engine.load(&path.path, options)?;
+        Ok((path, model, started.elapsed()))
+    }
+}
