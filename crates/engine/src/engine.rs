@@ -1,18 +1,33 @@
 //! The engine and its two verbs.
 
-use crate::{EngineError, Event, GenerateRequest};
-use kun_graph::{KvType, MemoryReport};
+use crate::chat::{Chat, ChatFormat};
+use crate::kv_cache::{PageCounts, PagePool};
+use crate::load::{Counted, Plan};
+use crate::request::parameter;
+use crate::sampler::Sampler;
+use crate::sequence::{Answer, Score, Sequence, Work};
+use crate::worker::{Buffers, Shared, StepTimes, Worker};
+use crate::{EngineError, Event, GenerateRequest, Prompt, Usage, cores};
+use kun_graph::{Backend, KvType, MemoryReport, Program};
 use kun_models::ModelInfo;
 use kun_tensor::DType;
+use kun_text::{Special, TextStream, Tokenizer};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+type Device = kun_graph::reference::ReferenceBackend;
 
 /// How a model is loaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Compute threads; `None`: one per physical core that this process may use.
     pub threads: Option<usize>,
-    /// Context of one sequence; `None`: the model's own, or what fits.
+    /// Context of one sequence; `None`: the model's own, at most [`crate::DEFAULT_CONTEXT_TOKENS`], or what fits.
     pub context_tokens: Option<usize>,
     /// Sequences decoded together at most; `None`: 1.
     pub max_sequences: Option<usize>,
@@ -26,6 +41,8 @@ pub struct LoadOptions {
     pub no_mmap: bool,
     /// Tokens of one prefill step; `None`: 512.
     pub prefill_tokens: Option<usize>,
+    /// Logits rows of one step, which bound how fast [`LoadedModel::score`] goes; `None`: 16.
+    pub output_rows: Option<usize>,
 }
 
 /// What a model needs and what this machine has, before anything is loaded.
@@ -39,7 +56,7 @@ pub struct Fit {
     pub context_tokens: usize,
     /// Bytes of one token in the cache, all layers.
     pub kv_bytes_per_token: u64,
-    /// Free memory, or the budget.
+    /// Free memory, or the budget; `u64::MAX` where the system does not tell.
     pub available_bytes: u64,
     /// Longest context that fits, at most the model's own; `None` if not even one page does.
     pub max_context_tokens: Option<usize>,
@@ -56,29 +73,114 @@ pub struct Loading {
 
 /// Loads models and answers requests. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Engine {}
+pub struct Engine {
+    /// One pool of compute threads for each number of threads asked for.
+    devices: Arc<Mutex<BTreeMap<usize, Device>>>,
+}
 
 impl Engine {
     /// An engine with no model loaded.
     pub fn new() -> Engine {
-        Engine {}
+        Engine::default()
     }
+
+    fn device(&self, options: &LoadOptions) -> Result<(usize, Device), EngineError> {
+        let threads = options.threads.unwrap_or_else(cores::physical_cores);
+        if !(1..=MAX_THREADS).contains(&threads) {
+            return Err(parameter("threads", format!("{threads}, from 1 to {MAX_THREADS}")));
+        }
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok((threads, *devices.entry(threads).or_default()))
+    }
+
     /// What the model at `path` would take.
     ///
     /// # Errors
     /// [`EngineError`].
     pub fn fit(&self, path: &Path, options: &LoadOptions) -> Result<Fit, EngineError> {
-        let _ = (path, options);
-        Err(EngineError::Unloaded)
+        let (threads, device) = self.device(options)?;
+        Ok(Plan::new(path, options, threads, &device)?.fit)
     }
+
     /// Loads the model at `path` (a `.gguf` file or a folder).
     ///
     /// # Errors
     /// [`EngineError`]; [`EngineError::DoesNotFit`] before anything large is allocated.
     pub fn load(&self, path: &Path, options: &LoadOptions) -> Result<Arc<LoadedModel>, EngineError> {
-        let _ = (path, options);
-        Err(EngineError::Unloaded)
+        self.load_with_progress(path, options, |_| {})
     }
+
+    /// [`Engine::load`], telling `progress` from any thread how far the weights are.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn load_with_progress(
+        &self,
+        path: &Path,
+        options: &LoadOptions,
+        progress: impl Fn(Loading) + Send + Sync,
+    ) -> Result<Arc<LoadedModel>, EngineError> {
+        let (threads, device) = self.device(options)?;
+        let plan = Plan::new(path, options, threads, &device)?;
+        plan.check_fit()?;
+        let limits = plan.limits();
+        let Plan { model, text, compile, fit } = plan;
+        let weights = Counted {
+            weights: model.weights.as_ref(),
+            done: AtomicU64::new(0),
+            total: model.info.weights_bytes,
+            progress,
+        };
+        // Building a large vocabulary takes about as long as packing the weights of a small model.
+        let (text, program) = std::thread::scope(|scope| {
+            let text = std::thread::Builder::new()
+                .name("kun-tokenizer".to_owned())
+                .spawn_scoped(scope, || text.build())
+                .map_err(EngineError::Thread)?;
+            let program = device.compile(&model.graph, &weights, &compile);
+            let text = text.join().unwrap_or(Err(EngineError::Unloaded))?;
+            Ok::<_, EngineError>((text, program?))
+        })?;
+        let (tokenizer, chat) = text;
+        let rows = model.info.vocab_size;
+        if tokenizer.vocab_size() > rows {
+            let what = format!("{} tokens, {rows} rows of embeddings", tokenizer.vocab_size());
+            return Err(EngineError::Mismatch { what });
+        }
+        let mut end_tokens = chat.end_tokens(&tokenizer);
+        end_tokens.retain(|id| (*id as usize) < rows);
+        let memory = program.memory();
+        let tokenizer = Arc::new(tokenizer);
+        let shared = Arc::new(Shared::default());
+        let pages = PagePool::new(compile.kv.pages);
+        shared.figures().pages = pages.counts();
+        let (commands, receiver) = channel();
+        let worker = Worker {
+            program: Box::new(program),
+            commands: receiver,
+            limits,
+            pages,
+            tokenizer: tokenizer.clone(),
+            shared: shared.clone(),
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            buffers: Buffers::default(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("kun-worker".to_owned())
+            .spawn(move || worker.run())
+            .map_err(EngineError::Thread)?;
+        Ok(Arc::new(LoadedModel {
+            fit: Fit { memory, ..fit },
+            tokenizer,
+            chat,
+            end_tokens: end_tokens.into(),
+            shared,
+            commands: Some(commands),
+            thread: Some(thread),
+        }))
+    }
+
     /// Answers a request with a loaded model. Dropping the stream cancels it.
     ///
     /// # Errors
@@ -88,57 +190,209 @@ impl Engine {
         model: &LoadedModel,
         request: GenerateRequest,
     ) -> Result<GenerateStream, EngineError> {
-        let _ = (model, request);
-        Err(EngineError::Unloaded)
+        let started = Instant::now();
+        request.check(model.fit.model.vocab_size)?;
+        let prompt = model.prompt_tokens(&request)?;
+        let context = model.context_tokens();
+        if prompt.len() > context {
+            return Err(EngineError::ContextExceeded {
+                prompt_tokens: prompt.len(),
+                context_tokens: context,
+            });
+        }
+        // The last token of an answer is never put into the cache: a full context still gives one.
+        let most_tokens = request.max_tokens.unwrap_or(usize::MAX).saturating_add(prompt.len());
+        let (events, receiver) = channel();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let answer = Answer {
+            prompt_tokens: prompt.len(),
+            most_tokens: most_tokens.min(context + 1),
+            sampler: Sampler::new(request.sampling, request.logprobs),
+            text: TextStream::new(request.stop),
+            end_tokens: if request.ignore_end { Arc::default() } else { model.end_tokens.clone() },
+            events,
+            started,
+            usage: Usage { prompt_tokens: prompt.len(), ..Usage::default() },
+        };
+        model.start(prompt, cancelled.clone(), Work::Generate(Box::new(answer)))?;
+        Ok(GenerateStream { events: receiver, canceller: Canceller { cancelled }, ended: false })
     }
 }
 
+/// More threads than any machine has processors.
+const MAX_THREADS: usize = 4096;
+
 /// A loaded model: its worker thread owns the compiled program.
 #[derive(Debug)]
-pub struct LoadedModel {}
+pub struct LoadedModel {
+    fit: Fit,
+    tokenizer: Arc<Tokenizer>,
+    chat: Chat,
+    end_tokens: Arc<[u32]>,
+    shared: Arc<Shared>,
+    commands: Option<Sender<Sequence>>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl LoadedModel {
     /// The description.
     pub fn info(&self) -> &ModelInfo {
-        unimplemented!("filled by the engine")
+        &self.fit.model
     }
+
     /// What it takes.
     pub fn memory(&self) -> MemoryReport {
-        MemoryReport::default()
+        self.fit.memory
     }
+
+    /// What was measured before it was loaded.
+    pub fn fit(&self) -> &Fit {
+        &self.fit
+    }
+
     /// Context of one sequence, in tokens.
     pub fn context_tokens(&self) -> usize {
-        0
+        self.fit.context_tokens
     }
+
     /// Whether the model file brings a chat template.
     pub fn has_chat_template(&self) -> bool {
-        false
+        self.chat.format == ChatFormat::Template
     }
+
+    /// How conversations are put to the model.
+    pub fn chat_format(&self) -> ChatFormat {
+        self.chat.format
+    }
+
+    /// Tokens that end an answer, sorted.
+    pub fn end_tokens(&self) -> &[u32] {
+        &self.end_tokens
+    }
+
+    /// Pages of the key/value cache.
+    pub fn pages(&self) -> PageCounts {
+        self.shared.figures().pages
+    }
+
+    /// Times of the steps since the last call that did nothing but decode, by number of sequences.
+    pub fn take_decode_times(&self) -> BTreeMap<usize, StepTimes> {
+        std::mem::take(&mut self.shared.figures().decode)
+    }
+
     /// Ids of a raw prompt as [`crate::Prompt::Text`] gives them to the model.
     ///
     /// # Errors
     /// [`EngineError::Tokenizer`].
     pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, EngineError> {
-        let _ = text;
-        Err(EngineError::Unloaded)
+        Ok(self.tokenizer.encode_prompt(text, Special::Plain)?)
     }
+
+    /// The text of `ids`, without control tokens.
+    pub fn detokenize(&self, ids: &[u32]) -> String {
+        self.tokenizer.decode(ids)
+    }
+
     /// For each of `tokens[first..]`, the natural log-probability of that token after all before it, in one sequence from position 0.
     ///
     /// # Errors
-    /// [`EngineError::ContextExceeded`], [`EngineError::Run`].
+    /// [`EngineError::Parameter`] if `first` is 0 or there is no token to score, [`EngineError::ContextExceeded`],
+    /// [`EngineError::Run`].
     pub fn score(&self, tokens: &[u32], first: usize) -> Result<Vec<f32>, EngineError> {
-        let _ = (tokens, first);
-        Err(EngineError::Unloaded)
+        let vocab = self.fit.model.vocab_size;
+        if !(1..tokens.len()).contains(&first) {
+            let what = format!("{first} of {} tokens: the first scored needs one before it", tokens.len());
+            return Err(parameter("first", what));
+        }
+        if let Some(id) = tokens.iter().find(|id| **id as usize >= vocab) {
+            return Err(parameter("tokens", format!("token {id}, the model has {vocab}")));
+        }
+        let context_tokens = self.context_tokens();
+        if tokens.len() - 1 > context_tokens {
+            return Err(EngineError::ContextExceeded { prompt_tokens: tokens.len(), context_tokens });
+        }
+        let (reply, receiver) = channel();
+        let score = Score { first, logprobs: Vec::with_capacity(tokens.len() - first), reply };
+        self.start(tokens.to_vec(), Arc::default(), Work::Score(score))?;
+        receiver.recv().unwrap_or(Err(EngineError::Unloaded))
+    }
+
+    fn prompt_tokens(&self, request: &GenerateRequest) -> Result<Vec<u32>, EngineError> {
+        let tokens = match &request.prompt {
+            Prompt::Chat(messages) => {
+                self.chat.prompt(&self.tokenizer, messages, &request.template_variables)?
+            }
+            Prompt::Text(text) => self.tokenize(text)?,
+            Prompt::Tokens(ids) => ids.clone(),
+        };
+        if tokens.is_empty() {
+            return Err(parameter("prompt", "no tokens, at least 1".to_owned()));
+        }
+        Ok(tokens)
+    }
+
+    fn start(&self, tokens: Vec<u32>, cancelled: Arc<AtomicBool>, work: Work) -> Result<(), EngineError> {
+        let sequence = Sequence { tokens, cached: 0, table: Default::default(), cancelled, work };
+        let commands = self.commands.as_ref().ok_or(EngineError::Unloaded)?;
+        commands.send(sequence).map_err(|_| EngineError::Unloaded)
+    }
+}
+
+impl Drop for LoadedModel {
+    fn drop(&mut self) {
+        // The worker ends once it has no more requests; streams that outlive the model are still answered.
+        self.commands = None;
+        if self.shared.figures().pages.in_use == 0
+            && let Some(thread) = self.thread.take()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Stops an answer from another thread, such as a signal handler's.
+#[derive(Clone, Debug)]
+pub struct Canceller {
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Canceller {
+    /// Stops the answer before its next step; the stream still ends with [`Event::Done`].
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
     }
 }
 
 /// The events of one answer, in order; ends after [`Event::Done`].
 #[derive(Debug)]
-pub struct GenerateStream {}
+pub struct GenerateStream {
+    events: Receiver<Result<Event, EngineError>>,
+    canceller: Canceller,
+    ended: bool,
+}
+
+impl GenerateStream {
+    /// A handle that stops the answer while another thread reads the stream.
+    pub fn canceller(&self) -> Canceller {
+        self.canceller.clone()
+    }
+}
 
 impl Iterator for GenerateStream {
     type Item = Result<Event, EngineError>;
+
     fn next(&mut self) -> Option<Self::Item> {
-        None
+        if self.ended {
+            return None;
+        }
+        let event = self.events.recv().unwrap_or(Err(EngineError::Unloaded));
+        self.ended = matches!(event, Err(_) | Ok(Event::Done { .. }));
+        Some(event)
+    }
+}
+
+impl Drop for GenerateStream {
+    fn drop(&mut self) {
+        self.canceller.cancel();
     }
 }

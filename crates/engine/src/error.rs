@@ -43,6 +43,15 @@ pub enum EngineError {
         /// Tokens that fit.
         context_tokens: usize,
     },
+    /// The files of the model disagree with each other.
+    #[error("the model's files disagree: {what}")]
+    Mismatch {
+        /// Which, with the numbers.
+        what: String,
+    },
+    /// A thread cannot be started.
+    #[error("cannot start the model's thread")]
+    Thread(#[source] std::io::Error),
     /// A parameter is out of range.
     #[error("`{name}`: {what}")]
     Parameter {
@@ -53,7 +62,10 @@ pub enum EngineError {
     },
     /// A step failed.
     #[error("cannot run the model")]
-    Run(#[from] kun_graph::RunError),
+    Run(#[source] std::sync::Arc<kun_graph::RunError>),
+    /// The model gave logits that no token can be picked from.
+    #[error(transparent)]
+    Logits(#[from] crate::sampler::LogitsError),
     /// The model's worker thread has ended.
     #[error("the model was unloaded")]
     Unloaded,

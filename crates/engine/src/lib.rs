@@ -1,14 +1,28 @@
 //! Loaded models and the two verbs. The only owner of threads, queues, cache pages and loaded models.
 #![forbid(unsafe_code)]
 
+pub mod batcher;
+pub mod budget;
+pub mod chat;
+pub mod cores;
 pub mod engine;
 pub mod error;
+pub mod kv_cache;
+pub mod load;
 pub mod request;
+pub mod sampler;
+pub(crate) mod sequence;
+pub(crate) mod vocabulary;
+pub mod worker;
 
-pub use engine::{Engine, Fit, GenerateStream, LoadOptions, LoadedModel, Loading};
+pub use chat::ChatFormat;
+pub use engine::{Canceller, Engine, Fit, GenerateStream, LoadOptions, LoadedModel, Loading};
 pub use error::EngineError;
 pub use kun_graph::{KvType, MemoryReport};
 pub use kun_models::ModelInfo;
 pub use kun_tensor::DType;
 pub use kun_text::{ChatMessage, Role};
+pub use kv_cache::PageCounts;
+pub use load::DEFAULT_CONTEXT_TOKENS;
 pub use request::{Event, FinishReason, GenerateRequest, Prompt, SamplingOptions, TokenLogprob, Usage};
+pub use worker::StepTimes;

@@ -1,14 +1,24 @@
 //! What is asked of a language model, and what it answers.
 
+use crate::EngineError;
 use kun_text::ChatMessage;
 use std::time::Duration;
+
+/// Most entries of [`SamplingOptions::logit_bias`].
+pub const MAX_LOGIT_BIAS: usize = 65_536;
+/// Most stop strings of a request.
+pub const MAX_STOP_STRINGS: usize = 64;
+/// Longest stop string, in bytes.
+pub const MAX_STOP_BYTES: usize = 4096;
+/// Most tokens that [`GenerateRequest::logprobs`] may ask for.
+pub const MAX_LOGPROBS: usize = 100;
 
 /// What the model continues.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Prompt {
     /// A conversation, rendered by the model's chat template.
     Chat(Vec<ChatMessage>),
-    /// Raw text; special tokens in it are plain characters.
+    /// Raw text; special tokens in it are plain characters. The model's beginning token is put before it.
     Text(String),
     /// Token ids as they are.
     Tokens(Vec<u32>),
@@ -78,6 +88,105 @@ pub struct GenerateRequest {
     pub template_variables: Vec<(String, bool)>,
 }
 
+impl SamplingOptions {
+    /// Checks every parameter against its range; a model of `vocab` tokens is asked.
+    ///
+    /// # Errors
+    /// [`EngineError::Parameter`] with name, value and limit.
+    pub fn check(&self, vocab: usize) -> Result<(), EngineError> {
+        range("temperature", self.temperature, 0.0..=100.0)?;
+        range("top_p", self.top_p, 0.0..=1.0)?;
+        range("min_p", self.min_p, 0.0..=1.0)?;
+        range("typical_p", self.typical_p, 0.0..=1.0)?;
+        range("repetition_penalty", self.repetition_penalty, 0.01..=100.0)?;
+        range("frequency_penalty", self.frequency_penalty, -100.0..=100.0)?;
+        range("presence_penalty", self.presence_penalty, -100.0..=100.0)?;
+        limit("logit_bias", "entries", self.logit_bias.len(), MAX_LOGIT_BIAS)?;
+        for (id, bias) in &self.logit_bias {
+            range("logit_bias", *bias, -10_000.0..=10_000.0)?;
+            if *id as usize >= vocab {
+                return Err(parameter("logit_bias", format!("token {id}, the model has {vocab}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl GenerateRequest {
+    /// A request with every default.
+    pub fn new(prompt: Prompt) -> GenerateRequest {
+        GenerateRequest {
+            prompt,
+            sampling: SamplingOptions::default(),
+            max_tokens: None,
+            stop: Vec::new(),
+            ignore_end: false,
+            logprobs: None,
+            template_variables: Vec::new(),
+        }
+    }
+
+    /// Checks everything that shows without the model's tokenizer; a model of `vocab` tokens is asked.
+    ///
+    /// # Errors
+    /// [`EngineError::Parameter`] with name, value and limit.
+    pub fn check(&self, vocab: usize) -> Result<(), EngineError> {
+        self.sampling.check(vocab)?;
+        if self.max_tokens == Some(0) {
+            return Err(parameter("max_tokens", "0, at least 1".to_owned()));
+        }
+        limit("logprobs", "tokens", self.logprobs.unwrap_or(0), MAX_LOGPROBS)?;
+        limit("stop", "strings", self.stop.len(), MAX_STOP_STRINGS)?;
+        for stop in &self.stop {
+            if stop.is_empty() {
+                return Err(parameter("stop", "an empty string".to_owned()));
+            }
+            limit("stop", "bytes", stop.len(), MAX_STOP_BYTES)?;
+        }
+        limit("template_variables", "variables", self.template_variables.len(), 32)?;
+        for (name, _) in &self.template_variables {
+            let plain = name.len() <= 64
+                && name.starts_with(|c: char| c.is_ascii_lowercase())
+                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            if !plain || RESERVED_VARIABLES.contains(&name.as_str()) {
+                return Err(parameter("template_variables", format!("{name:?} cannot be set")));
+            }
+        }
+        match &self.prompt {
+            Prompt::Chat(messages) if messages.is_empty() => {
+                Err(parameter("messages", "none, at least 1".to_owned()))
+            }
+            Prompt::Tokens(ids) => match ids.iter().find(|id| **id as usize >= vocab) {
+                Some(id) => Err(parameter("prompt", format!("token {id}, the model has {vocab}"))),
+                None => Ok(()),
+            },
+            Prompt::Chat(_) | Prompt::Text(_) => Ok(()),
+        }
+    }
+}
+
+/// What the engine itself gives to templates.
+const RESERVED_VARIABLES: [&str; 7] =
+    ["messages", "add_generation_prompt", "bos_token", "eos_token", "tools", "documents", "chat_template"];
+
+pub(crate) fn parameter(name: &'static str, what: String) -> EngineError {
+    EngineError::Parameter { name, what }
+}
+
+fn range(name: &'static str, value: f32, allowed: std::ops::RangeInclusive<f32>) -> Result<(), EngineError> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    Err(parameter(name, format!("{value}, from {} to {}", allowed.start(), allowed.end())))
+}
+
+fn limit(name: &'static str, unit: &str, value: usize, most: usize) -> Result<(), EngineError> {
+    if value <= most {
+        return Ok(());
+    }
+    Err(parameter(name, format!("{value} {unit}, at most {most}")))
+}
+
 /// A token and its log-probability under the model's own distribution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogprob {
@@ -113,6 +222,8 @@ pub struct Usage {
     pub prefill_time: Duration,
     /// Time in decode steps.
     pub decode_time: Duration,
+    /// Decode steps: tokens picked after the first, the one that ended the answer included.
+    pub decode_steps: usize,
 }
 
 /// What a stream of an answer gives, in order.

@@ -1,0 +1,211 @@
+//! The thread of one loaded model: it owns the compiled program and runs one step after the other.
+
+use crate::EngineError;
+use crate::batcher::{Limits, Part, next_batch};
+use crate::kv_cache::{PageCounts, PagePool};
+use crate::sampler::Scratch;
+use crate::sequence::{Next, Sequence};
+use kun_graph::{Inputs, Outputs, Program, RunError, TensorRef};
+use kun_text::Tokenizer;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Steps of one kind and the time they took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepTimes {
+    /// How many.
+    pub steps: u64,
+    /// From the start of one to the start of the next, picking tokens included.
+    pub time: Duration,
+}
+
+/// What a worker tells about itself.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    figures: Mutex<Figures>,
+}
+
+/// The figures behind [`Shared`].
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) pages: PageCounts,
+    /// Steps that did nothing but decode, by number of sequences.
+    pub(crate) decode: BTreeMap<usize, StepTimes>,
+}
+
+impl Shared {
+    pub(crate) fn figures(&self) -> MutexGuard<'_, Figures> {
+        // Plain numbers: no panic can leave them half-written.
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Everything that the thread owns.
+pub(crate) struct Worker {
+    pub(crate) program: Box<dyn Program>,
+    pub(crate) commands: Receiver<Sequence>,
+    pub(crate) limits: Limits,
+    pub(crate) pages: PagePool,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) waiting: VecDeque<Sequence>,
+    pub(crate) running: Vec<Sequence>,
+    pub(crate) buffers: Buffers,
+}
+
+/// Reused from step to step.
+#[derive(Default)]
+pub(crate) struct Buffers {
+    tokens: Vec<i32>,
+    positions: Vec<i32>,
+    rows: Vec<i32>,
+    outputs: Outputs,
+    scratch: Scratch,
+}
+
+impl Worker {
+    /// Runs until the last sender of commands is gone and every sequence has ended.
+    pub(crate) fn run(mut self) {
+        while self.receive() {
+            self.drop_cancelled();
+            self.admit();
+            if !self.running.is_empty() {
+                self.step();
+            }
+            self.shared.figures().pages = self.pages.counts();
+        }
+    }
+
+    /// Takes new sequences, waiting for one if there is nothing else to do; `false` at the end.
+    fn receive(&mut self) -> bool {
+        if self.running.is_empty() && self.waiting.is_empty() {
+            match self.commands.recv() {
+                Ok(sequence) => self.waiting.push_back(sequence),
+                Err(_) => return false,
+            }
+        }
+        loop {
+            match self.commands.try_recv() {
+                Ok(sequence) => self.waiting.push_back(sequence),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
+            }
+        }
+    }
+
+    fn drop_cancelled(&mut self) {
+        if self.waiting.iter().any(Sequence::is_cancelled) {
+            let (gone, waiting) =
+                std::mem::take(&mut self.waiting).into_iter().partition(Sequence::is_cancelled);
+            self.waiting = waiting;
+            for sequence in Vec::<Sequence>::from(gone) {
+                self.pages.release(sequence.cancel());
+            }
+        }
+        for sequence in self.running.extract_if(.., |s| s.is_cancelled()) {
+            self.pages.release(sequence.cancel());
+        }
+    }
+
+    fn admit(&mut self) {
+        while self.running.len() < self.limits.sequences {
+            let Some(sequence) = self.waiting.pop_front() else { return };
+            self.running.push(sequence);
+        }
+    }
+
+    fn step(&mut self) {
+        let started = Instant::now();
+        let pending: Vec<_> = self.running.iter().map(Sequence::pending).collect();
+        let parts = next_batch(&pending, self.limits);
+        let only_decodes = parts.iter().all(|p| self.running[p.sequence].decodes());
+        if let Err(error) = self.compute(&parts) {
+            let error = Arc::new(error);
+            for part in parts.iter().rev() {
+                let sequence = self.running.remove(part.sequence);
+                self.pages.release(sequence.fail(EngineError::Run(error.clone())));
+            }
+            return;
+        }
+        self.distribute(&parts, started);
+        if only_decodes {
+            let mut figures = self.shared.figures();
+            let times = figures.decode.entry(parts.len()).or_default();
+            times.steps += 1;
+            times.time += started.elapsed();
+        }
+    }
+
+    /// Runs the program over `parts`; the logits of their rows are in the outputs afterwards.
+    fn compute(&mut self, parts: &[Part]) -> Result<(), RunError> {
+        let buffers = &mut self.buffers;
+        buffers.tokens.clear();
+        buffers.positions.clear();
+        buffers.rows.clear();
+        for part in parts {
+            let sequence = &mut self.running[part.sequence];
+            let end = sequence.cached + part.tokens;
+            // The cache holds a whole context for every sequence that may run: this cannot fail, and if it did the
+            // program would refuse the short page table.
+            let _ = self.pages.extend(&mut sequence.table, end);
+            let first = buffers.tokens.len();
+            buffers.rows.extend(part.rows.clone().map(|r| (first + r) as i32));
+            buffers.tokens.extend(sequence.tokens[sequence.cached..end].iter().map(|id| *id as i32));
+            buffers.positions.extend((sequence.cached..end).map(|p| p as i32));
+        }
+        let sequences: Vec<kun_graph::Sequence<'_>> = parts
+            .iter()
+            .map(|part| {
+                let sequence = &self.running[part.sequence];
+                kun_graph::Sequence {
+                    start: sequence.cached,
+                    tokens: part.tokens,
+                    pages: sequence.table.pages(),
+                }
+            })
+            .collect();
+        let (t, r) = ([buffers.tokens.len()], [buffers.rows.len()]);
+        let inputs = Inputs {
+            tensors: vec![
+                ("tokens", TensorRef::I32(&buffers.tokens, &t)),
+                ("positions", TensorRef::I32(&buffers.positions, &t)),
+                ("rows", TensorRef::I32(&buffers.rows, &r)),
+            ],
+            sequences: &sequences,
+        };
+        self.program.run(&inputs, &mut buffers.outputs)
+    }
+
+    /// Gives every sequence its logits and takes those that end out of the running ones.
+    fn distribute(&mut self, parts: &[Part], started: Instant) {
+        let took = started.elapsed();
+        let buffers = &mut self.buffers;
+        let logits = match buffers.outputs.tensors.get_mut("logits") {
+            Some(tensor) => tensor.data.as_mut_slice(),
+            None => &mut [],
+        };
+        let width = logits.len().checked_div(buffers.rows.len()).unwrap_or(0);
+        let mut rest = logits;
+        let mut ended = Vec::new();
+        for part in parts {
+            let (own, others) = std::mem::take(&mut rest).split_at_mut(part.rows.len() * width);
+            rest = others;
+            let next = self.running[part.sequence].advance(
+                part.tokens,
+                part.rows.clone(),
+                own,
+                took,
+                &self.tokenizer,
+                &mut buffers.scratch,
+            );
+            if next == Next::Finished {
+                ended.push(part.sequence);
+            }
+        }
+        for index in ended.into_iter().rev() {
+            let sequence = self.running.remove(index);
+            self.pages.release(sequence.table);
+        }
+    }
+}
