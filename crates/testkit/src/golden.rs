@@ -61,7 +61,8 @@ fn parse_npy(bytes: &[u8]) -> Result<Array, String> {
     if !after("'fortran_order'").is_some_and(|rest| rest.starts_with("False")) {
         return Err("not in row-major order".to_owned());
     }
-    let shape = after("'shape'").and_then(|rest| rest.strip_prefix('(')).and_then(|rest| rest.split_once(')'));
+    let shape =
+        after("'shape'").and_then(|rest| rest.strip_prefix('(')).and_then(|rest| rest.split_once(')'));
     let shape: Vec<usize> = shape
         .ok_or("no shape")?
         .0
@@ -113,8 +114,14 @@ mod tests {
     #[test]
     fn refuses_what_it_cannot_read() {
         assert!(parse_npy(b"PK\x03\x04").is_err());
-        assert!(parse_npy(&file("{'descr': '<f4', 'fortran_order': True, 'shape': (1,), }", &[0; 4])).is_err());
-        assert!(parse_npy(&file("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", &[0; 4])).is_err());
-        assert!(parse_npy(&file("{'descr': '<c8', 'fortran_order': False, 'shape': (1,), }", &[0; 8])).is_err());
+        assert!(
+            parse_npy(&file("{'descr': '<f4', 'fortran_order': True, 'shape': (1,), }", &[0; 4])).is_err()
+        );
+        assert!(
+            parse_npy(&file("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", &[0; 4])).is_err()
+        );
+        assert!(
+            parse_npy(&file("{'descr': '<c8', 'fortran_order': False, 'shape': (1,), }", &[0; 8])).is_err()
+        );
     }
 }

@@ -93,12 +93,7 @@ impl Tolerance {
     }
 }
 
-fn worst(
-    actual: &[f32],
-    expected: &[f32],
-    error: fn(f32, f32) -> f64,
-    limit: f64,
-) -> Result<(), Mismatch> {
+fn worst(actual: &[f32], expected: &[f32], error: fn(f32, f32) -> f64, limit: f64) -> Result<(), Mismatch> {
     let mut found = None;
     for (index, (&a, &e)) in actual.iter().zip(expected).enumerate() {
         let error = error(a, e);
@@ -155,9 +150,8 @@ pub fn relative_rms(actual: &[f32], expected: &[f32]) -> f64 {
 
 /// Cosine of the angle between two vectors; 1 if both are all zero.
 pub fn cosine(actual: &[f32], expected: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-    };
+    let dot =
+        |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
     let norms = (dot(actual, actual) * dot(expected, expected)).sqrt();
     if norms == 0.0 && actual == expected { 1.0 } else { dot(actual, expected) / norms }
 }
