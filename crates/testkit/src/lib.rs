@@ -1,2 +1,11 @@
 //! Tolerances, golden files and tiny models for tests.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+
+pub mod gguf_writer;
+pub mod golden;
+#[allow(unsafe_code, reason = "an allocator that counts is one line of unsafe per call")]
+pub mod peak_memory;
+pub mod safetensors_writer;
+pub mod tolerance;
+
+pub use tolerance::Tolerance;
