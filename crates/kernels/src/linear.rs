@@ -164,9 +164,9 @@ impl PackedLayout {
         out.fill(0);
         match &self.form {
             Form::Quantized { scheme, at } => pack::pack_quantized(self.dtype, scheme, at, row_bytes, rows, out),
-            Form::Plain { element: Plain::F32, .. } => pack::pack_plain(4, 1, self.k, rows, out),
-            Form::Plain { element: Plain::F16, .. } => pack::pack_plain(2, 1, self.k, rows, out),
-            Form::Plain { .. } => pack::pack_plain(2, 2, self.k, rows, out),
+            Form::Plain { element: Plain::F32, .. } => pack::pack_plain::<4>(row_bytes, rows, out),
+            Form::Plain { element: Plain::F16, .. } => pack::pack_plain::<2>(row_bytes, rows, out),
+            Form::Plain { .. } => pack::pack_plain::<4>(row_bytes, rows, out),
         }
         Ok(())
     }
@@ -203,9 +203,9 @@ impl PackedLayout {
 
     /// Bytes of scratch that one thread needs for [`PackedLayout::matmul`].
     pub fn scratch_bytes(&self) -> usize {
-        match &self.form {
-            Form::Quantized { scheme, at } => tile::TileLayout::new(scheme, at.groups).bytes,
-            Form::Plain { .. } => 0,
+        match (&self.form, self.isa) {
+            (Form::Plain { .. }, _) | (_, Isa::Avx512 | Isa::Avx512Bf16) => 0,
+            (Form::Quantized { scheme, at }, _) => tile::TileLayout::new(scheme, at.groups).bytes,
         }
     }
 

@@ -28,7 +28,7 @@ pub struct Int8Row {
     pub scaled_sum: usize,
     /// f32 per half group: scale times sum.
     pub scaled_half_sum: usize,
-    /// Bytes of the row.
+    /// Bytes used of the row.
     pub bytes: usize,
 }
 
@@ -42,7 +42,7 @@ impl Int8Row {
             minus_half_sum: scale + groups * 8,
             scaled_sum: scale + groups * 16,
             scaled_half_sum: scale + groups * 20,
-            bytes: (scale + groups * 28).next_multiple_of(64),
+            bytes: scale + groups * 28,
         }
     }
 }
@@ -50,11 +50,13 @@ impl Int8Row {
 impl ActivationFormat {
     /// Bytes of one prepared row of `k` elements; a multiple of 64.
     pub const fn row_bytes(self, k: usize) -> usize {
-        match self {
-            ActivationFormat::F32 => (k * 4).next_multiple_of(64),
-            ActivationFormat::Bf16 => (k * 2).next_multiple_of(64),
+        let bytes = match self {
+            ActivationFormat::F32 => k * 4,
+            ActivationFormat::Bf16 => k * 2,
             ActivationFormat::Int8 => Int8Row::new(k.div_ceil(GROUP)).bytes,
-        }
+        };
+        // An odd number of cache lines: rows a power of two apart would all fall into the same few sets of the cache.
+        (bytes.div_ceil(64) | 1) * 64
     }
 }
 

@@ -5,12 +5,11 @@
 use super::activations::Int8Row;
 use super::pack::IQ4_UNSIGNED;
 use super::scheme::{GROUP, GroupScale, High, Low, Scheme, Sections};
-use super::tile::{GROUP_BYTES, TileLayout};
 use super::{Output, PANEL_ROWS, PackedLayout, Plain, Task};
 use kun_tensor::DType;
 use std::arch::x86_64::*;
 
-/// The quantised types in the order of the const parameter `S`; beyond them the four kinds of tiles.
+/// The quantised types in the order of the const parameter `S`.
 const TYPES: [DType; 12] = [
     DType::Q4_0,
     DType::Q4_1,
@@ -25,37 +24,24 @@ const TYPES: [DType; 12] = [
     DType::Iq4Nl,
     DType::Iq4Xs,
 ];
-/// A tile; `TILE + 1` has offsets, `TILE + 2` has halves, `TILE + 3` both.
-const TILE: usize = TYPES.len();
 
 const fn scheme(s: usize) -> Scheme {
-    let like = match s {
-        TILE => DType::Q8_0,
-        13 => DType::Q4_1,
-        14 => DType::Q6K,
-        15 => DType::Q2K,
-        _ => TYPES[s],
-    };
-    match Scheme::of(like) {
+    match Scheme::of(TYPES[s]) {
         Some(scheme) => scheme,
         None => panic!("a quantised type"),
     }
 }
 
-/// Rows that are multiplied straight from packed memory; more are worth a tile.
-const FUSED_ROWS: usize = 4;
-/// Bytes of activations that should stay in the second-level cache beside a tile.
-const ROW_BLOCK_BYTES: usize = 512 << 10;
+/// Rows below which panels of plain types are multiplied several at a time.
+const FEW_ROWS: usize = 4;
+/// Bytes of activations that should stay in the second-level cache while panels pass by.
+const ROW_BLOCK_BYTES: usize = 256 << 10;
 
-/// A panel, packed or as a tile.
+/// A packed panel of a quantised type.
 #[derive(Clone, Copy)]
-struct Panel {
+struct Panel<'a> {
     data: *const u8,
-    groups: usize,
-    scales: usize,
-    low: usize,
-    high: usize,
-    zero_shift: u32,
+    at: &'a Sections,
 }
 
 #[inline]
@@ -89,18 +75,12 @@ unsafe fn bytes(p: *const u8) -> __m128i {
 /// Steps `half * 4 ..` of group `g`, unpacked.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn load_steps<const S: usize>(panel: Panel, g: usize, half: usize) -> [__m512i; 4] {
+unsafe fn load_steps<const S: usize>(panel: Panel<'_>, g: usize, half: usize) -> [__m512i; 4] {
     let scheme = const { scheme(S) };
     let mut w = [_mm512_setzero_si512(); 4];
-    // SAFETY: `g` is a group of the panel and `half` is 0 or 1; the offsets are those of `Sections` or `TileLayout`.
+    // SAFETY: `g` is a group of the panel and `half` is 0 or 1; the offsets are those of `Sections`.
     unsafe {
-        if S >= TILE {
-            for (s, w) in w.iter_mut().enumerate() {
-                *w = line(panel.data.add(g * GROUP_BYTES + (half * 4 + s) * 64));
-            }
-            return w;
-        }
-        let low = panel.data.add(panel.low + g * scheme.low_bytes());
+        let low = panel.data.add(panel.at.low + g * scheme.low_bytes());
         match scheme.low {
             Low::Bytes => {
                 for (s, w) in w.iter_mut().enumerate() {
@@ -128,7 +108,7 @@ unsafe fn load_steps<const S: usize>(panel: Panel, g: usize, half: usize) -> [__
                 w[3] = _mm512_and_si512(_mm512_srli_epi16::<6>(all), mask);
             }
         }
-        let high = panel.data.add(panel.high + g * scheme.high_bytes());
+        let high = panel.data.add(panel.at.high + g * scheme.high_bytes());
         match scheme.high {
             High::None => {}
             High::Bit => {
@@ -156,20 +136,12 @@ unsafe fn load_steps<const S: usize>(panel: Panel, g: usize, half: usize) -> [__
 /// Scales and offsets of group `g`; the second half's equal the first's where the scheme has whole groups.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn load_scales<const S: usize>(panel: Panel, g: usize, half: usize) -> (__m512, __m512) {
+unsafe fn load_scales<const S: usize>(panel: Panel<'_>, g: usize, half: usize) -> (__m512, __m512) {
     let scheme = const { scheme(S) };
     let zero = _mm512_setzero_ps();
     // SAFETY: as in `load_steps`.
     unsafe {
-        if S >= TILE {
-            let part = if scheme.has_halves() { 2 * g + half } else { g };
-            let scale = _mm512_loadu_ps(panel.data.add(panel.scales + part * 64).cast());
-            if !scheme.has_offset() {
-                return (scale, zero);
-            }
-            return (scale, _mm512_loadu_ps(panel.data.add(panel.low + part * 64).cast()));
-        }
-        let s = panel.data.add(panel.scales + g * scheme.scale_bytes());
+        let s = panel.data.add(panel.at.scales + g * scheme.scale_bytes());
         let sup = panel.data.add(g / 8 * scheme.super_bytes());
         let signed = |v| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(v));
         let unsigned = |v| _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(v));
@@ -224,113 +196,122 @@ unsafe fn store<const MR: usize>(sink: Sink, acc: &[__m512; MR]) {
     }
 }
 
-/// Multiplies `MR` rows of activations with one panel.
+/// Asks for the lines of the output, each often on another page, while the sums are made.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn prefetch(sinks: &[Sink], rows: usize) {
+    for sink in sinks {
+        for r in 0..rows {
+            _mm_prefetch::<_MM_HINT_ET0>(sink.data.wrapping_add(r * sink.row_stride).cast());
+        }
+    }
+}
+
+/// Adds the products of `STEPS` steps of group part `i` (a group, or half of one) to the sums of `R` rows.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn quantized<const S: usize, const MR: usize>(panel: Panel, x: *const u8, row_bytes: usize, sink: Sink) {
+unsafe fn add_part<const S: usize, const R: usize, const STEPS: usize>(
+    w: &[__m512i; STEPS],
+    (scale, offset): (__m512, __m512),
+    shift: __m128i,
+    rows: Rows,
+    i: usize,
+    acc: &mut [__m512; R],
+) {
     let scheme = const { scheme(S) };
-    let at = Int8Row::new(panel.groups);
-    let shift = _mm_cvtsi32_si128(panel.zero_shift as i32);
-    let mut acc = [_mm512_setzero_ps(); MR];
-    for g in 0..panel.groups {
-        // SAFETY: `g` is a group of the panel and of each of the `MR` prepared rows.
+    let at = rows.at;
+    let parts = 8 / STEPS;
+    let (minus_sum, scaled_sum) =
+        if parts == 2 { (at.minus_half_sum, at.scaled_half_sum) } else { (at.minus_sum, at.scaled_sum) };
+    let mut dot = [_mm512_setzero_si512(); R];
+    // SAFETY: part `i` lies inside each of the `R` prepared rows.
+    unsafe {
+        if !scheme.has_offset() {
+            for (r, dot) in dot.iter_mut().enumerate() {
+                *dot = _mm512_sll_epi32(broadcast(rows.row(r).add(minus_sum + i * 4)), shift);
+            }
+        }
+        for (s, w) in w.iter().enumerate() {
+            for (r, dot) in dot.iter_mut().enumerate() {
+                *dot = _mm512_dpbusd_epi32(*dot, *w, broadcast(rows.row(r).add((i * STEPS + s) * 4)));
+            }
+        }
+        for (r, (dot, acc)) in dot.iter().zip(acc).enumerate() {
+            let x_scale = _mm512_castsi512_ps(broadcast(rows.row(r).add(at.scale + i / parts * 4)));
+            *acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(*dot), _mm512_mul_ps(scale, x_scale), *acc);
+            if scheme.has_offset() {
+                let sum = _mm512_castsi512_ps(broadcast(rows.row(r).add(scaled_sum + i * 4)));
+                *acc = _mm512_fmadd_ps(offset, sum, *acc);
+            }
+        }
+    }
+}
+
+/// Prepared rows of activations.
+#[derive(Clone, Copy)]
+struct Rows {
+    data: *const u8,
+    row_bytes: usize,
+    at: Int8Row,
+}
+
+impl Rows {
+    #[inline(always)]
+    fn row(self, r: usize) -> *const u8 {
+        self.data.wrapping_add(r * self.row_bytes)
+    }
+
+    #[inline(always)]
+    fn from(self, r: usize) -> Rows {
+        Rows { data: self.row(r), ..self }
+    }
+}
+
+/// Multiplies `B` blocks of `R` rows of activations with one panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn quantized<const S: usize, const R: usize, const B: usize>(panel: Panel<'_>, rows: Rows, sink: Sink) {
+    const { assert!(B <= 3) };
+    let scheme = const { scheme(S) };
+    let shift = _mm_cvtsi32_si128(scheme.zero_shift as i32);
+    let mut acc = [[_mm512_setzero_ps(); R]; B];
+    prefetch(&[sink], R * B);
+    for g in 0..panel.at.groups {
+        // SAFETY: `g` is a group of the panel and of each of the prepared rows.
         unsafe {
-            let mut w = [_mm512_setzero_si512(); 8];
-            w[..4].copy_from_slice(&load_steps::<S>(panel, g, 0));
-            w[4..].copy_from_slice(&load_steps::<S>(panel, g, 1));
+            // The blocks are spelt out: a loop over them would keep the sums in memory.
             if scheme.has_halves() {
                 for half in 0..2 {
-                    let (scale, offset) = load_scales::<S>(panel, g, half);
-                    for first in (0..MR).step_by(4) {
-                        let rows = if MR - first < 4 { MR - first } else { 4 };
-                        let mut dot = [_mm512_setzero_si512(); 4];
-                        if !scheme.has_offset() {
-                            for (i, dot) in dot.iter_mut().enumerate().take(rows) {
-                                let row = x.add((first + i) * row_bytes);
-                                *dot = _mm512_sll_epi32(broadcast(row.add(at.minus_half_sum + (2 * g + half) * 4)), shift);
-                            }
-                        }
-                        for s in 0..4 {
-                            for (i, dot) in dot.iter_mut().enumerate().take(rows) {
-                                let row = x.add((first + i) * row_bytes);
-                                *dot = _mm512_dpbusd_epi32(
-                                    *dot,
-                                    w[half * 4 + s],
-                                    broadcast(row.add(g * GROUP + half * 16 + s * 4)),
-                                );
-                            }
-                        }
-                        for (i, dot) in dot.iter().enumerate().take(rows) {
-                            let row = x.add((first + i) * row_bytes);
-                            let a = &mut acc[first + i];
-                            let factor = _mm512_mul_ps(scale, _mm512_castsi512_ps(broadcast(row.add(at.scale + g * 4))));
-                            *a = _mm512_fmadd_ps(_mm512_cvtepi32_ps(*dot), factor, *a);
-                            if scheme.has_offset() {
-                                let sum = broadcast(row.add(at.scaled_half_sum + (2 * g + half) * 4));
-                                *a = _mm512_fmadd_ps(offset, _mm512_castsi512_ps(sum), *a);
-                            }
-                        }
+                    let w = load_steps::<S>(panel, g, half);
+                    let scales = load_scales::<S>(panel, g, half);
+                    add_part::<S, R, 4>(&w, scales, shift, rows, 2 * g + half, &mut acc[0]);
+                    if B > 1 {
+                        add_part::<S, R, 4>(&w, scales, shift, rows.from(R), 2 * g + half, &mut acc[1]);
+                    }
+                    if B > 2 {
+                        add_part::<S, R, 4>(&w, scales, shift, rows.from(2 * R), 2 * g + half, &mut acc[2]);
                     }
                 }
-                continue;
-            }
-            let (scale, offset) = load_scales::<S>(panel, g, 0);
-            for first in (0..MR).step_by(4) {
-                let rows = if MR - first < 4 { MR - first } else { 4 };
-                let mut dot = [_mm512_setzero_si512(); 4];
-                if !scheme.has_offset() {
-                    for (i, dot) in dot.iter_mut().enumerate().take(rows) {
-                        let row = x.add((first + i) * row_bytes);
-                        *dot = _mm512_sll_epi32(broadcast(row.add(at.minus_sum + g * 4)), shift);
-                    }
+            } else {
+                let (a, b) = (load_steps::<S>(panel, g, 0), load_steps::<S>(panel, g, 1));
+                let w = [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]];
+                let scales = load_scales::<S>(panel, g, 0);
+                add_part::<S, R, 8>(&w, scales, shift, rows, g, &mut acc[0]);
+                if B > 1 {
+                    add_part::<S, R, 8>(&w, scales, shift, rows.from(R), g, &mut acc[1]);
                 }
-                for (s, w) in w.iter().enumerate() {
-                    for (i, dot) in dot.iter_mut().enumerate().take(rows) {
-                        let row = x.add((first + i) * row_bytes);
-                        *dot = _mm512_dpbusd_epi32(*dot, *w, broadcast(row.add(g * GROUP + s * 4)));
-                    }
-                }
-                for (i, dot) in dot.iter().enumerate().take(rows) {
-                    let row = x.add((first + i) * row_bytes);
-                    let a = &mut acc[first + i];
-                    let factor = _mm512_mul_ps(scale, _mm512_castsi512_ps(broadcast(row.add(at.scale + g * 4))));
-                    *a = _mm512_fmadd_ps(_mm512_cvtepi32_ps(*dot), factor, *a);
-                    if scheme.has_offset() {
-                        let sum = broadcast(row.add(at.scaled_sum + g * 4));
-                        *a = _mm512_fmadd_ps(offset, _mm512_castsi512_ps(sum), *a);
-                    }
+                if B > 2 {
+                    add_part::<S, R, 8>(&w, scales, shift, rows.from(2 * R), g, &mut acc[2]);
                 }
             }
         }
     }
-    // SAFETY: the sink is valid for `MR` rows.
-    unsafe { store(sink, &acc) };
-}
-
-/// Unpacks a panel to a tile.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn unpack<const S: usize>(panel: Panel, layout: TileLayout, tile: *mut u8) {
-    let scheme = const { scheme(S) };
-    for g in 0..panel.groups {
-        for half in 0..2 {
-            // SAFETY: `tile` has `layout.bytes` bytes for the groups of the panel.
-            unsafe {
-                for (s, w) in load_steps::<S>(panel, g, half).into_iter().enumerate() {
-                    _mm512_storeu_si512(tile.add(g * GROUP_BYTES + (half * 4 + s) * 64).cast(), w);
-                }
-                if half == 0 || scheme.has_halves() {
-                    let part = if scheme.has_halves() { 2 * g + half } else { g };
-                    let (scale, offset) = load_scales::<S>(panel, g, half);
-                    _mm512_storeu_ps(tile.add(layout.scales + part * 64).cast(), scale);
-                    if scheme.has_offset() {
-                        _mm512_storeu_ps(tile.add(layout.offsets + part * 64).cast(), offset);
-                    }
-                }
-            }
-        }
+    for (b, acc) in acc.iter().enumerate() {
+        // SAFETY: the sink is valid for all rows.
+        unsafe { store(at_row(sink, b * R), acc) };
     }
 }
 
-/// Calls `kernel` with blocks of 16, 8, 4, 2 and 1 rows until `t` rows are done.
+/// Calls `kernel` with blocks of `largest` rows, then half as many and so on, until `t` rows are done.
 #[inline(always)]
 fn in_blocks(t: usize, largest: usize, mut kernel: impl FnMut(usize, usize)) {
     let (mut row, mut block) = (0, largest);
@@ -363,60 +344,43 @@ fn sink(task: &Task<'_>, panel: usize, n: usize) -> Sink {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn run_quantized<const S: usize, const T: usize>(layout: &PackedLayout, at: &Sections, task: &mut Task<'_>) {
-    let scheme = const { scheme(S) };
-    let row_bytes = Int8Row::new(at.groups).bytes;
-    let panel = |p: usize| Panel {
-        data: task.packed[p * at.bytes..].as_ptr(),
-        groups: at.groups,
-        scales: at.scales,
-        low: at.low,
-        high: at.high,
-        zero_shift: scheme.zero_shift,
-    };
-    let x = task.x.as_ptr();
-    // SAFETY: `matmul` checked that `x` has `t` rows, `packed` all panels, `scratch` a tile, and its caller vouches for `out`.
+unsafe fn run_quantized<const S: usize>(layout: &PackedLayout, at: &Sections, task: &mut Task<'_>) {
+    let rows =
+        Rows { data: task.x.as_ptr(), row_bytes: layout.activation().row_bytes(layout.k), at: Int8Row::new(at.groups) };
+    // SAFETY: `matmul` checked that `x` has `t` rows and `packed` all panels, and its caller vouches for `out`.
     unsafe {
-        if task.t <= FUSED_ROWS {
-            for p in task.panels.clone() {
-                let sink = sink(task, p, layout.n);
-                in_blocks(task.t, FUSED_ROWS, |row, block| {
-                    let (x, sink) = (x.add(row * row_bytes), at_row(sink, row));
-                    match block {
-                        4 => quantized::<S, 4>(panel(p), x, row_bytes, sink),
-                        2 => quantized::<S, 2>(panel(p), x, row_bytes, sink),
-                        _ => quantized::<S, 1>(panel(p), x, row_bytes, sink),
-                    }
-                });
-            }
-            return;
-        }
-        let tile_at = TileLayout::new(&scheme, at.groups);
-        let row_block = (ROW_BLOCK_BYTES / (at.groups * 40)).next_multiple_of(16).max(16);
+        let row_block = (ROW_BLOCK_BYTES / (at.groups * 40)).next_multiple_of(24);
         for first in (0..task.t).step_by(row_block) {
-            let rows = row_block.min(task.t - first);
+            let count = row_block.min(task.t - first);
             for p in task.panels.clone() {
-                unpack::<S>(panel(p), tile_at, task.scratch.as_mut_ptr());
-                let tile = Panel {
-                    data: task.scratch.as_ptr(),
-                    groups: at.groups,
-                    scales: tile_at.scales,
-                    low: tile_at.offsets,
-                    high: 0,
-                    zero_shift: scheme.zero_shift,
-                };
                 let sink = at_row(sink(task, p, layout.n), first);
-                let x = x.add(first * row_bytes);
-                in_blocks(rows, 16, |row, block| {
-                    let (x, sink) = (x.add(row * row_bytes), at_row(sink, row));
-                    match block {
-                        16 => quantized::<T, 16>(tile, x, row_bytes, sink),
-                        8 => quantized::<T, 8>(tile, x, row_bytes, sink),
-                        4 => quantized::<T, 4>(tile, x, row_bytes, sink),
-                        2 => quantized::<T, 2>(tile, x, row_bytes, sink),
-                        _ => quantized::<T, 1>(tile, x, row_bytes, sink),
-                    }
-                });
+                let (panel, rows) = (Panel { data: task.packed[p * at.bytes..].as_ptr(), at }, rows.from(first));
+                let mut row = 0;
+                while row < count {
+                    let (rows, sink) = (rows.from(row), at_row(sink, row));
+                    row += match count - row {
+                        12.. => {
+                            quantized::<S, 4, 3>(panel, rows, sink);
+                            12
+                        }
+                        8..12 => {
+                            quantized::<S, 4, 2>(panel, rows, sink);
+                            8
+                        }
+                        4..8 => {
+                            quantized::<S, 4, 1>(panel, rows, sink);
+                            4
+                        }
+                        2..4 => {
+                            quantized::<S, 2, 1>(panel, rows, sink);
+                            2
+                        }
+                        _ => {
+                            quantized::<S, 1, 1>(panel, rows, sink);
+                            1
+                        }
+                    };
+                }
             }
         }
     }
@@ -445,6 +409,7 @@ unsafe fn plain<const E: u8, const MR: usize, const NP: usize>(
     sinks: [Sink; NP],
 ) {
     let mut acc = [[_mm512_setzero_ps(); MR]; NP];
+    prefetch(&sinks, MR);
     let steps = if E >= BF16_DOT { k.div_ceil(2) } else { k };
     let step_bytes = if E == F16 { 32 } else { 64 };
     for step in 0..steps {
@@ -489,6 +454,7 @@ unsafe fn plain_bf16<const MR: usize, const NP: usize>(
     sinks: [Sink; NP],
 ) {
     let mut acc = [[_mm512_setzero_ps(); MR]; NP];
+    prefetch(&sinks, MR);
     for step in 0..k.div_ceil(2) {
         // SAFETY: as in `plain`.
         unsafe {
@@ -519,13 +485,13 @@ macro_rules! run_plain {
             let x = task.x.as_ptr();
             // SAFETY: as in `run_quantized`.
             unsafe {
-                if task.t <= FUSED_ROWS {
+                if task.t <= FEW_ROWS {
                     let mut p = task.panels.start;
                     while p < task.panels.end {
                         let data = task.packed[p * panel_bytes..].as_ptr();
                         let together = task.panels.end - p >= PANELS_TOGETHER;
                         let first = sink(task, p, layout.n);
-                        in_blocks(task.t, FUSED_ROWS, |row, block| {
+                        in_blocks(task.t, FEW_ROWS, |row, block| {
                             let x = x.add(row * row_bytes);
                             let one = [at_row(first, row)];
                             if together {
@@ -590,18 +556,18 @@ pub unsafe fn matmul(layout: &PackedLayout, task: &mut Task<'_>) {
                 Plain::Bf16Dot => run_bf16_dot(layout, *panel_bytes, task),
             },
             super::Form::Quantized { at, .. } => match layout.dtype {
-                DType::Q4_0 => run_quantized::<0, TILE>(layout, at, task),
-                DType::Q4_1 => run_quantized::<1, { TILE + 1 }>(layout, at, task),
-                DType::Q5_0 => run_quantized::<2, TILE>(layout, at, task),
-                DType::Q5_1 => run_quantized::<3, { TILE + 1 }>(layout, at, task),
-                DType::Q8_0 => run_quantized::<4, TILE>(layout, at, task),
-                DType::Q2K => run_quantized::<5, { TILE + 3 }>(layout, at, task),
-                DType::Q3K => run_quantized::<6, { TILE + 2 }>(layout, at, task),
-                DType::Q4K => run_quantized::<7, { TILE + 1 }>(layout, at, task),
-                DType::Q5K => run_quantized::<8, { TILE + 1 }>(layout, at, task),
-                DType::Q6K => run_quantized::<9, { TILE + 2 }>(layout, at, task),
-                DType::Iq4Nl => run_quantized::<10, TILE>(layout, at, task),
-                DType::Iq4Xs => run_quantized::<11, TILE>(layout, at, task),
+                DType::Q4_0 => run_quantized::<0>(layout, at, task),
+                DType::Q4_1 => run_quantized::<1>(layout, at, task),
+                DType::Q5_0 => run_quantized::<2>(layout, at, task),
+                DType::Q5_1 => run_quantized::<3>(layout, at, task),
+                DType::Q8_0 => run_quantized::<4>(layout, at, task),
+                DType::Q2K => run_quantized::<5>(layout, at, task),
+                DType::Q3K => run_quantized::<6>(layout, at, task),
+                DType::Q4K => run_quantized::<7>(layout, at, task),
+                DType::Q5K => run_quantized::<8>(layout, at, task),
+                DType::Q6K => run_quantized::<9>(layout, at, task),
+                DType::Iq4Nl => run_quantized::<10>(layout, at, task),
+                DType::Iq4Xs => run_quantized::<11>(layout, at, task),
                 _ => {}
             },
         }

@@ -210,13 +210,17 @@ fn q3_scale(s: &[u8], j: usize) -> u8 {
     (low | high << 4).wrapping_sub(32)
 }
 
-/// Packs rows of a plain type: `width` columns of one row lie together (2 for bf16, else 1), then the next row's.
-pub fn pack_plain(element_bytes: usize, width: usize, k: usize, rows: &[u8], out: &mut [u8]) {
-    let unit = element_bytes * width;
-    for (r, row) in rows.chunks_exact((k * element_bytes).max(1)).enumerate() {
-        for (step, source) in row.chunks(unit).enumerate() {
-            let at = (step * PANEL_ROWS + r) * unit;
-            out[at..at + source.len()].copy_from_slice(source);
+/// Packs rows of a plain type: `UNIT` bytes of one row (two bf16, else one element) lie together, then the next row's.
+pub fn pack_plain<const UNIT: usize>(row_bytes: usize, rows: &[u8], out: &mut [u8]) {
+    for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
+        let (units, rest) = row.as_chunks::<UNIT>();
+        let (slots, _) = out.as_chunks_mut::<UNIT>();
+        for (unit, slot) in units.iter().zip(slots[r..].iter_mut().step_by(PANEL_ROWS)) {
+            *slot = *unit;
+        }
+        if !rest.is_empty() {
+            let at = (units.len() * PANEL_ROWS + r) * UNIT;
+            out[at..at + rest.len()].copy_from_slice(rest);
         }
     }
 }
