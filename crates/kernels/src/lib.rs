@@ -6,6 +6,7 @@ pub mod isa;
 pub mod linear;
 pub mod norm;
 pub mod rope;
+mod vector;
 
 pub use isa::Isa;
 

@@ -1,5 +1,6 @@
 //! Rotary position embedding (arXiv:2104.09864).
 
+use crate::vector::{self, Kernel, MAX_LANES, Vector};
 use crate::{Isa, KernelError};
 
 /// Which elements of a head turn together.
@@ -50,7 +51,6 @@ pub fn rope(
     sin: &[f32],
     x: &mut [f32],
 ) -> Result<(), KernelError> {
-    let _ = isa;
     KernelError::check_groups("rope", x.len(), head_dim)?;
     if !rotary_dim.is_multiple_of(2) || rotary_dim > head_dim {
         return Err(KernelError::Shape {
@@ -61,16 +61,96 @@ pub fn rope(
     let half = rotary_dim / 2;
     KernelError::check("rope", cos.len(), half)?;
     KernelError::check("rope", sin.len(), half)?;
-    for head in x.chunks_exact_mut(head_dim) {
-        for i in 0..half {
-            let (first, second) = match style {
-                RopeStyle::Interleaved => (2 * i, 2 * i + 1),
-                RopeStyle::Halves => (i, i + half),
-            };
-            let (a, b) = (head[first], head[second]);
-            head[first] = a * cos[i] - b * sin[i];
-            head[second] = b * cos[i] + a * sin[i];
-        }
+    match style {
+        RopeStyle::Halves => vector::run(isa, Halves { head_dim, cos, sin, x }),
+        RopeStyle::Interleaved => vector::run(isa, Interleaved { head_dim, cos, sin, x }),
     }
     Ok(())
 }
+
+/// `x` is whole heads of `head_dim` elements, at least twice as many as `cos` and `sin` have each.
+struct Halves<'a> {
+    head_dim: usize,
+    cos: &'a [f32],
+    sin: &'a [f32],
+    x: &'a mut [f32],
+}
+
+impl Kernel for Halves<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let half = self.cos.len();
+        for head in self.x.chunks_exact_mut(self.head_dim) {
+            let (first, second) = head[..2 * half].split_at_mut(half);
+            let halves = first.chunks_mut(V::LANES).zip(second.chunks_mut(V::LANES));
+            let tables = self.cos.chunks(V::LANES).zip(self.sin.chunks(V::LANES));
+            for ((first, second), (cos, sin)) in halves.zip(tables) {
+                if cos.len() == V::LANES {
+                    // SAFETY: all four chunks are `LANES` long, as they cut slices of one length.
+                    unsafe {
+                        let (a, b) = (v.load(first.as_ptr()), v.load(second.as_ptr()));
+                        let (cos, sin) = (v.load(cos.as_ptr()), v.load(sin.as_ptr()));
+                        let (a, b) = turn(v, a, b, cos, sin);
+                        v.store(first.as_mut_ptr(), a);
+                        v.store(second.as_mut_ptr(), b);
+                    }
+                } else {
+                    let (cos, sin) = (v.load_part(cos), v.load_part(sin));
+                    let (a, b) = turn(v, v.load_part(first), v.load_part(second), cos, sin);
+                    v.store_part(first, a);
+                    v.store_part(second, b);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn turn<V: Vector>(v: V, a: V::F32, b: V::F32, cos: V::F32, sin: V::F32) -> (V::F32, V::F32) {
+    (v.sub(v.mul(a, cos), v.mul(b, sin)), v.add(v.mul(b, cos), v.mul(a, sin)))
+}
+
+/// As [`Halves`], with neighbours turning together.
+struct Interleaved<'a> {
+    head_dim: usize,
+    cos: &'a [f32],
+    sin: &'a [f32],
+    x: &'a mut [f32],
+}
+
+impl Kernel for Interleaved<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let pairs = V::LANES / 2;
+        for (block, (cos, sin)) in self.cos.chunks(pairs).zip(self.sin.chunks(pairs)).enumerate() {
+            // Each angle serves two lanes; the first of a pair takes the sine with a minus.
+            let (mut cosines, mut sines) = ([0.0; MAX_LANES], [0.0; MAX_LANES]);
+            for (i, (cos, sin)) in cos.iter().zip(sin).enumerate() {
+                (cosines[2 * i], cosines[2 * i + 1]) = (*cos, *cos);
+                (sines[2 * i], sines[2 * i + 1]) = (-sin, *sin);
+            }
+            let (cosines, sines) = (v.load_part(&cosines), v.load_part(&sines));
+            for head in self.x.chunks_exact_mut(self.head_dim) {
+                let part = &mut head[block * V::LANES..][..2 * cos.len()];
+                if part.len() == V::LANES {
+                    // SAFETY: `part` is `LANES` long.
+                    unsafe {
+                        let x = v.load(part.as_ptr());
+                        let y = v.add(v.mul(x, cosines), v.mul(v.swap_pairs(x), sines));
+                        v.store(part.as_mut_ptr(), y);
+                    }
+                } else {
+                    let x = v.load_part(part);
+                    v.store_part(part, v.add(v.mul(x, cosines), v.mul(v.swap_pairs(x), sines)));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

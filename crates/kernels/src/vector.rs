@@ -1,0 +1,136 @@
+//! One vector of f32 per instruction set, and the one place where a kernel enters an instruction set.
+//!
+//! A kernel is written once, generic over [`Vector`], and started with [`run`].
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub(crate) mod math;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+
+use crate::Isa;
+
+/// The most lanes of any instruction set.
+pub(crate) const MAX_LANES: usize = 16;
+
+/// Proof that an instruction set is there, and its operations on vectors of f32.
+///
+/// Methods must be `inline(always)`, so that they become part of the function that has the instruction set enabled.
+pub(crate) trait Vector: Copy {
+    /// A register of [`Vector::LANES`] f32.
+    type F32: Copy;
+    /// Lanes of a register.
+    const LANES: usize;
+    /// Registers that a blocked kernel may use as accumulators beside each other in each of six rows.
+    const COLUMNS: usize;
+
+    /// `x` in every lane.
+    fn splat(self, x: f32) -> Self::F32;
+    /// Loads [`Vector::LANES`] elements.
+    ///
+    /// # Safety
+    /// `from` must be valid for reading them; it need not be aligned.
+    unsafe fn load(self, from: *const f32) -> Self::F32;
+    /// Stores [`Vector::LANES`] elements.
+    ///
+    /// # Safety
+    /// `to` must be valid for writing them; it need not be aligned.
+    unsafe fn store(self, to: *mut f32, x: Self::F32);
+    /// Loads [`Vector::LANES`] f16 elements.
+    ///
+    /// # Safety
+    /// `from` must be valid for reading two bytes each; it need not be aligned.
+    unsafe fn load_f16(self, from: *const u8) -> Self::F32;
+    /// Stores [`Vector::LANES`] elements as f16, rounded to nearest even.
+    ///
+    /// # Safety
+    /// `to` must be valid for writing two bytes each; it need not be aligned.
+    unsafe fn store_f16(self, to: *mut u8, x: Self::F32);
+    /// Loads [`Vector::LANES`] int8 elements.
+    ///
+    /// # Safety
+    /// `from` must be valid for reading one byte each.
+    unsafe fn load_i8(self, from: *const u8) -> Self::F32;
+
+    /// `a + b`.
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a - b`.
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a * b`.
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a / b`.
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a * b + c`, rounded once where the instruction set can.
+    fn fma(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// The larger; `b` if either is NaN.
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// The smaller; `b` if either is NaN.
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// Square root.
+    fn sqrt(self, x: Self::F32) -> Self::F32;
+    /// The nearest whole number, ties to even; for magnitudes below 2^22.
+    fn round(self, x: Self::F32) -> Self::F32;
+    /// `x * 2^n` for whole `n` of -200 to 200 and `x` of about 1; reaches denormals and infinity.
+    fn times_power_of_two(self, x: Self::F32, n: Self::F32) -> Self::F32;
+    /// `x` where `a < b`, else `y`.
+    fn select_less(self, a: Self::F32, b: Self::F32, x: Self::F32, y: Self::F32) -> Self::F32;
+    /// Lanes `2i` and `2i + 1` change places.
+    fn swap_pairs(self, x: Self::F32) -> Self::F32;
+    /// Sum of the lanes, always in one order.
+    fn sum(self, x: Self::F32) -> f32;
+    /// The largest lane.
+    fn max_lane(self, x: Self::F32) -> f32;
+
+    /// Loads the first elements of `from`, at most [`Vector::LANES`]; the other lanes are 0.
+    #[inline(always)]
+    fn load_part(self, from: &[f32]) -> Self::F32 {
+        let mut lanes = [0.0; MAX_LANES];
+        for (lane, x) in lanes.iter_mut().zip(&from[..from.len().min(Self::LANES)]) {
+            *lane = *x;
+        }
+        // SAFETY: `lanes` is as long as the longest vector.
+        unsafe { self.load(lanes.as_ptr()) }
+    }
+
+    /// Stores the first lanes of `x`, as many as `to` is long, at most [`Vector::LANES`].
+    #[inline(always)]
+    fn store_part(self, to: &mut [f32], x: Self::F32) {
+        let mut lanes = [0.0; MAX_LANES];
+        // SAFETY: `lanes` is as long as the longest vector.
+        unsafe { self.store(lanes.as_mut_ptr(), x) };
+        for (x, lane) in to.iter_mut().zip(&lanes[..Self::LANES]) {
+            *x = *lane;
+        }
+    }
+}
+
+/// A computation written once for every instruction set.
+pub(crate) trait Kernel {
+    /// What it returns.
+    type Output;
+    /// Computes it; must be `inline(always)`.
+    fn run<V: Vector>(self, v: V) -> Self::Output;
+}
+
+/// Runs `kernel` on `isa`, or on this machine's best level if it lacks that one.
+#[inline]
+pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    match isa.min(Isa::detect()) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: levels of an architecture include those below, and this machine's is no lower.
+        Isa::Avx2 => unsafe { avx2::run(kernel) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx512 | Isa::Avx512Bf16 => unsafe { avx512::run(kernel) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above; no other level above `Scalar` is ever this machine's.
+        Isa::Neon => unsafe { neon::run(kernel) },
+        _ => kernel.run(scalar::Scalar),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! Exponentials and what is made of them, for every instruction set. Relative errors are a few f32 roundings.
+//!
+//! Polynomials are minimax fits in relative error, made for these intervals.
+
+use super::Vector;
+use std::f32::consts::{FRAC_1_SQRT_2, LN_2, LOG2_E};
+
+/// ln 2 in two parts; the first has 9 bits, so that its products with whole exponents are exact.
+const LN_2_HIGH: f32 = 0.693_359_4;
+const LN_2_LOW: f32 = -2.121_944_4e-4;
+
+/// `coefficients[0] + coefficients[1] * x + ..`
+#[inline(always)]
+fn polynomial<V: Vector, const N: usize>(v: V, x: V::F32, coefficients: [f32; N]) -> V::F32 {
+    let mut sum = v.splat(coefficients[N - 1]);
+    for i in (0..N - 1).rev() {
+        sum = v.fma(sum, x, v.splat(coefficients[i]));
+    }
+    sum
+}
+
+/// `x` kept between `low` and `high`; NaN stays.
+#[inline(always)]
+fn clamp<V: Vector>(v: V, x: V::F32, low: f32, high: f32) -> V::F32 {
+    v.min(v.splat(high), v.max(v.splat(low), x))
+}
+
+/// `2^x`; 0 below -150, infinity from 128.
+#[inline(always)]
+pub(crate) fn exp2<V: Vector>(v: V, x: V::F32) -> V::F32 {
+    const FRACTION: [f32; 7] =
+        [1.0, LN_2, 0.240_226_48, 0.055_503_324, 0.009_618_437, 0.001_339_887_5, 0.000_153_533_62];
+    let x = clamp(v, x, -152.0, 129.0);
+    let whole = v.round(x);
+    v.times_power_of_two(polynomial(v, v.sub(x, whole), FRACTION), whole)
+}
+
+/// `e^x`; 0 below -104, infinity from 88.73.
+#[inline(always)]
+pub(crate) fn exp<V: Vector>(v: V, x: V::F32) -> V::F32 {
+    // e^r = 1 + r + r² * tail(r) for |r| <= ln(2) / 2.
+    const TAIL: [f32; 5] = [0.499_999_94, 0.166_665_2, 0.041_668_393, 0.008_368_781, 0.001_381_446_7];
+    let x = clamp(v, x, -105.0, 89.0);
+    let whole = v.round(v.mul(x, v.splat(LOG2_E)));
+    let r = v.fma(whole, v.splat(-LN_2_HIGH), x);
+    let r = v.fma(whole, v.splat(-LN_2_LOW), r);
+    let tail = v.mul(v.mul(r, r), polynomial(v, r, TAIL));
+    v.times_power_of_two(v.add(v.add(tail, r), v.splat(1.0)), whole)
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+pub(crate) fn sigmoid<V: Vector>(v: V, x: V::F32) -> V::F32 {
+    let one = v.splat(1.0);
+    v.div(one, v.add(one, exp(v, negate(v, x))))
+}
+
+/// `x * sigmoid(x)`.
+#[inline(always)]
+pub(crate) fn silu<V: Vector>(v: V, x: V::F32) -> V::F32 {
+    v.div(x, v.add(v.splat(1.0), exp(v, negate(v, x))))
+}
+
+/// Hyperbolic tangent.
+#[inline(always)]
+pub(crate) fn tanh<V: Vector>(v: V, x: V::F32) -> V::F32 {
+    // tanh(x) = x + x³ * small(x²) below 0.625, where the other form would cancel.
+    const SMALL: [f32; 5] = [-0.333_332_8, 0.133_314_42, -0.053_739_715, 0.020_639_086, -0.005_704_985];
+    let (zero, one) = (v.splat(0.0), v.splat(1.0));
+    let magnitude = v.select_less(x, zero, negate(v, x), x);
+    let square = v.mul(x, x);
+    let small = v.fma(v.mul(x, square), polynomial(v, square, SMALL), x);
+    let large = v.sub(one, v.div(v.splat(2.0), v.add(exp(v, v.add(magnitude, magnitude)), one)));
+    let large = v.select_less(x, zero, negate(v, large), large);
+    v.select_less(magnitude, v.splat(0.625), small, large)
+}
+
+/// `x * Phi(x)` with the error function.
+#[inline(always)]
+pub(crate) fn gelu<V: Vector>(v: V, x: V::F32) -> V::F32 {
+    // erfc(z) = e^(-z²) * t * tail(t) with t = 1 / (1 + 0.4 z), for z from 0.
+    const TAIL: [f32; 9] = [
+        0.225_634_23,
+        0.226_443_11,
+        0.201_887_58,
+        0.193_393_25,
+        0.079_756_37,
+        0.087_964_55,
+        0.083_987_06,
+        -0.140_319_11,
+        0.041_253_01,
+    ];
+    let (zero, one) = (v.splat(0.0), v.splat(1.0));
+    let z = v.mul(v.select_less(x, zero, negate(v, x), x), v.splat(FRAC_1_SQRT_2));
+    let t = v.div(one, v.fma(z, v.splat(0.4), one));
+    let decay = exp(v, v.mul(negate(v, z), z));
+    let tail = v.mul(v.mul(t, polynomial(v, t, TAIL)), decay);
+    let share = v.mul(v.splat(0.5), tail);
+    v.mul(x, v.select_less(x, zero, share, v.sub(one, share)))
+}
+
+/// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x³)))`, which is `x * sigmoid` of twice that argument.
+#[inline(always)]
+pub(crate) fn gelu_tanh<V: Vector>(v: V, x: V::F32) -> V::F32 {
+    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769;
+    let cubic = v.fma(v.mul(x, x), v.splat(0.044_715), v.splat(1.0));
+    let argument = v.mul(v.mul(x, cubic), v.splat(-TWICE_SQRT_2_OVER_PI));
+    v.div(x, v.add(v.splat(1.0), exp(v, argument)))
+}
+
+/// `-x`.
+#[inline(always)]
+pub(crate) fn negate<V: Vector>(v: V, x: V::F32) -> V::F32 {
+    v.mul(x, v.splat(-1.0))
+}
