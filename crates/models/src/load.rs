@@ -88,3 +88,6 @@ pub fn load(files: Arc<ModelFiles>, options: &LoadOptions) -> Result<Model, Mode
     let weights = Box::new(weights.into_source(Arc::clone(&files)));
     Ok(Model { graph, weights, info })
 }
+
+#[cfg(test)]
+mod tests;
