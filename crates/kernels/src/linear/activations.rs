@@ -66,10 +66,19 @@ impl ActivationFormat {
 ///
 /// # Errors
 /// [`KernelError::Shape`] if the lengths disagree.
-pub fn prepare(isa: Isa, format: ActivationFormat, k: usize, x: &[f32], out: &mut [u8]) -> Result<(), KernelError> {
+pub fn prepare(
+    isa: Isa,
+    format: ActivationFormat,
+    k: usize,
+    x: &[f32],
+    out: &mut [u8],
+) -> Result<(), KernelError> {
     let row_bytes = format.row_bytes(k);
     let rows = x.len().checked_div(k).unwrap_or(0);
-    if rows * k != x.len() || out.len() != rows * row_bytes || (format == ActivationFormat::Int8 && !k.is_multiple_of(GROUP)) {
+    if rows * k != x.len()
+        || out.len() != rows * row_bytes
+        || (format == ActivationFormat::Int8 && !k.is_multiple_of(GROUP))
+    {
         let what = format!("{} values in rows of {k}, {} bytes of {format:?}", x.len(), out.len());
         return Err(KernelError::Shape { kernel: "prepare", what });
     }

@@ -39,14 +39,17 @@ pub unsafe fn matmul(layout: &PackedLayout, task: &mut Task<'_>) {
         for t in (0..task.t).step_by(ROWS) {
             let rows = ROWS.min(task.t - t);
             // A missing second row repeats the first; its result is dropped.
-            let x: [*const u8; ROWS] = std::array::from_fn(|i| task.x[(t + i.min(rows - 1)) * row_bytes..].as_ptr());
+            let x: [*const u8; ROWS] =
+                std::array::from_fn(|i| task.x[(t + i.min(rows - 1)) * row_bytes..].as_ptr());
             // SAFETY: whole prepared rows, a whole panel or tile, as checked by `PackedLayout::matmul`.
             let sums = unsafe {
                 match &layout.form {
                     Form::Quantized { scheme, at } if scheme.zero_shift == 7 => {
                         quantized::<true>(scheme, at, task.scratch.as_ptr(), x)
                     }
-                    Form::Quantized { scheme, at } => quantized::<false>(scheme, at, task.scratch.as_ptr(), x),
+                    Form::Quantized { scheme, at } => {
+                        quantized::<false>(scheme, at, task.scratch.as_ptr(), x)
+                    }
                     Form::Plain { element, .. } => plain(*element, panel.as_ptr(), layout.k, x),
                 }
             };
@@ -93,7 +96,8 @@ unsafe fn quantized<const SIGNED: bool>(
                             w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
                         }
                         for (x, dot) in x.iter().zip(&mut dot) {
-                            let x = _mm256_set1_epi32(x.add(g * GROUP + s * 4).cast::<i32>().read_unaligned());
+                            let x =
+                                _mm256_set1_epi32(x.add(g * GROUP + s * 4).cast::<i32>().read_unaligned());
                             let pairs = if SIGNED {
                                 _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
                             } else {
@@ -113,11 +117,13 @@ unsafe fn quantized<const SIGNED: bool>(
                     for j in 0..2 {
                         let mut dot = dot[j];
                         if !SIGNED && !scheme.has_offset() {
-                            let minus = x.add(sum_at + i * 4).cast::<i32>().read_unaligned() << scheme.zero_shift;
+                            let minus =
+                                x.add(sum_at + i * 4).cast::<i32>().read_unaligned() << scheme.zero_shift;
                             dot = _mm256_add_epi32(dot, _mm256_set1_epi32(minus));
                         }
                         let scale = _mm256_loadu_ps(tile.add(layout.scales + i * 64 + j * 32).cast());
-                        acc[j] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(scale, x_scale), acc[j]);
+                        acc[j] =
+                            _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(scale, x_scale), acc[j]);
                         if scheme.has_offset() {
                             let offset = _mm256_loadu_ps(tile.add(layout.offsets + i * 64 + j * 32).cast());
                             acc[j] = _mm256_fmadd_ps(offset, f32_at(x.add(scaled_at + i * 4)), acc[j]);
@@ -144,7 +150,12 @@ fn rows(acc: [__m256; 2]) -> [f32; PANEL_ROWS] {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn plain(element: Plain, panel: *const u8, k: usize, x: [*const u8; ROWS]) -> [[f32; PANEL_ROWS]; ROWS] {
+unsafe fn plain(
+    element: Plain,
+    panel: *const u8,
+    k: usize,
+    x: [*const u8; ROWS],
+) -> [[f32; PANEL_ROWS]; ROWS] {
     let mut acc = [[_mm256_setzero_ps(); 2]; ROWS];
     for c in 0..k {
         for j in 0..2 {

@@ -269,7 +269,11 @@ impl Rows {
 
 /// Multiplies `B` blocks of `R` rows of activations with one panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn quantized<const S: usize, const R: usize, const B: usize>(panel: Panel<'_>, rows: Rows, sink: Sink) {
+unsafe fn quantized<const S: usize, const R: usize, const B: usize>(
+    panel: Panel<'_>,
+    rows: Rows,
+    sink: Sink,
+) {
     const { assert!(B <= 3) };
     let scheme = const { scheme(S) };
     let shift = _mm_cvtsi32_si128(scheme.zero_shift as i32);
@@ -345,8 +349,11 @@ fn sink(task: &Task<'_>, panel: usize, n: usize) -> Sink {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn run_quantized<const S: usize>(layout: &PackedLayout, at: &Sections, task: &mut Task<'_>) {
-    let rows =
-        Rows { data: task.x.as_ptr(), row_bytes: layout.activation().row_bytes(layout.k), at: Int8Row::new(at.groups) };
+    let rows = Rows {
+        data: task.x.as_ptr(),
+        row_bytes: layout.activation().row_bytes(layout.k),
+        at: Int8Row::new(at.groups),
+    };
     // SAFETY: `matmul` checked that `x` has `t` rows and `packed` all panels, and its caller vouches for `out`.
     unsafe {
         let row_block = (ROW_BLOCK_BYTES / (at.groups * 40)).next_multiple_of(24);
@@ -354,7 +361,8 @@ unsafe fn run_quantized<const S: usize>(layout: &PackedLayout, at: &Sections, ta
             let count = row_block.min(task.t - first);
             for p in task.panels.clone() {
                 let sink = at_row(sink(task, p, layout.n), first);
-                let (panel, rows) = (Panel { data: task.packed[p * at.bytes..].as_ptr(), at }, rows.from(first));
+                let (panel, rows) =
+                    (Panel { data: task.packed[p * at.bytes..].as_ptr(), at }, rows.from(first));
                 let mut row = 0;
                 while row < count {
                     let (rows, sink) = (rows.from(row), at_row(sink, row));
@@ -462,7 +470,11 @@ unsafe fn plain_bf16<const MR: usize, const NP: usize>(
                 let w = line(data.add(p * panel_bytes + step * 64));
                 for (r, a) in acc.iter_mut().enumerate() {
                     let x = broadcast(x.add(r * row_bytes + step * 4));
-                    *a = _mm512_dpbf16_ps(*a, std::mem::transmute::<__m512i, __m512bh>(w), std::mem::transmute::<__m512i, __m512bh>(x));
+                    *a = _mm512_dpbf16_ps(
+                        *a,
+                        std::mem::transmute::<__m512i, __m512bh>(w),
+                        std::mem::transmute::<__m512i, __m512bh>(x),
+                    );
                 }
             }
         }
@@ -582,7 +594,10 @@ pub unsafe fn prepare_bf16(x: &[f32], out: &mut [u8]) {
         // SAFETY: 16 values and their 32 bytes lie inside the slices.
         unsafe {
             let v = _mm512_cvtneps_pbh(_mm512_loadu_ps(x.as_ptr().add(i * 16)));
-            _mm256_storeu_si256(out.as_mut_ptr().add(i * 32).cast(), std::mem::transmute::<__m256bh, __m256i>(v));
+            _mm256_storeu_si256(
+                out.as_mut_ptr().add(i * 32).cast(),
+                std::mem::transmute::<__m256bh, __m256i>(v),
+            );
         }
     }
     super::activations::prepare_bf16(&x[whole * 16..], &mut out[whole * 32..]);
@@ -613,8 +628,12 @@ pub unsafe fn prepare_int8(x: &[f32], out: &mut [u8]) {
             out.add(at.minus_sum + g * 4).cast::<i32>().write_unaligned(sum.wrapping_neg());
             out.add(at.scaled_sum + g * 4).cast::<f32>().write_unaligned(sum as f32 * scale);
             for (h, sum) in sums.into_iter().enumerate() {
-                out.add(at.minus_half_sum + (2 * g + h) * 4).cast::<i32>().write_unaligned(sum.wrapping_neg());
-                out.add(at.scaled_half_sum + (2 * g + h) * 4).cast::<f32>().write_unaligned(sum as f32 * scale);
+                out.add(at.minus_half_sum + (2 * g + h) * 4)
+                    .cast::<i32>()
+                    .write_unaligned(sum.wrapping_neg());
+                out.add(at.scaled_half_sum + (2 * g + h) * 4)
+                    .cast::<f32>()
+                    .write_unaligned(sum as f32 * scale);
             }
         }
     }

@@ -13,7 +13,14 @@ struct Group {
 }
 
 /// Packs rows of a quantised type; `rows` holds up to 16 whole rows of `row_bytes`, `out` one zeroed panel.
-pub fn pack_quantized(dtype: DType, scheme: &Scheme, at: &Sections, row_bytes: usize, rows: &[u8], out: &mut [u8]) {
+pub fn pack_quantized(
+    dtype: DType,
+    scheme: &Scheme,
+    at: &Sections,
+    row_bytes: usize,
+    rows: &[u8],
+    out: &mut [u8],
+) {
     let block_groups = dtype.block_len() / GROUP;
     for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
         for (b, block) in row.chunks_exact(dtype.block_bytes()).enumerate() {
@@ -137,7 +144,8 @@ fn read_group(dtype: DType, block: &[u8], i: usize) -> Group {
             pairs(&block[16..80], i, &mut values);
         }
         DType::Q3K => {
-            scale[..2].copy_from_slice(&[q3_scale(&block[96..108], 2 * i), q3_scale(&block[96..108], 2 * i + 1)]);
+            scale[..2]
+                .copy_from_slice(&[q3_scale(&block[96..108], 2 * i), q3_scale(&block[96..108], 2 * i + 1)]);
             pairs(&block[32..96], i, &mut values);
             values.iter_mut().zip(&block[..32]).for_each(|(v, h)| *v |= (h >> i & 1) << 2);
         }

@@ -100,7 +100,10 @@ impl Scheme {
 
     /// Whether values carry an offset (`scale * q - offset` or `+ offset`) instead of a fixed zero.
     pub const fn has_offset(&self) -> bool {
-        matches!(self.scale, GroupScale::HalfAndOffset | GroupScale::ByteAndOffset | GroupScale::NibblesHalves)
+        matches!(
+            self.scale,
+            GroupScale::HalfAndOffset | GroupScale::ByteAndOffset | GroupScale::NibblesHalves
+        )
     }
 
     /// Whether each half of a group (16 columns) has its own scale.
@@ -120,7 +123,10 @@ impl Scheme {
     /// Bytes of the scales of a group.
     pub const fn scale_bytes(&self) -> usize {
         match self.scale {
-            GroupScale::Half | GroupScale::Int8Halves | GroupScale::ByteAndOffset | GroupScale::NibblesHalves => 32,
+            GroupScale::Half
+            | GroupScale::Int8Halves
+            | GroupScale::ByteAndOffset
+            | GroupScale::NibblesHalves => 32,
             GroupScale::HalfAndOffset => 64,
             GroupScale::Int8 => 16,
         }

@@ -77,7 +77,14 @@ fn pack(isa: Isa, dtype: DType, n: usize, k: usize, source: &[u8]) -> Matrix {
     Matrix { layout, packed }
 }
 
-fn multiply(m: &Matrix, isa: Isa, x: &[f32], t: usize, bias: Option<&[f32]>, residual: Option<&[f32]>) -> Vec<f32> {
+fn multiply(
+    m: &Matrix,
+    isa: Isa,
+    x: &[f32],
+    t: usize,
+    bias: Option<&[f32]>,
+    residual: Option<&[f32]>,
+) -> Vec<f32> {
     let (n, k) = m.layout.shape();
     let format = m.layout.activation();
     let mut prepared = vec![0x7f; t * format.row_bytes(k)];
@@ -165,7 +172,11 @@ fn a_row_does_not_depend_on_the_batch_around_it() {
                 assert_eq!(multiply(&m, isa, x, 1, None, None), y, "{dtype} on {isa:?}, row {t}");
             }
             for t in [2, 3, 7, 19, 33] {
-                assert_eq!(multiply(&m, isa, &x[..t * k], t, None, None), all[..t * n], "{dtype} on {isa:?}, {t} rows");
+                assert_eq!(
+                    multiply(&m, isa, &x[..t * k], t, None, None),
+                    all[..t * n],
+                    "{dtype} on {isa:?}, {t} rows"
+                );
             }
         }
     }

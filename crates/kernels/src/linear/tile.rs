@@ -66,7 +66,9 @@ pub fn scales_of(
 
 /// Widens 16 f16, little-endian.
 pub fn halves(bytes: &[u8]) -> [f32; PANEL_ROWS] {
-    std::array::from_fn(|r| f16::from_bits(u16::from_le_bytes([bytes[2 * r], bytes[2 * r + 1]])).to_f32_const())
+    std::array::from_fn(|r| {
+        f16::from_bits(u16::from_le_bytes([bytes[2 * r], bytes[2 * r + 1]])).to_f32_const()
+    })
 }
 
 /// Unpacks the values of group `g` of a panel into `out` ([`GROUP_BYTES`]).
