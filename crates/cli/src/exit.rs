@@ -1,7 +1,7 @@
 //! Errors to exit codes and hints: the one place that decides them.
 
 use kun_engine::EngineError;
-use kun_hub::HubError;
+use kun_hub::{ErrorKind, HubError};
 use std::process::ExitCode;
 
 /// It ran, but something failed or a threshold was not met.
@@ -88,11 +88,14 @@ fn is_closed_pipe(error: &std::io::Error) -> bool {
 }
 
 fn hub_outcome(error: &HubError) -> (u8, Option<&'static str>) {
-    match error {
-        HubError::NotFound { .. } => {
+    match error.kind() {
+        ErrorKind::Missing => {
             (NO_MODEL, Some("`kun ls` lists the models here, `kun help models` explains names"))
         }
-        _ => (NO_MODEL, None),
+        ErrorKind::NotPermitted => (NO_MODEL, None),
+        ErrorKind::Network => (NETWORK, None),
+        ErrorKind::Misuse => (MISUSE, None),
+        _ => (FAILED, None),
     }
 }
 

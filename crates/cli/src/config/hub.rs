@@ -38,7 +38,7 @@ pub fn hub_settings(args: &GlobalArgs, folders: &Folders) -> anyhow::Result<HubS
         Some(token.trim().to_owned()).filter(|t| !t.is_empty())
     });
     let offline = args.offline || text("HF_HUB_OFFLINE").is_some_and(|value| is_true(&value));
-    let options = HubOptions { cache_dir, endpoint, token, offline };
+    let options = HubOptions { cache_dir, endpoint, token, offline, ..HubOptions::from_environment(text) };
     Ok(HubSettings { options, loosened })
 }
 
