@@ -5,6 +5,7 @@ pub mod elementwise;
 pub mod isa;
 pub mod linear;
 pub mod norm;
+pub mod peak;
 pub mod rope;
 mod vector;
 
