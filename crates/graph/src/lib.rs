@@ -7,17 +7,24 @@
 pub mod backend;
 mod bind;
 pub mod builder;
+pub mod cpu;
 pub mod graph;
+pub mod memory;
+pub mod passes;
 pub mod reference;
 pub mod shape;
+#[cfg(test)]
+mod tests;
 
 pub use backend::{
     Backend, CompileError, CompileOptions, Inputs, KvOptions, KvType, MemoryReport, OutputTensor, Outputs,
     PAGE_TOKENS, Program, RunError, Sequence, TensorRef, WeightError, WeightSource,
 };
 pub use builder::{BuildError, Builder, Value};
+pub use cpu::{CpuBackend, CpuProgram, Pool};
 pub use graph::{
     AttentionSpec, BinaryOp, Dim, Graph, Node, NodeId, Op, RopeSpec, RopeStyle, Sym, UnaryOp, ValueId,
     ValueInfo, WeightId, WeightInfo,
 };
+pub use kun_kernels::{Isa, peak};
 pub use reference::{ReferenceBackend, ReferenceProgram};

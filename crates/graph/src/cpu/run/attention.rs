@@ -1,0 +1,169 @@
+//! Attention steps: norms and turns of heads, the write to the cache, and the look at it.
+
+use super::{PLANNED, Run, Scratch};
+use crate::backend::{PAGE_TOKENS, Sequence};
+use crate::cpu::plan::{ATTENTION_ROWS, AttentionStep, HeadWork};
+use crate::cpu::threads::{Panicked, Worker};
+use kun_kernels::attention::{Query, attend};
+use kun_kernels::norm;
+
+/// Query tokens of one sequence that make one task per key/value head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tile {
+    sequence: usize,
+    /// Row of its first token in the batch.
+    row: usize,
+    /// Position of its first token.
+    position: usize,
+    tokens: usize,
+}
+
+/// Tokens of one sequence that go to one page: written by one task per head, so that threads never share a cache line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PageRun {
+    page: u32,
+    slot: usize,
+    row: usize,
+    tokens: usize,
+}
+
+/// Query tokens in a tile.
+const TILE_TOKENS: usize = 16;
+
+/// Tiles of all sequences, those that look at most positions first.
+pub(crate) fn tiles(sequences: &[Sequence<'_>]) -> Vec<Tile> {
+    let mut tiles = Vec::new();
+    let mut row = 0;
+    for (index, sequence) in sequences.iter().enumerate() {
+        for first in (0..sequence.tokens).step_by(TILE_TOKENS) {
+            let tokens = TILE_TOKENS.min(sequence.tokens - first);
+            let position = sequence.start + first;
+            tiles.push(Tile { sequence: index, row: row + first, position, tokens });
+        }
+        row += sequence.tokens;
+    }
+    tiles.sort_by_key(|tile| std::cmp::Reverse(tile.tokens * (tile.position + tile.tokens)));
+    tiles
+}
+
+/// The new tokens of all sequences, cut at the borders of pages.
+pub(crate) fn page_runs(sequences: &[Sequence<'_>]) -> Vec<PageRun> {
+    let mut runs = Vec::new();
+    let mut row = 0;
+    for sequence in sequences {
+        let (mut position, end) = (sequence.start, sequence.start + sequence.tokens);
+        while position < end {
+            let slot = position % PAGE_TOKENS;
+            let tokens = (PAGE_TOKENS - slot).min(end - position);
+            runs.push(PageRun { page: sequence.pages[position / PAGE_TOKENS], slot, row, tokens });
+            position += tokens;
+            row += tokens;
+        }
+    }
+    runs
+}
+
+pub(super) fn run(
+    run: &Run<'_>,
+    step: &AttentionStep,
+    worker: &Worker<'_>,
+    scratch: &mut Scratch<'_>,
+) -> Result<(), Panicked> {
+    let heads = step.pages.layout.kv_heads();
+    // With one token a sequence, nobody but the task that writes a key looks at it: no barrier is needed.
+    let alone = run.bound.sequences.iter().all(|sequence| sequence.tokens == 1);
+    if !alone {
+        while let Some(task) = worker.claim_below(run.pages.len() * heads) {
+            write(run, step, &run.pages[task / heads], task % heads, scratch);
+        }
+        worker.barrier()?;
+    }
+    while let Some(task) = worker.claim_below(run.tiles.len() * heads) {
+        let (tile, head) = (&run.tiles[task / heads], task % heads);
+        if alone {
+            let sequence = &run.bound.sequences[tile.sequence];
+            let page = sequence.pages[tile.position / PAGE_TOKENS];
+            let page_run = PageRun { page, slot: tile.position % PAGE_TOKENS, row: tile.row, tokens: 1 };
+            write(run, step, &page_run, head, scratch);
+        }
+        look(run, step, tile, head, scratch);
+    }
+    Ok(())
+}
+
+/// Norms and turns the heads `x` of the token in row `row`, in place.
+fn work_on(
+    run: &Run<'_>,
+    work: &HeadWork,
+    head_dim: usize,
+    row: usize,
+    x: &mut [f32],
+    temporary: &mut [f32],
+) {
+    if let Some((weight, eps)) = work.norm {
+        let copy = &mut temporary[..x.len()];
+        copy.copy_from_slice(x);
+        norm::rms_norm(run.isa(), copy, &run.constants[weight], eps, x).expect(PLANNED);
+    }
+    if let Some(turn) = &work.turn {
+        run.turn(turn, head_dim, row, x);
+    }
+}
+
+/// Puts the keys and values of one head into one page.
+fn write(run: &Run<'_>, step: &AttentionStep, to: &PageRun, head: usize, scratch: &mut Scratch<'_>) {
+    let layout = &step.pages.layout;
+    let (dh, width) = (layout.head_dim(), layout.kv_heads() * layout.head_dim());
+    let page = run.cache.head_mut(&step.pages, to.page, head);
+    for i in 0..to.tokens {
+        let at = (to.row + i) * width + head * dh;
+        let key = if step.k_work == HeadWork::default() {
+            run.read(step.k, at, dh)
+        } else {
+            let key = run.write(step.k, at, dh);
+            work_on(run, &step.k_work, dh, to.row + i, key, scratch.row);
+            key
+        };
+        layout.write(run.isa(), page, to.slot + i, key, run.read(step.v, at, dh)).expect(PLANNED);
+    }
+}
+
+/// Attention of the queries of a tile that share one key/value head.
+fn look(run: &Run<'_>, step: &AttentionStep, tile: &Tile, head: usize, scratch: &mut Scratch<'_>) {
+    let layout = &step.pages.layout;
+    let dh = layout.head_dim();
+    let (group, width) = (step.heads / layout.kv_heads(), step.heads * dh);
+    let first = head * group * dh;
+    if step.q_work != HeadWork::default() {
+        for i in 0..tile.tokens {
+            let row = tile.row + i;
+            let queries = run.write(step.q, row * width + first, group * dh);
+            work_on(run, &step.q_work, dh, row, queries, scratch.row);
+        }
+    }
+    let pages = run.bound.sequences[tile.sequence].pages;
+    let page = |index: usize| run.cache.head(&step.pages, pages[index], head);
+    let mut queries = [Query { q: &[], position: 0 }; ATTENTION_ROWS];
+    let mut out: [&mut [f32]; ATTENTION_ROWS] = std::array::from_fn(|_| &mut [][..]);
+    let rows = tile.tokens * group;
+    for start in (0..rows).step_by(ATTENTION_ROWS) {
+        let count = ATTENTION_ROWS.min(rows - start);
+        for (i, (query, out)) in queries.iter_mut().zip(&mut out).take(count).enumerate() {
+            let (token, member) = ((start + i) / group, (start + i) % group);
+            let at = (tile.row + token) * width + first + member * dh;
+            *query = Query { q: run.read(step.q, at, dh), position: tile.position + token };
+            *out = run.write(step.out, at, dh);
+        }
+        attend(
+            run.isa(),
+            layout,
+            &queries[..count],
+            &page,
+            step.scale,
+            step.window_tokens,
+            &mut out[..count],
+            scratch.kernel,
+        )
+        .expect(PLANNED);
+    }
+}

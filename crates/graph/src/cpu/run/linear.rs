@@ -1,0 +1,95 @@
+//! Linear steps: rows prepared once, then panels of all matrices shared out over the threads.
+
+use super::{PLANNED, Run, Scratch, each_row};
+use crate::cpu::plan::{LinearStep, RowSource, private_rows};
+use crate::cpu::shared::as_bytes;
+use crate::cpu::threads::{Panicked, Worker};
+use kun_kernels::linear::prepare;
+
+pub(super) fn run(
+    run: &Run<'_>,
+    step: &LinearStep,
+    worker: &Worker<'_>,
+    scratch: &mut Scratch<'_>,
+) -> Result<(), Panicked> {
+    let t = run.count(&step.rows);
+    if t == 0 {
+        return Ok(());
+    }
+    let Scratch { row: row_scratch, prepared: private, kernel } = scratch;
+    let private_count = private_rows(t, step.k);
+    if step.direct {
+        // Nothing to prepare.
+    } else if private_count > 0 {
+        for row in 0..t {
+            let mut start = 0;
+            let values = made_row(run, step, row, row_scratch);
+            for (format, _) in &step.prepared {
+                let bytes = format.row_bytes(step.k);
+                let out = &mut private[start + row * bytes..start + (row + 1) * bytes];
+                prepare(run.isa(), *format, step.k, values, out).expect(PLANNED);
+                start += t * bytes;
+            }
+        }
+    } else {
+        each_row(worker, t, step.k, |row| {
+            let values = made_row(run, step, row, row_scratch);
+            for (format, at) in &step.prepared {
+                let bytes = format.row_bytes(step.k);
+                let start = run.arena_offset(*at) + row * bytes;
+                let out = run.arena.bytes_mut(start..start + bytes);
+                prepare(run.isa(), *format, step.k, values, out).expect(PLANNED);
+            }
+        });
+        worker.barrier()?;
+    }
+
+    while let Some(task) = worker.claim_below(step.chunks.len()) {
+        let chunk = &step.chunks[task];
+        let part = &step.parts[chunk.matrix];
+        let (format, at) = step.prepared[part.format];
+        let bytes = t * format.row_bytes(step.k);
+        let x = match &step.source {
+            RowSource::Copy { x } if step.direct => as_bytes(run.read(*x, 0, t * step.k)),
+            _ if private_count > 0 => {
+                let before: usize =
+                    step.prepared[..part.format].iter().map(|(f, _)| t * f.row_bytes(step.k)).sum();
+                &private[before..before + bytes]
+            }
+            _ => {
+                let start = run.arena_offset(at);
+                run.arena.bytes(start..start + bytes)
+            }
+        };
+        let (n, _) = part.layout.shape();
+        let out = run.columns(part.out, t, n);
+        if let Some(residual) = step.residual.filter(|r| run.place(*r) != run.place(part.out)) {
+            let columns = chunk.columns(n);
+            for row in 0..t {
+                out.row_mut(row, columns.clone()).copy_from_slice(run.read(
+                    residual,
+                    row * n + columns.start,
+                    columns.len(),
+                ));
+            }
+        }
+        let matrix = &run.plan.matrices[part.matrix];
+        let packed = run.weights.bytes(matrix.offset..matrix.offset + matrix.bytes);
+        let bias = part.bias.map(|bias| run.constants[bias].as_slice());
+        out.matmul(&part.layout, packed, x, chunk.panels.clone(), bias, step.residual.is_some(), kernel)
+            .expect(PLANNED);
+    }
+    Ok(())
+}
+
+/// One row of the operand: where it lies, or made in `scratch`.
+fn made_row<'s>(run: &Run<'s>, step: &LinearStep, row: usize, scratch: &'s mut [f32]) -> &'s [f32] {
+    match &step.source {
+        RowSource::Copy { x } => run.read(*x, row * step.k, step.k),
+        source => {
+            let out = &mut scratch[..step.k];
+            run.row(source, row, step.k, out);
+            out
+        }
+    }
+}

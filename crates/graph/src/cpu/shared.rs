@@ -1,0 +1,196 @@
+//! The memory that the threads of one program share: the only unsafe code of this crate.
+//!
+//! A program runs as a sequence of steps with a barrier after each. Inside a step every thread works on tasks that it
+//! claimed from one counter. Three facts make the shared memory sound, and each has its place and its test:
+//! - the plan (`cpu/plan.rs`, `memory.rs`) never puts two tensors that are alive in the same step on the same bytes,
+//!   except where a step updates a tensor in place;
+//! - within a step, what a task writes (rows, columns of a matrix, heads of a token, pages of a cache) belongs to that
+//!   task alone, and is read by no other task of the step;
+//! - the counter hands out each task once, and the barrier orders everything before it before everything after it.
+#![allow(unsafe_code)]
+
+use kun_kernels::KernelError;
+use kun_kernels::linear::{Output, PackedLayout};
+use kun_tensor::storage::HugeBuffer;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// Zeroed memory, written by several threads in disjoint parts.
+#[derive(Debug)]
+pub(crate) struct Block {
+    base: *mut u8,
+    len: usize,
+    // Owns what `base` points to.
+    _buffer: HugeBuffer,
+}
+
+// SAFETY: the buffer is owned and never moves; who may touch which bytes when is the contract of this module.
+unsafe impl Send for Block {}
+// SAFETY: as above.
+unsafe impl Sync for Block {}
+
+impl Block {
+    /// `bytes` zero bytes; the system provides pages when they are first touched.
+    pub(crate) fn zeroed(bytes: usize) -> std::io::Result<Block> {
+        // Never empty, so that the base is page-aligned.
+        let mut buffer = HugeBuffer::zeroed(bytes.max(crate::memory::ALIGN))?;
+        let slice = buffer.as_mut_slice();
+        Ok(Block { base: slice.as_mut_ptr(), len: slice.len(), _buffer: buffer })
+    }
+
+    /// Bytes that no task of the step writes.
+    pub(crate) fn bytes(&self, range: Range<usize>) -> &[u8] {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of a block of {}", self.len);
+        // SAFETY: in bounds by the assertion; not written meanwhile by the contract of this module.
+        unsafe { std::slice::from_raw_parts(self.base.add(range.start), range.len()) }
+    }
+
+    /// Bytes that belong to the calling task alone.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) fn bytes_mut(&self, range: Range<usize>) -> &mut [u8] {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of a block of {}", self.len);
+        // SAFETY: in bounds by the assertion; not shared by the contract of this module.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(range.start), range.len()) }
+    }
+
+    /// `len` floats from byte `offset`, that no task of the step writes.
+    pub(crate) fn floats(&self, offset: usize, len: usize) -> &[f32] {
+        self.check_floats(offset, len);
+        // SAFETY: in bounds and aligned by the check; any bytes are floats; not written meanwhile by the contract.
+        unsafe { std::slice::from_raw_parts(self.base.add(offset).cast(), len) }
+    }
+
+    /// `len` floats from byte `offset`, that belong to the calling task alone.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) fn floats_mut(&self, offset: usize, len: usize) -> &mut [f32] {
+        self.check_floats(offset, len);
+        // SAFETY: in bounds and aligned by the check; any bytes are floats; not shared by the contract.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(offset).cast(), len) }
+    }
+
+    fn check_floats(&self, offset: usize, len: usize) {
+        // The base is page-aligned.
+        assert!(offset.is_multiple_of(4), "floats at byte {offset}");
+        let end = len.checked_mul(4).and_then(|bytes| bytes.checked_add(offset));
+        assert!(
+            end.is_some_and(|end| end <= self.len),
+            "{len} floats at {offset} of a block of {}",
+            self.len
+        );
+    }
+}
+
+/// The bytes of some floats.
+pub(crate) fn as_bytes(floats: &[f32]) -> &[u8] {
+    // SAFETY: every byte of a float is a valid byte, and bytes have no alignment.
+    unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), size_of_val(floats)) }
+}
+
+/// A slice of the caller's, written by several threads in disjoint parts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SharedSlice<'a> {
+    base: *mut f32,
+    len: usize,
+    owner: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: stands for the exclusive borrow it was made from; who may touch which part is the contract of this module.
+unsafe impl Send for SharedSlice<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for SharedSlice<'_> {}
+
+impl<'a> SharedSlice<'a> {
+    pub(crate) fn new(slice: &'a mut [f32]) -> SharedSlice<'a> {
+        SharedSlice { base: slice.as_mut_ptr(), len: slice.len(), owner: PhantomData }
+    }
+
+    /// Elements that no task of the step writes.
+    pub(crate) fn get(&self, range: Range<usize>) -> &'a [f32] {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} elements", self.len);
+        // SAFETY: in bounds by the assertion; not written meanwhile by the contract of this module.
+        unsafe { std::slice::from_raw_parts(self.base.add(range.start), range.len()) }
+    }
+
+    /// Elements that belong to the calling task alone.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) fn get_mut(&self, range: Range<usize>) -> &'a mut [f32] {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} elements", self.len);
+        // SAFETY: in bounds by the assertion; not shared by the contract of this module.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(range.start), range.len()) }
+    }
+}
+
+/// A matrix whose columns several threads write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Columns<'a> {
+    rows: SharedSlice<'a>,
+    width: usize,
+}
+
+impl<'a> Columns<'a> {
+    /// `[T, width]` elements of a block from byte `offset`.
+    pub(crate) fn in_block(block: &'a Block, offset: usize, t: usize, width: usize) -> Columns<'a> {
+        let len = t.checked_mul(width).expect("tensors fit the arena");
+        block.check_floats(offset, len);
+        let base = block.base.wrapping_add(offset).cast();
+        Columns { rows: SharedSlice { base, len, owner: PhantomData }, width }
+    }
+
+    /// `[T, width]` elements of a slice.
+    pub(crate) fn in_slice(slice: SharedSlice<'a>, t: usize, width: usize) -> Columns<'a> {
+        assert!(t.checked_mul(width).is_some_and(|len| len <= slice.len), "{t} rows of {width}");
+        Columns { rows: slice, width }
+    }
+
+    /// Columns `columns` of row `t`, that belong to the calling task alone.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) fn row_mut(&self, t: usize, columns: Range<usize>) -> &'a mut [f32] {
+        assert!(columns.end <= self.width, "{columns:?} of {} columns", self.width);
+        self.rows.get_mut(t * self.width + columns.start..t * self.width + columns.end)
+    }
+
+    /// Multiplies prepared rows with some panels of a matrix; see [`PackedLayout::matmul`]. The columns of these panels
+    /// belong to the calling task alone.
+    pub(crate) fn matmul(
+        &self,
+        layout: &PackedLayout,
+        packed: &[u8],
+        x: &[u8],
+        panels: Range<usize>,
+        bias: Option<&[f32]>,
+        accumulate: bool,
+        scratch: &mut [u8],
+    ) -> Result<(), KernelError> {
+        let (n, _) = layout.shape();
+        assert!(n <= self.width, "{n} columns into rows of {}", self.width);
+        let t = self.rows.len.checked_div(self.width).unwrap_or(0);
+        let out = Output { data: self.rows.base, row_stride: self.width, accumulate };
+        // SAFETY: `t` rows of `n <= width` columns lie in `rows`; no other task touches these columns by the contract.
+        unsafe { layout.matmul(packed, x, t, panels, bias, out, scratch) }
+    }
+}
+
+/// What the threads of a pool run.
+pub(crate) type Job<'a> = &'a (dyn Fn(usize) + Sync + 'a);
+
+/// Lends a closure to other threads for as long as its owner waits for them.
+#[derive(Debug, Default)]
+pub(crate) struct Lent(AtomicPtr<Job<'static>>);
+
+impl Lent {
+    /// Makes `job` visible to [`Lent::call`]. The caller must not return before every call has.
+    pub(crate) fn lend(&self, job: &Job<'_>) {
+        let job: *const Job<'_> = job;
+        self.0.store(job.cast::<Job<'static>>().cast_mut(), Ordering::Release);
+    }
+
+    /// Calls the closure that is lent now. Only between a `lend` and the moment its owner is told of the end.
+    pub(crate) fn call(&self, thread: usize) {
+        let job = self.0.load(Ordering::Acquire);
+        assert!(!job.is_null(), "a job is lent before threads are told of it");
+        // SAFETY: the owner keeps the closure, and the reference to it, alive until all threads report their end
+        // (`Pool::run` waits for them even if its own part panics).
+        unsafe { (*job)(thread) }
+    }
+}
