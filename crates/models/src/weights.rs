@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 /// Types that `--quantize` takes and the one that each falls back to where a row does not fill its blocks.
 const FALLBACKS: &[(DType, DType)] = &[
-    (DType::Q2K, DType::Iq4Nl),
-    (DType::Q3K, DType::Iq4Nl),
+    (DType::Q2K, DType::Q4_0),
+    (DType::Q3K, DType::Q4_0),
     (DType::Q4K, DType::Q5_0),
     (DType::Q5K, DType::Q5_1),
     (DType::Q6K, DType::Q8_0),

@@ -232,3 +232,6 @@ fn yarn_magnitude(meta: &Metadata<'_>, factor: f64) -> Result<f64, ModelError> {
 fn as_float(value: usize) -> f64 {
     value as f64
 }
+
+#[cfg(test)]
+mod tests;
