@@ -27,6 +27,9 @@ pub(crate) trait Vector: Copy {
     /// Registers that a blocked kernel may use as accumulators beside each other in each of six rows.
     const COLUMNS: usize;
 
+    /// Runs `kernel` as a function of its own, which keeps large kernels apart for the compiler.
+    fn call<K: Kernel>(self, kernel: K) -> K::Output;
+
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::F32;
     /// Loads [`Vector::LANES`] elements.

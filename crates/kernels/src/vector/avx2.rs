@@ -17,6 +17,7 @@ use std::arch::x86_64::{
 pub(crate) struct Avx2(());
 
 /// Runs `kernel` with the instruction set enabled.
+#[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx2(()))
@@ -30,6 +31,12 @@ impl Vector for Avx2 {
     const LANES: usize = 8;
     // Six rows by two, two loads and a broadcast fill 15 of the 16 registers.
     const COLUMNS: usize = 2;
+
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: `self` proves the instruction set.
+        unsafe { run(kernel) }
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {

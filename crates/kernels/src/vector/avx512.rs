@@ -15,6 +15,7 @@ use std::arch::x86_64::{
 pub(crate) struct Avx512(());
 
 /// Runs `kernel` with the instruction set enabled.
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx512(()))
@@ -28,6 +29,12 @@ impl Vector for Avx512 {
     const LANES: usize = 16;
     // Six rows by four, four loads and a broadcast fill 29 of the 32 registers.
     const COLUMNS: usize = 4;
+
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: `self` proves the instruction set.
+        unsafe { run(kernel) }
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {

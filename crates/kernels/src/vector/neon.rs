@@ -14,6 +14,7 @@ use std::arch::aarch64::{
 pub(crate) struct Neon(());
 
 /// Runs `kernel` with the instruction set enabled.
+#[inline(never)]
 #[target_feature(enable = "neon,fp16")]
 pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Neon(()))
@@ -24,6 +25,12 @@ impl Vector for Neon {
     const LANES: usize = 4;
     // Six rows by four, four loads and a broadcast fill 29 of the 32 registers.
     const COLUMNS: usize = 4;
+
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: `self` proves the instruction set.
+        unsafe { run(kernel) }
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {

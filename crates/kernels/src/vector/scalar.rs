@@ -1,6 +1,6 @@
 //! Plain Rust: four lanes, which is what every 64-bit machine has at least.
 
-use super::Vector;
+use super::{Kernel, Vector};
 use half::f16;
 
 const LANES: usize = 4;
@@ -20,6 +20,11 @@ impl Vector for Scalar {
     const LANES: usize = LANES;
     // Six rows by two fill 12 of the 16 registers that any x86-64 has.
     const COLUMNS: usize = 2;
+
+    #[inline(never)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> Lanes {

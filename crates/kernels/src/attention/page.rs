@@ -1,0 +1,493 @@
+//! What is done with one page of keys and values.
+
+use super::{KvLayout, KvType, PAGE};
+use crate::attention::layout::GROUP;
+use crate::vector::{Kernel, MAX_LANES, Vector, math};
+use std::ops::Range;
+
+/// Query rows that are worked on together: with [`Vector::COLUMNS`] they fill the registers.
+pub(super) const BLOCK_ROWS: usize = 6;
+
+/// A matrix whose elements become f32 as they are loaded.
+trait Matrix: Copy {
+    /// Elements `column ..` of row `row`, a whole vector.
+    ///
+    /// # Safety
+    /// The matrix must have them.
+    unsafe fn load<V: Vector>(self, v: V, row: usize, column: usize) -> V::F32;
+}
+
+/// f32 elements.
+#[derive(Clone, Copy)]
+pub(super) struct Floats {
+    data: *const f32,
+    stride: usize,
+}
+
+/// f16 elements.
+#[derive(Clone, Copy)]
+pub(super) struct Halves {
+    data: *const u8,
+    stride: usize,
+}
+
+/// int8 keys, `[Dh][64]`, and their scales, `[Dh / 32][64]`.
+#[derive(Clone, Copy)]
+pub(super) struct ByteKeys {
+    data: *const u8,
+    scales: *const f32,
+}
+
+/// int8 values, `[64][Dh]`, and their scales, `[Dh / 32][64]`.
+#[derive(Clone, Copy)]
+pub(super) struct ByteValues {
+    data: *const u8,
+    stride: usize,
+    scales: *const f32,
+}
+
+impl Matrix for Floats {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(self, v: V, row: usize, column: usize) -> V::F32 {
+        // SAFETY: the caller promises that the elements exist.
+        unsafe { v.load(self.data.add(row * self.stride + column)) }
+    }
+}
+
+impl Matrix for Halves {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(self, v: V, row: usize, column: usize) -> V::F32 {
+        // SAFETY: the caller promises that the elements exist.
+        unsafe { v.load_f16(self.data.add(2 * (row * self.stride + column))) }
+    }
+}
+
+impl Matrix for ByteKeys {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(self, v: V, row: usize, column: usize) -> V::F32 {
+        // SAFETY: the caller promises that the elements exist, and with them their scales.
+        unsafe {
+            let scale = v.load(self.scales.add(row / GROUP * PAGE + column));
+            v.mul(v.load_i8(self.data.add(row * PAGE + column)), scale)
+        }
+    }
+}
+
+impl Matrix for ByteValues {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(self, v: V, row: usize, column: usize) -> V::F32 {
+        // SAFETY: the caller promises that the elements exist, and with them their scale; a vector never crosses
+        // groups, as its lanes divide 32.
+        unsafe {
+            let scale = v.splat(*self.scales.add(column / GROUP * PAGE + row));
+            v.mul(v.load_i8(self.data.add(row * self.stride + column)), scale)
+        }
+    }
+}
+
+/// Where the keys and values of a page are read from.
+#[derive(Clone, Copy)]
+pub(super) enum Source {
+    /// Widened to f32.
+    Floats(Floats, Floats),
+    /// [`KvType::F16`] as stored.
+    Halves(Halves, Halves),
+    /// [`KvType::Q8_0`] as stored, with the scales widened.
+    Bytes(ByteKeys, ByteValues),
+}
+
+impl Source {
+    /// The page part `bytes` as it is stored; its scales go to the two scratch parts.
+    ///
+    /// # Panics
+    /// If `bytes` is not [`KvLayout::head_bytes`] long or a scratch part is too short.
+    #[inline(always)]
+    pub(super) fn new<V: Vector>(
+        v: V,
+        layout: &KvLayout,
+        bytes: &[u8],
+        key_scales: &mut [f32],
+        value_scales: &mut [f32],
+    ) -> Source {
+        assert_eq!(bytes.len(), layout.head_bytes());
+        let (keys, values) = bytes.split_at(layout.values_at());
+        match layout.dtype() {
+            KvType::F16 => Source::Halves(
+                Halves { data: keys.as_ptr(), stride: PAGE },
+                Halves { data: values.as_ptr(), stride: layout.padded_dim() },
+            ),
+            KvType::Q8_0 => {
+                let elements = PAGE * layout.head_dim();
+                widen_scales(v, &keys[elements..], &mut key_scales[..layout.scales()]);
+                widen_scales(v, &values[elements..], &mut value_scales[..layout.scales()]);
+                Source::Bytes(
+                    ByteKeys { data: keys.as_ptr(), scales: key_scales.as_ptr() },
+                    ByteValues {
+                        data: values.as_ptr(),
+                        stride: layout.head_dim(),
+                        scales: value_scales.as_ptr(),
+                    },
+                )
+            }
+        }
+    }
+
+    /// The same keys, and the values of the first `slots` slots, as f32 in the scratch.
+    ///
+    /// # Safety
+    /// What `self` reads from must be alive.
+    #[inline(always)]
+    pub(super) unsafe fn widen<V: Vector>(
+        self,
+        v: V,
+        layout: &KvLayout,
+        slots: usize,
+        keys: &mut [f32],
+        values: &mut [f32],
+    ) -> Source {
+        let padded = layout.padded_dim();
+        let (keys, values) = (&mut keys[..PAGE * layout.head_dim()], &mut values[..slots * padded]);
+        // SAFETY: the rows and columns are those of the layout.
+        unsafe {
+            match self {
+                Source::Floats(..) => return self,
+                Source::Halves(from_keys, from_values) => {
+                    widen_rows(v, from_keys, PAGE, keys);
+                    widen_rows(v, from_values, padded, values);
+                }
+                Source::Bytes(from_keys, from_values) => {
+                    widen_rows(v, from_keys, PAGE, keys);
+                    widen_rows(v, from_values, padded, values);
+                }
+            }
+        }
+        Source::Floats(
+            Floats { data: keys.as_ptr(), stride: PAGE },
+            Floats { data: values.as_ptr(), stride: padded },
+        )
+    }
+}
+
+#[inline(always)]
+fn widen_scales<V: Vector>(v: V, halves: &[u8], scales: &mut [f32]) {
+    assert_eq!(halves.len(), 2 * scales.len());
+    for (halves, scales) in halves.chunks_exact(2 * V::LANES).zip(scales.chunks_exact_mut(V::LANES)) {
+        // SAFETY: both chunks have as many elements as the vector has lanes; 64 divides their number.
+        unsafe { v.store(scales.as_mut_ptr(), v.load_f16(halves.as_ptr())) };
+    }
+}
+
+/// # Safety
+/// `from` must have the rows of `to`, which are `columns` long: whole vectors.
+#[inline(always)]
+unsafe fn widen_rows<V: Vector, M: Matrix>(v: V, from: M, columns: usize, to: &mut [f32]) {
+    for (row, to) in to.chunks_exact_mut(columns).enumerate() {
+        for (i, to) in to.chunks_exact_mut(V::LANES).enumerate() {
+            // SAFETY: the caller promises the row; `to` is a whole vector.
+            unsafe { v.store(to.as_mut_ptr(), from.load(v, row, i * V::LANES)) };
+        }
+    }
+}
+
+/// The state of all query rows of a call, in scratch memory.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    /// Elements of a query row.
+    pub(super) head_dim: usize,
+    /// Elements between rows of queries and of sums; whole vectors.
+    pub(super) padded_dim: usize,
+    /// `[rows][padded_dim]`, scaled for scores to base 2.
+    pub(super) queries: *const f32,
+    /// `[rows][padded_dim]`: weighted sums of values.
+    pub(super) sums: *mut f32,
+    /// `[rows][MAX_LANES]`: sums of weights, by lane.
+    pub(super) totals: *mut f32,
+    /// `[rows]`: largest scores so far.
+    pub(super) largest: *mut f32,
+    /// `[BLOCK_ROWS][64]`: scores of the block at work, then weights.
+    pub(super) weights: *mut f32,
+}
+
+/// Query rows that see something of a page, and which of its slots.
+#[derive(Default)]
+pub(super) struct Block {
+    rows: [usize; BLOCK_ROWS],
+    seen: [Range<usize>; BLOCK_ROWS],
+    len: usize,
+}
+
+impl Block {
+    pub(super) fn push(&mut self, row: usize, seen: Range<usize>) {
+        self.rows[self.len] = row;
+        self.seen[self.len] = seen;
+        self.len += 1;
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.len == BLOCK_ROWS
+    }
+
+    /// Adds the page to the state of the rows.
+    ///
+    /// # Safety
+    /// `state` must have the rows, and what `source` reads from must be alive.
+    #[inline(always)]
+    pub(super) unsafe fn compute<V: Vector>(&self, v: V, source: Source, state: Rows) {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            match source {
+                Source::Floats(keys, values) => self.with(v, keys, values, state),
+                Source::Halves(keys, values) => self.with(v, keys, values, state),
+                Source::Bytes(keys, values) => self.with(v, keys, values, state),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Block::compute`].
+    #[inline(always)]
+    unsafe fn with<V: Vector, K: Matrix, W: Matrix>(&self, v: V, keys: K, values: W, state: Rows) {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            match self.len {
+                1 => self.with_rows::<V, K, W, 1>(v, keys, values, state),
+                2 => self.with_rows::<V, K, W, 2>(v, keys, values, state),
+                3 => self.with_rows::<V, K, W, 3>(v, keys, values, state),
+                4 => self.with_rows::<V, K, W, 4>(v, keys, values, state),
+                5 => self.with_rows::<V, K, W, 5>(v, keys, values, state),
+                6 => self.with_rows::<V, K, W, 6>(v, keys, values, state),
+                _ => {}
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Block::compute`].
+    #[inline(always)]
+    unsafe fn with_rows<V: Vector, K: Matrix, W: Matrix, const R: usize>(
+        &self,
+        v: V,
+        keys: K,
+        values: W,
+        state: Rows,
+    ) {
+        let (dim, padded) = (state.head_dim, state.padded_dim);
+        // SAFETY: the caller promises the rows, and the scratch behind `state` was cut for them.
+        unsafe {
+            let (mut queries, mut sums, mut weights) =
+                ([state.queries; R], [state.sums; R], [state.weights.cast_const(); R]);
+            for r in 0..R {
+                queries[r] = state.queries.add(self.rows[r] * padded);
+                sums[r] = state.sums.add(self.rows[r] * padded);
+                weights[r] = state.weights.add(r * PAGE);
+            }
+            v.call(Scores { keys, head_dim: dim, queries, out: state.weights });
+            for r in 0..R {
+                let weights = state.weights.add(r * PAGE);
+                v.call(Soften { row: self.rows[r], seen: self.seen[r].clone(), weights, state });
+            }
+            // Slots that a row does not see may hold anything, so that a weight of 0 would not do: every row adds just
+            // what it sees, in order, and together with the others what all of them see.
+            let mut shared = 0..PAGE;
+            for seen in &self.seen[..R] {
+                shared = shared.start.max(seen.start)..shared.end.min(seen.end);
+            }
+            if shared.is_empty() {
+                // All of a row is before what is shared, then.
+                shared = PAGE..PAGE;
+            }
+            for r in 0..R {
+                let slots = self.seen[r].start..shared.start.min(self.seen[r].end);
+                weigh(v, values, slots, padded, [weights[r]], [sums[r]]);
+            }
+            weigh(v, values, shared.clone(), padded, weights, sums);
+            for r in 0..R {
+                weigh(v, values, shared.end..self.seen[r].end, padded, [weights[r]], [sums[r]]);
+            }
+        }
+    }
+}
+
+/// Scores of all 64 keys for `R` rows: `out[r][slot] = queries[r] . keys[..][slot]`.
+///
+/// `keys` is `[head_dim][64]`, the queries `[head_dim]`, `out` `[R][64]`.
+struct Scores<K, const R: usize> {
+    keys: K,
+    head_dim: usize,
+    queries: [*const f32; R],
+    out: *mut f32,
+}
+
+impl<K: Matrix, const R: usize> Kernel for Scores<K, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        if V::COLUMNS == 4 {
+            self.columns::<V, 4>(v);
+        } else {
+            self.columns::<V, 2>(v);
+        }
+    }
+}
+
+impl<K: Matrix, const R: usize> Scores<K, R> {
+    #[inline(always)]
+    fn columns<V: Vector, const C: usize>(self, v: V) {
+        for block in 0..PAGE / (C * V::LANES) {
+            let first = block * C * V::LANES;
+            let mut sums = [[v.splat(0.0); C]; R];
+            for d in 0..self.head_dim {
+                // SAFETY: `d` is below `head_dim`, the columns below 64.
+                unsafe {
+                    let mut key = [v.splat(0.0); C];
+                    for (c, key) in key.iter_mut().enumerate() {
+                        *key = self.keys.load(v, d, first + c * V::LANES);
+                    }
+                    for r in 0..R {
+                        let q = v.splat(*self.queries[r].add(d));
+                        for c in 0..C {
+                            sums[r][c] = v.fma(q, key[c], sums[r][c]);
+                        }
+                    }
+                }
+            }
+            for r in 0..R {
+                for c in 0..C {
+                    // SAFETY: `out` is `[R][64]`.
+                    unsafe { v.store(self.out.add(r * PAGE + first + c * V::LANES), sums[r][c]) };
+                }
+            }
+        }
+    }
+}
+
+/// Turns the scores of a row into weights relative to its largest score so far, and brings its sums to the same scale.
+///
+/// `state` has the row; `weights` is `[64]`.
+struct Soften {
+    row: usize,
+    seen: Range<usize>,
+    weights: *mut f32,
+    state: Rows,
+}
+
+impl Kernel for Soften {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let Soften { row, seen, weights, state } = self;
+        // SAFETY: `weights` has 64 elements, and nothing else refers to them now.
+        let page = unsafe { std::slice::from_raw_parts_mut(weights, PAGE) };
+        page[..seen.start].fill(f32::NEG_INFINITY);
+        page[seen.end..].fill(f32::NEG_INFINITY);
+        // SAFETY: every load and store stays within the 64 weights or the row's part of `state`.
+        unsafe {
+            let mut top = v.load(weights);
+            for i in 1..PAGE / V::LANES {
+                top = v.max(top, v.load(weights.add(i * V::LANES)));
+            }
+            let (before, top) = (*state.largest.add(row), v.max_lane(top));
+            let total = state.totals.add(row * MAX_LANES);
+            let mut largest = before;
+            if top > before {
+                largest = top;
+                *state.largest.add(row) = top;
+                let correction = math::exp2(v, v.splat(before - top));
+                v.store(total, v.mul(v.load(total), correction));
+                let sums = state.sums.add(row * state.padded_dim);
+                for i in 0..state.padded_dim / V::LANES {
+                    v.store(sums.add(i * V::LANES), v.mul(v.load(sums.add(i * V::LANES)), correction));
+                }
+            }
+            let largest = v.splat(largest);
+            let mut sum = v.load(total);
+            for i in 0..PAGE / V::LANES {
+                let at = weights.add(i * V::LANES);
+                let weight = math::exp2(v, v.sub(v.load(at), largest));
+                v.store(at, weight);
+                sum = v.add(sum, weight);
+            }
+            v.store(total, sum);
+        }
+    }
+}
+
+/// Calls [`Weigh`] unless there is nothing to add.
+#[inline(always)]
+fn weigh<V: Vector, W: Matrix, const R: usize>(
+    v: V,
+    values: W,
+    slots: Range<usize>,
+    padded_dim: usize,
+    weights: [*const f32; R],
+    sums: [*mut f32; R],
+) {
+    if !slots.is_empty() {
+        v.call(Weigh { values, slots, padded_dim, weights, sums });
+    }
+}
+
+/// `sums[r] += weights[r][slot] * values[slot]` for the slots in `slots`, in order.
+///
+/// `values` has the slots in rows of `padded_dim`; weights are `[64]`, sums `[padded_dim]`.
+struct Weigh<W, const R: usize> {
+    values: W,
+    slots: Range<usize>,
+    padded_dim: usize,
+    weights: [*const f32; R],
+    sums: [*mut f32; R],
+}
+
+impl<W: Matrix, const R: usize> Kernel for Weigh<W, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let mut column = 0;
+        while column + 4 * V::LANES <= self.padded_dim && V::COLUMNS == 4 {
+            self.columns::<V, 4>(v, column);
+            column += 4 * V::LANES;
+        }
+        while column + 2 * V::LANES <= self.padded_dim {
+            self.columns::<V, 2>(v, column);
+            column += 2 * V::LANES;
+        }
+        if column < self.padded_dim {
+            self.columns::<V, 1>(v, column);
+        }
+    }
+}
+
+impl<W: Matrix, const R: usize> Weigh<W, R> {
+    #[inline(always)]
+    fn columns<V: Vector, const C: usize>(&self, v: V, column: usize) {
+        // SAFETY: `column + C * LANES` is at most `padded_dim`, and the slots are below 64.
+        unsafe {
+            let mut block = [[v.splat(0.0); C]; R];
+            for r in 0..R {
+                for c in 0..C {
+                    block[r][c] = v.load(self.sums[r].add(column + c * V::LANES));
+                }
+            }
+            for slot in self.slots.clone() {
+                let mut value = [v.splat(0.0); C];
+                for (c, value) in value.iter_mut().enumerate() {
+                    *value = self.values.load(v, slot, column + c * V::LANES);
+                }
+                for r in 0..R {
+                    let weight = v.splat(*self.weights[r].add(slot));
+                    for c in 0..C {
+                        block[r][c] = v.fma(weight, value[c], block[r][c]);
+                    }
+                }
+            }
+            for r in 0..R {
+                for c in 0..C {
+                    v.store(self.sums[r].add(column + c * V::LANES), block[r][c]);
+                }
+            }
+        }
+    }
+}
