@@ -246,3 +246,71 @@ fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
     // Nothing is protected but the turn itself, so a panic elsewhere leaves nothing half-done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hands_out_every_task_once_between_barriers() {
+        for threads in [1, 2, 3, 5] {
+            let pool = Pool::new(threads).unwrap();
+            for round in 0..200 {
+                let seen: Vec<AtomicUsize> = (0..50).map(|_| AtomicUsize::new(0)).collect();
+                let active = round % threads + 1;
+                pool.run(active, |worker| {
+                    assert_eq!(worker.threads, active);
+                    for step in 0..20 {
+                        while let Some(task) = worker.claim_below(seen.len()) {
+                            // A peer that is still in another step would see another count.
+                            assert_eq!(seen[task].fetch_add(1, Ordering::Relaxed), step);
+                        }
+                        worker.barrier()?;
+                    }
+                    Ok(())
+                })
+                .unwrap();
+                assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) == 20));
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_on_any_thread_is_an_error_and_the_pool_goes_on() {
+        let pool = Pool::new(3).unwrap();
+        for unlucky in 0..3 {
+            let result = pool.run(3, |worker| {
+                assert_ne!(worker.index, unlucky, "on purpose");
+                worker.barrier()?;
+                worker.barrier()
+            });
+            assert_eq!(result, Err(Panicked));
+            assert_eq!(pool.run(3, |worker| worker.barrier()), Ok(()));
+        }
+    }
+
+    #[test]
+    fn callers_on_many_threads_take_turns_and_sleepers_wake() {
+        let pool = Pool::new(2).unwrap();
+        let total = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for caller in 0..4 {
+                let (pool, total) = (&pool, &total);
+                scope.spawn(move || {
+                    for round in 0..50 {
+                        if round % 10 == caller {
+                            // Long enough for the workers to fall asleep.
+                            std::thread::sleep(Duration::from_millis(1));
+                        }
+                        pool.run(2, |_| {
+                            total.fetch_add(1, Ordering::Relaxed);
+                            Ok(())
+                        })
+                        .unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(total.load(Ordering::Relaxed), 4 * 50 * 2);
+    }
+}
