@@ -93,7 +93,10 @@ impl PackedLayout {
         let too_large = || shape_error(format!("a matrix of {n} x {k} {dtype} is too large"));
         let form = if let Some(scheme) = Scheme::of(dtype) {
             if !k.is_multiple_of(dtype.block_len()) {
-                return Err(shape_error(format!("rows of {k} do not fill {dtype} blocks of {}", dtype.block_len())));
+                return Err(shape_error(format!(
+                    "rows of {k} do not fill {dtype} blocks of {}",
+                    dtype.block_len()
+                )));
             }
             Form::Quantized { scheme, at: Sections::new(&scheme, k).ok_or_else(too_large)? }
         } else {
@@ -104,7 +107,8 @@ impl PackedLayout {
                 DType::BF16 => (Plain::Bf16Wide, k.checked_next_multiple_of(2), 2),
                 _ => return Err(KernelError::DType { kernel: "linear", dtype }),
             };
-            let panel_bytes = columns.and_then(|k| k.checked_mul(PANEL_ROWS * bytes)?.checked_next_multiple_of(64));
+            let panel_bytes =
+                columns.and_then(|k| k.checked_mul(PANEL_ROWS * bytes)?.checked_next_multiple_of(64));
             Form::Plain { element, panel_bytes: panel_bytes.ok_or_else(too_large)? }
         };
         let layout = PackedLayout { isa, dtype, n, k, form };
@@ -163,7 +167,7 @@ impl PackedLayout {
         }
         out.fill(0);
         match &self.form {
-            Form::Quantized { scheme, at } => pack::pack_quantized(self.dtype, scheme, at, row_bytes, rows, out),
+            Form::Quantized { at, .. } => pack::pack_quantized(self.dtype, at, row_bytes, rows, out),
             Form::Plain { element: Plain::F32, .. } => pack::pack_plain::<4>(row_bytes, rows, out),
             Form::Plain { element: Plain::F16, .. } => pack::pack_plain::<2>(row_bytes, rows, out),
             Form::Plain { .. } => pack::pack_plain::<4>(row_bytes, rows, out),
@@ -177,7 +181,13 @@ impl PackedLayout {
     /// [`KernelError::Shape`] if `row >= n` or a length disagrees.
     pub fn decode_row(&self, packed: &[u8], row: usize, out: &mut [f32]) -> Result<(), KernelError> {
         if row >= self.n || packed.len() != self.bytes() || out.len() != self.k {
-            let what = format!("row {row} of {}, {} bytes, {} values of {}", self.n, packed.len(), out.len(), self.k);
+            let what = format!(
+                "row {row} of {}, {} bytes, {} values of {}",
+                self.n,
+                packed.len(),
+                out.len(),
+                self.k
+            );
             return Err(shape_error(what));
         }
         let r = row % PANEL_ROWS;
@@ -189,9 +199,12 @@ impl PackedLayout {
                 for (c, out) in out.iter_mut().enumerate() {
                     let i = c * PANEL_ROWS + r;
                     *out = match element {
-                        Plain::F32 => {
-                            f32::from_le_bytes([panel[4 * i], panel[4 * i + 1], panel[4 * i + 2], panel[4 * i + 3]])
-                        }
+                        Plain::F32 => f32::from_le_bytes([
+                            panel[4 * i],
+                            panel[4 * i + 1],
+                            panel[4 * i + 2],
+                            panel[4 * i + 3],
+                        ]),
                         Plain::F16 => f16::from_bits(u16_at(i)).to_f32(),
                         _ => bf16::from_bits(u16_at((c / 2 * PANEL_ROWS + r) * 2 + c % 2)).to_f32(),
                     };

@@ -4,33 +4,10 @@
 
 use super::activations::Int8Row;
 use super::pack::IQ4_UNSIGNED;
-use super::scheme::{GROUP, GroupScale, High, Low, Scheme, Sections};
+use super::scheme::{GROUP, GroupScale, High, Low, Sections, scheme};
 use super::{Output, PANEL_ROWS, PackedLayout, Plain, Task};
 use kun_tensor::DType;
 use std::arch::x86_64::*;
-
-/// The quantised types in the order of the const parameter `S`.
-const TYPES: [DType; 12] = [
-    DType::Q4_0,
-    DType::Q4_1,
-    DType::Q5_0,
-    DType::Q5_1,
-    DType::Q8_0,
-    DType::Q2K,
-    DType::Q3K,
-    DType::Q4K,
-    DType::Q5K,
-    DType::Q6K,
-    DType::Iq4Nl,
-    DType::Iq4Xs,
-];
-
-const fn scheme(s: usize) -> Scheme {
-    match Scheme::of(TYPES[s]) {
-        Some(scheme) => scheme,
-        None => panic!("a quantised type"),
-    }
-}
 
 /// Rows below which panels of plain types are multiplied several at a time.
 const FEW_ROWS: usize = 4;

@@ -1,7 +1,7 @@
 //! Source blocks to packed panels.
 
 use super::PANEL_ROWS;
-use super::scheme::{GROUP, GroupScale, High, IQ4_VALUES, Low, Scheme, Sections};
+use super::scheme::{GROUP, GroupScale, High, IQ4_VALUES, Low, Scheme, Sections, TYPES, scheme};
 use kun_tensor::DType;
 
 /// One group of one row, in the order of its columns.
@@ -13,39 +13,74 @@ struct Group {
 }
 
 /// Packs rows of a quantised type; `rows` holds up to 16 whole rows of `row_bytes`, `out` one zeroed panel.
-pub fn pack_quantized(
-    dtype: DType,
-    scheme: &Scheme,
-    at: &Sections,
-    row_bytes: usize,
-    rows: &[u8],
-    out: &mut [u8],
-) {
+pub fn pack_quantized(dtype: DType, at: &Sections, row_bytes: usize, rows: &[u8], out: &mut [u8]) {
+    match dtype {
+        DType::Q4_0 => pack::<0>(at, row_bytes, rows, out),
+        DType::Q4_1 => pack::<1>(at, row_bytes, rows, out),
+        DType::Q5_0 => pack::<2>(at, row_bytes, rows, out),
+        DType::Q5_1 => pack::<3>(at, row_bytes, rows, out),
+        DType::Q8_0 => pack::<4>(at, row_bytes, rows, out),
+        DType::Q2K => pack::<5>(at, row_bytes, rows, out),
+        DType::Q3K => pack::<6>(at, row_bytes, rows, out),
+        DType::Q4K => pack::<7>(at, row_bytes, rows, out),
+        DType::Q5K => pack::<8>(at, row_bytes, rows, out),
+        DType::Q6K => pack::<9>(at, row_bytes, rows, out),
+        DType::Iq4Nl => pack::<10>(at, row_bytes, rows, out),
+        DType::Iq4Xs => pack::<11>(at, row_bytes, rows, out),
+        _ => {}
+    }
+}
+
+/// One copy per type, so that nothing is asked per group: packing is most of the time that loading takes.
+fn pack<const S: usize>(at: &Sections, row_bytes: usize, rows: &[u8], out: &mut [u8]) {
+    let (dtype, scheme) = const { (TYPES[S], scheme(S)) };
     let block_groups = dtype.block_len() / GROUP;
-    for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-        for (b, block) in row.chunks_exact(dtype.block_bytes()).enumerate() {
-            put_super_scales(dtype, block, r, &mut out[b * scheme.super_bytes()..]);
+    let (supers, rest) = out.split_at_mut(at.scales);
+    let (scales, rest) = rest.split_at_mut(at.low - at.scales);
+    let (low, high) = rest.split_at_mut(at.high - at.low);
+    // Blocks outside, rows inside: the cache lines of a group are filled by its 16 rows one after the other.
+    for b in 0..at.groups / block_groups {
+        for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
+            let block = &row[b * dtype.block_bytes()..][..dtype.block_bytes()];
+            if scheme.super_bytes() > 0 {
+                put_super_scales(
+                    dtype,
+                    block,
+                    r,
+                    &mut supers[b * scheme.super_bytes()..][..scheme.super_bytes()],
+                );
+            }
             for i in 0..block_groups {
                 let g = b * block_groups + i;
                 let group = read_group(dtype, block, i);
-                put_scales(scheme, &group, r, &mut out[at.scales + g * scheme.scale_bytes()..]);
+                put_scales(
+                    &scheme,
+                    &group,
+                    r,
+                    &mut scales[g * scheme.scale_bytes()..][..scheme.scale_bytes()],
+                );
                 let mut steps = [0u32; 8];
-                for (step, bytes) in steps.iter_mut().zip(group.values.chunks_exact(4)) {
-                    *step = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+                for (step, bytes) in steps.iter_mut().zip(group.values.as_chunks::<4>().0) {
+                    *step = u32::from_le_bytes(*bytes);
                 }
-                put_low(scheme.low, &steps, r, &mut out[at.low + g * scheme.low_bytes()..]);
-                let high_shift = if scheme.low == Low::Pairs { 2 } else { 4 };
-                put_high(scheme.high, high_shift, &steps, r, &mut out[at.high + g * scheme.high_bytes()..]);
+                put_low(scheme.low, &steps, r, &mut low[g * scheme.low_bytes()..][..scheme.low_bytes()]);
+                if scheme.high_bytes() > 0 {
+                    let high_shift = if matches!(scheme.low, Low::Pairs) { 2 } else { 4 };
+                    let high = &mut high[g * scheme.high_bytes()..][..scheme.high_bytes()];
+                    put_high(scheme.high, high_shift, &steps, r, high);
+                }
             }
         }
     }
 }
 
+#[inline(always)]
 fn put_dword(out: &mut [u8], line: usize, r: usize, value: u32) {
     let at = line * 64 + r * 4;
     out[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
 
+#[inline(always)]
 fn put_low(low: Low, steps: &[u32; 8], r: usize, out: &mut [u8]) {
     match low {
         Low::Bytes => steps.iter().enumerate().for_each(|(s, v)| put_dword(out, s, r, *v)),
@@ -58,6 +93,7 @@ fn put_low(low: Low, steps: &[u32; 8], r: usize, out: &mut [u8]) {
     }
 }
 
+#[inline(always)]
 fn put_high(high: High, shift: u32, steps: &[u32; 8], r: usize, out: &mut [u8]) {
     match high {
         High::None => {}
@@ -72,6 +108,7 @@ fn put_high(high: High, shift: u32, steps: &[u32; 8], r: usize, out: &mut [u8]) 
     }
 }
 
+#[inline(always)]
 fn put_pairs(steps: &[u32; 8], shift: u32, r: usize, out: &mut [u8]) {
     for line in 0..2 {
         let value = (0..4).fold(0, |v, i| v | (((steps[line * 4 + i] >> shift) & 0x0303_0303) << (2 * i)));
@@ -79,6 +116,7 @@ fn put_pairs(steps: &[u32; 8], shift: u32, r: usize, out: &mut [u8]) {
     }
 }
 
+#[inline(always)]
 fn put_super_scales(dtype: DType, block: &[u8], r: usize, out: &mut [u8]) {
     let (d, dmin) = match dtype {
         DType::Q2K => (Some(80), Some(82)),
@@ -96,6 +134,7 @@ fn put_super_scales(dtype: DType, block: &[u8], r: usize, out: &mut [u8]) {
     }
 }
 
+#[inline(always)]
 fn put_scales(scheme: &Scheme, group: &Group, r: usize, out: &mut [u8]) {
     let s = group.scale;
     match scheme.scale {
@@ -113,6 +152,7 @@ fn put_scales(scheme: &Scheme, group: &Group, r: usize, out: &mut [u8]) {
 }
 
 /// Reads group `i` of a source block (ggml's block structs, little-endian).
+#[inline(always)]
 fn read_group(dtype: DType, block: &[u8], i: usize) -> Group {
     let mut values = [0u8; GROUP];
     let mut scale = [0u8; 4];
@@ -178,6 +218,7 @@ fn read_group(dtype: DType, block: &[u8], i: usize) -> Group {
     Group { values, scale }
 }
 
+#[inline(always)]
 fn nibbles(bytes: &[u8], values: &mut [u8; GROUP]) {
     let (low, high) = values.split_at_mut(16);
     for ((b, l), h) in bytes.iter().zip(low).zip(high) {
@@ -185,24 +226,32 @@ fn nibbles(bytes: &[u8], values: &mut [u8; GROUP]) {
     }
 }
 
+#[inline(always)]
 fn fifth_bits(bytes: &[u8], values: &mut [u8; GROUP]) {
     let bits = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    values.iter_mut().enumerate().for_each(|(j, v)| *v |= ((bits >> j & 1) << 4) as u8);
+    for (s, values) in values.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        // Spreads four bits over four bytes.
+        let spread = ((bits >> (4 * s) & 0xf).wrapping_mul(0x0020_4081) & 0x0101_0101) << 4;
+        *values = (u32::from_le_bytes(*values) | spread).to_le_bytes();
+    }
 }
 
 /// Q4_K and Q5_K: 32 bytes hold two groups, the even one in the low nibbles.
+#[inline(always)]
 fn half_bytes(bytes: &[u8], i: usize, values: &mut [u8; GROUP]) {
     let shift = 4 * (i % 2);
     values.iter_mut().zip(&bytes[i / 2 * 32..]).for_each(|(v, b)| *v = b >> shift & 0xf);
 }
 
 /// Q2_K and Q3_K: 32 bytes hold four groups, two bits each.
+#[inline(always)]
 fn pairs(bytes: &[u8], i: usize, values: &mut [u8; GROUP]) {
     let shift = 2 * (i % 4);
     values.iter_mut().zip(&bytes[i / 4 * 32..]).for_each(|(v, b)| *v = b >> shift & 3);
 }
 
 /// The 6-bit scale and offset of group `j` in the 12 bytes of a Q4_K or Q5_K block.
+#[inline(always)]
 fn q4_scale(s: &[u8], j: usize) -> [u8; 2] {
     if j < 4 {
         [s[j] & 63, s[j + 4] & 63]
@@ -212,6 +261,7 @@ fn q4_scale(s: &[u8], j: usize) -> [u8; 2] {
 }
 
 /// The signed 6-bit scale of half group `j` in the 12 bytes of a Q3_K block.
+#[inline(always)]
 fn q3_scale(s: &[u8], j: usize) -> u8 {
     let low = s[j % 8] >> (j / 8 * 4) & 0xf;
     let high = s[8 + j % 4] >> (j / 4 * 2) & 3;
@@ -220,15 +270,20 @@ fn q3_scale(s: &[u8], j: usize) -> u8 {
 
 /// Packs rows of a plain type: `UNIT` bytes of one row (two bf16, else one element) lie together, then the next row's.
 pub fn pack_plain<const UNIT: usize>(row_bytes: usize, rows: &[u8], out: &mut [u8]) {
-    for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-        let (units, rest) = row.as_chunks::<UNIT>();
-        let (slots, _) = out.as_chunks_mut::<UNIT>();
-        for (unit, slot) in units.iter().zip(slots[r..].iter_mut().step_by(PANEL_ROWS)) {
-            *slot = *unit;
-        }
-        if !rest.is_empty() {
-            let at = (units.len() * PANEL_ROWS + r) * UNIT;
-            out[at..at + rest.len()].copy_from_slice(rest);
+    /// Units of each row that are placed before the next row's turn, so that lines of the output are filled while in cache.
+    const BLOCK: usize = 64;
+    let (slots, _) = out.as_chunks_mut::<UNIT>();
+    for (b, slots) in slots.chunks_mut(BLOCK * PANEL_ROWS).enumerate() {
+        for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
+            let source = &row[(b * BLOCK * UNIT).min(row_bytes)..row_bytes.min((b + 1) * BLOCK * UNIT)];
+            let (units, rest) = source.as_chunks::<UNIT>();
+            let mut slots = slots.iter_mut().skip(r).step_by(PANEL_ROWS);
+            for (unit, slot) in units.iter().zip(&mut slots) {
+                *slot = *unit;
+            }
+            if let (false, Some(slot)) = (rest.is_empty(), slots.next()) {
+                slot[..rest.len()].copy_from_slice(rest);
+            }
         }
     }
 }

@@ -76,6 +76,30 @@ pub struct Scheme {
 /// The 16 values of IQ4_NL and IQ4_XS, as signed bytes.
 pub const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
+/// The quantised types, in the order of the const parameter that kernels are made for.
+pub const TYPES: [DType; 12] = [
+    DType::Q4_0,
+    DType::Q4_1,
+    DType::Q5_0,
+    DType::Q5_1,
+    DType::Q8_0,
+    DType::Q2K,
+    DType::Q3K,
+    DType::Q4K,
+    DType::Q5K,
+    DType::Q6K,
+    DType::Iq4Nl,
+    DType::Iq4Xs,
+];
+
+/// The scheme of `TYPES[s]`.
+pub const fn scheme(s: usize) -> Scheme {
+    match Scheme::of(TYPES[s]) {
+        Some(scheme) => scheme,
+        None => panic!("a quantised type"),
+    }
+}
+
 impl Scheme {
     /// The scheme of a quantised type; `None` for plain types.
     pub const fn of(dtype: DType) -> Option<Scheme> {
