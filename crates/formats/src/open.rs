@@ -141,3 +141,6 @@ fn list(folder: &Path) -> Result<Vec<String>, FormatError> {
 fn extension(path: &Path) -> Option<String> {
     path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase)
 }
+
+#[cfg(test)]
+mod tests;
