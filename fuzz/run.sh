@@ -17,8 +17,8 @@ for option in level=4 inline-8bit-counters pc-table trace-compares; do
     coverage="$coverage -Cllvm-args=-sanitizer-coverage-$option"
 done
 RUSTFLAGS="$coverage --cfg fuzzing" CARGO_TARGET_DIR="$out" \
-    cargo build --locked --release --target "$host" --manifest-path "$here/Cargo.toml" --bins
-CARGO_TARGET_DIR="$out" cargo run --locked --release --manifest-path "$here/seeds/Cargo.toml" -- "$out/corpus"
+    cargo build --release --target "$host" --manifest-path "$here/Cargo.toml" --bins
+CARGO_TARGET_DIR="$out" cargo run --release --manifest-path "$here/seeds/Cargo.toml" -- "$out/corpus"
 
 programs="$out/$host/release"
 corpus="$out/corpus"
