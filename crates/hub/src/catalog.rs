@@ -106,7 +106,7 @@ impl Catalog {
         })
     }
 
-    fn parse(text: &str) -> Result<Catalog, toml::de::Error> {
+    pub(crate) fn parse(text: &str) -> Result<Catalog, toml::de::Error> {
         toml::from_str(text)
     }
 

@@ -133,19 +133,51 @@ fn claim_part(
             }
         }
         if !busy || job.digest.is_none() {
-            let path =
-                dir.join(format!("{stem}.{machine}-{}-{}{PART_SUFFIX}", std::process::id(), random_suffix()));
-            let file = disk::open_own(&path, job.access, true)
-                .map_err(|e| disk::write_error(&path, e, job.bytes.unwrap_or(0)))?;
-            // Where a file system knows no locks the name alone keeps the file ours.
-            let _ = file.try_lock();
-            return Ok(Some((file, path)));
+            return new_part(job.target, job.access, job.bytes.unwrap_or(0)).map(Some);
         }
         if !told {
             progress(Progress::Note(format!("another process is fetching {}; waiting for it", job.label)));
             told = true;
         }
         std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A new partial file for `target`, locked, so that no other process takes it for a dead one's.
+pub(crate) fn new_part(
+    target: &Path,
+    access: Access,
+    needed_bytes: u64,
+) -> Result<(File, PathBuf), HubError> {
+    let dir = target.parent().expect("a file of the store has a folder");
+    let stem = target.file_name().expect("a file of the store has a name").to_string_lossy();
+    let machine = machine_id();
+    loop {
+        let path =
+            dir.join(format!("{stem}.{machine}-{}-{}{PART_SUFFIX}", std::process::id(), random_suffix()));
+        let file =
+            disk::open_own(&path, access, true).map_err(|e| disk::write_error(&path, e, needed_bytes))?;
+        match file.try_lock() {
+            Ok(()) if !disk::is_same_file(&file, &path) => {}
+            // Taken over in the moment before the lock: it is theirs now.
+            Err(TryLockError::WouldBlock) => {}
+            // Where a file system knows no locks, the name alone keeps the file ours.
+            Ok(()) | Err(TryLockError::Error(_)) => return Ok((file, path)),
+        }
+    }
+}
+
+/// Deletes partial files of `target` that a dead process left and that nothing can resume.
+pub(crate) fn sweep(target: &Path, access: Access) {
+    let dir = target.parent().expect("a file of the store has a folder");
+    let stem = target.file_name().expect("a file of the store has a name").to_string_lossy();
+    let machine = format!(".{}-", machine_id());
+    for path in leftovers(dir, &stem) {
+        let Ok(file) = disk::open_own(&path, access, false) else { continue };
+        let trusted = path.to_string_lossy().contains(&machine) || is_old(&file);
+        if trusted && file.try_lock().is_ok() && disk::is_same_file(&file, &path) {
+            let _ = fs::remove_file(&path);
+        }
     }
 }
 

@@ -107,6 +107,7 @@ impl Client {
     /// [`HubError::Setting`] for a certificate file or proxy that cannot be used.
     pub fn new(
         options: &HubOptions,
+        patience: Patience,
         extra_ca: Option<&PathBuf>,
         extra_proxy: Option<&String>,
     ) -> Result<Client, HubError> {
@@ -119,11 +120,11 @@ impl Client {
                 .max_redirects(0)
                 .user_agent(USER_AGENT)
                 .accept_encoding("identity")
-                .timeout_resolve(Some(options.patience.resolve))
-                .timeout_connect(Some(options.patience.connect))
-                .timeout_recv_response(Some(options.patience.silence))
-                .timeout_per_read(Some(options.patience.silence))
-                .timeout_per_write(Some(options.patience.silence))
+                .timeout_resolve(Some(patience.resolve))
+                .timeout_connect(Some(patience.connect))
+                .timeout_recv_response(Some(patience.silence))
+                .timeout_per_read(Some(patience.silence))
+                .timeout_per_write(Some(patience.silence))
                 .max_idle_age(Duration::from_secs(10))
                 .build()
                 .new_agent()
@@ -149,7 +150,7 @@ impl Client {
                 .map(|s| s.trim().to_ascii_lowercase())
                 .filter(|s| !s.is_empty())
                 .collect(),
-            patience: options.patience,
+            patience,
         })
     }
 

@@ -154,8 +154,10 @@ impl Hub {
         }
         let mut failures = Vec::new();
         for (i, source) in plan.sources.iter().enumerate() {
+            let patience = self.options.patience;
             let mut context = Context {
                 options: &self.options,
+                patience: if i + 1 < plan.sources.len() { patience } else { patience.for_last_source() },
                 name: &plan.name,
                 license: plan.license.as_deref(),
                 progress: &mut *progress,
@@ -573,3 +575,6 @@ fn modified(path: &Path) -> u64 {
     let time = fs::metadata(path).and_then(|m| m.modified()).ok();
     time.and_then(|t| t.duration_since(UNIX_EPOCH).ok()).map_or(0, |d| d.as_secs())
 }
+
+#[cfg(test)]
+mod tests;

@@ -329,7 +329,7 @@ mod tests {
             "ollama://../x",
             "a b",
             "x#rev=main",
-            "o/r\n",
+            "o/r\nx",
             "org/rep o",
             "ollama://a/b/c",
             "smol$lm",

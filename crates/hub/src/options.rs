@@ -62,6 +62,13 @@ pub struct Patience {
     pub retries: u32,
 }
 
+impl Patience {
+    /// For a source after which no other comes: a slow network is better than none.
+    pub(crate) fn for_last_source(self) -> Patience {
+        Patience { resolve: self.resolve * 3, connect: self.connect * 3, ..self }
+    }
+}
+
 impl Default for Patience {
     fn default() -> Patience {
         Patience {

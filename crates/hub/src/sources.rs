@@ -11,11 +11,14 @@ use std::path::PathBuf;
 use crate::error::HubError;
 use crate::http::{Answer, Client};
 use crate::hub::{HubOptions, Progress};
+use crate::options::Patience;
 use crate::url::Url;
 
 /// What every source works with.
 pub(crate) struct Context<'a> {
     pub options: &'a HubOptions,
+    /// Longer where no other source comes after this one.
+    pub patience: Patience,
     /// The name that people see, and that is written into records.
     pub name: &'a str,
     pub license: Option<&'a str>,
@@ -28,7 +31,7 @@ impl Context<'_> {
     }
 
     pub fn client(&self) -> Result<Client, HubError> {
-        Client::new(self.options, None, None)
+        Client::new(self.options, self.patience, None, None)
     }
 }
 

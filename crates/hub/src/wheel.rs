@@ -92,7 +92,9 @@ fn read_directory(archive: &mut (impl Read + Seek), length: u64) -> io::Result<V
         .rposition(|w| u32_at(w, 0) == Some(END_OF_DIRECTORY))
         .ok_or_else(|| bad("no zip directory".to_owned()))?;
     let record = &tail[end..];
-    let (Some(size), Some(offset)) = (u32_at(record, 12), u32_at(record, 16)) else {
+    // The comment's length closes the record, and the comment closes the file.
+    let whole = u16_at(record, 20).is_some_and(|comment| record.len() == 22 + usize::from(comment));
+    let (Some(size), Some(offset), true) = (u32_at(record, 12), u32_at(record, 16), whole) else {
         return Err(bad("the zip directory's end record is cut off".to_owned()));
     };
     if u64::from(size) > MAX_DIRECTORY_BYTES || offset == u32::MAX {

