@@ -120,10 +120,10 @@ def make(name: str, seed: int) -> tuple[transformers.PreTrainedModel, torch.Tens
             elif key.endswith("bias"):
                 drawn = 0.3 * drawn
             elif "embed_tokens" in key or "lm_head" in key:
-                drawn = 0.15 * drawn
+                drawn = 0.04 * drawn
             else:
                 # Wide enough that attention picks positions: a wrong rotation must show.
-                gain = 1.3 if "q_proj" in key or "k_proj" in key else 1.0
+                gain = 0.9 if "q_proj" in key or "k_proj" in key else 1.0
                 drawn = gain * drawn / value.shape[-1] ** 0.5
             drawn = drawn.to(torch.bfloat16).float()
             drawn[drawn.abs() < 2.0**-12] = 0
