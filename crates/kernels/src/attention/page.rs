@@ -1,5 +1,8 @@
 //! What is done with one page of keys and values.
 
+// Rows and columns of registers index several arrays at once.
+#![allow(clippy::needless_range_loop)]
+
 use super::{KvLayout, KvType, PAGE};
 use crate::attention::layout::GROUP;
 use crate::vector::{Kernel, MAX_LANES, Vector, math};

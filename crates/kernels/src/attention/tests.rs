@@ -86,12 +86,11 @@ fn bits(rows: &[Vec<f32>]) -> Vec<Vec<u32>> {
     rows.iter().map(|row| row.iter().map(|x| x.to_bits()).collect()).collect()
 }
 
-/// Cases of every kind: `(cache, queries, scale, window)`.
-fn random_case(
-    isa: Isa,
-    dtype: KvType,
-    numbers: &mut Numbers,
-) -> (Cache, Vec<(Vec<f32>, usize)>, f32, Option<usize>) {
+/// A cache, queries with their positions, a scale and a window.
+type Case = (Cache, Vec<(Vec<f32>, usize)>, f32, Option<usize>);
+
+/// A case of any kind.
+fn random_case(isa: Isa, dtype: KvType, numbers: &mut Numbers) -> Case {
     let dims: &[usize] = match dtype {
         KvType::F16 => &[1, 8, 17, 40, 64, 80, 96, 128],
         KvType::Q8_0 => &[32, 64, 96, 128],
