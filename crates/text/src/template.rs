@@ -248,3 +248,6 @@ pub fn unmark(rendered: &str) -> (String, Vec<Range<usize>>) {
     ranges.retain(|range: &Range<usize>| !range.is_empty());
     (text, ranges)
 }
+
+#[cfg(test)]
+mod tests;

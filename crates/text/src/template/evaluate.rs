@@ -7,9 +7,7 @@ use super::Failure;
 use super::budget::Budget;
 use super::marked::{Builder, Text};
 use super::operators;
-use super::syntax::{
-    Arguments, Comparison, Expr, For, Link, Macro, Name, Statement, StatementKind, Target,
-};
+use super::syntax::{Arguments, Comparison, Expr, For, Link, Macro, Name, Statement, StatementKind, Target};
 use super::value::{ITEM_BYTES, Value};
 use super::{filters, methods};
 
@@ -194,7 +192,8 @@ impl<'t> Interpreter<'t> {
                 for item in items {
                     self.budget.step()?;
                     self.frames.push(Frame::default());
-                    let holds = self.assign(&for_loop.targets, item.clone()).and_then(|()| self.value(condition));
+                    let holds =
+                        self.assign(&for_loop.targets, item.clone()).and_then(|()| self.value(condition));
                     self.frames.pop();
                     if holds?.is_true() {
                         kept.push(item);
@@ -413,12 +412,13 @@ impl<'t> Interpreter<'t> {
                     let mut numbers = [None; 3];
                     for (number, part) in numbers.iter_mut().zip(parts) {
                         let Some(part) = part else { continue };
-                        *number = match self.value(part)? {
-                            Value::None => None,
-                            other => Some(other.as_int().ok_or_else(|| {
-                                Failure::new(format!("slice bound is {}", other.shown()))
-                            })?),
-                        };
+                        *number =
+                            match self.value(part)? {
+                                Value::None => None,
+                                other => Some(other.as_int().ok_or_else(|| {
+                                    Failure::new(format!("slice bound is {}", other.shown()))
+                                })?),
+                            };
                     }
                     operators::slice(&value, numbers, &mut self.budget)?
                 }
@@ -473,7 +473,9 @@ impl<'t> Interpreter<'t> {
 
     fn index(&mut self, value: &Value, index: &Value) -> Done<Value> {
         let missing = |index: &Value| match index {
-            Value::Text(text) => Value::Undefined(Arc::from(text.as_str().chars().take(60).collect::<String>())),
+            Value::Text(text) => {
+                Value::Undefined(Arc::from(text.as_str().chars().take(60).collect::<String>()))
+            }
             _ => Value::Undefined(Arc::from("item")),
         };
         if let (Value::Text(name), Value::Namespace(_) | Value::Loop(_)) = (index, value) {
@@ -521,9 +523,7 @@ impl<'t> Interpreter<'t> {
             return Ok(result);
         }
         match self.attribute(value, name)? {
-            Value::Undefined(_) => {
-                Err(Failure::new(format!("{} has no method `{name}`", value.shown())))
-            }
+            Value::Undefined(_) => Err(Failure::new(format!("{} has no method `{name}`", value.shown()))),
             callee => self.call_with(&callee, arguments_values),
         }
     }

@@ -23,7 +23,8 @@ pub(super) fn apply(name: &str, value: &Value, arguments: &Evaluated, budget: &m
             int(value.len()?)
         }
         "default" | "d" => {
-            let missing = matches!(value, Value::Undefined(_)) || (arguments.flag(1, "boolean") && !value.is_true());
+            let missing =
+                matches!(value, Value::Undefined(_)) || (arguments.flag(1, "boolean") && !value.is_true());
             match arguments.get(0, "default_value") {
                 Some(default) if missing => default.clone(),
                 None if missing => Value::trusted(""),
@@ -64,7 +65,8 @@ pub(super) fn apply(name: &str, value: &Value, arguments: &Evaluated, budget: &m
         "round" => {
             let float =
                 value.as_float().ok_or_else(|| Failure::new(format!("`round` of {}", value.shown())))?;
-            let digits = i32::try_from(arguments.int(0, "precision")?.unwrap_or(0).clamp(-15, 15)).unwrap_or(0);
+            let digits =
+                i32::try_from(arguments.int(0, "precision")?.unwrap_or(0).clamp(-15, 15)).unwrap_or(0);
             let scale = 10f64.powi(digits);
             Value::Float(match arguments.text(1, "method")?.map(Text::as_str) {
                 Some("floor") => (float * scale).floor() / scale,
@@ -167,7 +169,12 @@ pub(super) fn apply(name: &str, value: &Value, arguments: &Evaluated, budget: &m
             write_json(value, &style, 0, &mut out, budget)?;
             Value::Text(out.finish())
         }
-        _ => return Err(Failure::new(format!("filter `{}` is not known", name.chars().take(40).collect::<String>()))),
+        _ => {
+            return Err(Failure::new(format!(
+                "filter `{}` is not known",
+                name.chars().take(40).collect::<String>()
+            )));
+        }
     })
 }
 
@@ -215,7 +222,8 @@ fn text_filter(name: &str, value: &Value, arguments: &Evaluated, budget: &mut Bu
         "format" => operators::percent_format(&text(budget)?, &arguments.positional, budget)?,
         "escape" | "e" => {
             let mut text = text(budget)?;
-            for (from, to) in [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("'", "&#39;"), ("\"", "&#34;")] {
+            for (from, to) in [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("'", "&#39;"), ("\"", "&#34;")]
+            {
                 text = replace(&text, &Text::trusted(from), &Text::trusted(to), None, budget)?;
             }
             text

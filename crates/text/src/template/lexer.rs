@@ -299,8 +299,7 @@ impl<'s> Lexer<'s> {
         };
         let mut end = digits(0);
         let mut float = false;
-        let starts_digit =
-            |at: usize| rest.as_bytes().get(at).is_some_and(u8::is_ascii_digit);
+        let starts_digit = |at: usize| rest.as_bytes().get(at).is_some_and(u8::is_ascii_digit);
         if rest[end..].starts_with('.') && starts_digit(end + 1) {
             (end, float) = (digits(end + 1), true);
         }

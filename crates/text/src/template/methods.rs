@@ -93,7 +93,11 @@ fn string(text: &Text, name: &str, arguments: &Evaluated, budget: &mut Budget) -
             let holds = |candidate: &Value| {
                 let candidate = candidate.as_text().map(Text::as_str);
                 candidate.is_some_and(|candidate| {
-                    if name == "startswith" { source.starts_with(candidate) } else { source.ends_with(candidate) }
+                    if name == "startswith" {
+                        source.starts_with(candidate)
+                    } else {
+                        source.ends_with(candidate)
+                    }
                 })
             };
             budget.steps(candidates.len())?;
@@ -178,8 +182,12 @@ fn string(text: &Text, name: &str, arguments: &Evaluated, budget: &mut Budget) -
         "isalpha" => all(char::is_alphabetic),
         "isalnum" => all(char::is_alphanumeric),
         "isspace" => all(char::is_whitespace),
-        "isupper" => Value::Bool(source.chars().any(char::is_uppercase) && !source.chars().any(char::is_lowercase)),
-        "islower" => Value::Bool(source.chars().any(char::is_lowercase) && !source.chars().any(char::is_uppercase)),
+        "isupper" => {
+            Value::Bool(source.chars().any(char::is_uppercase) && !source.chars().any(char::is_lowercase))
+        }
+        "islower" => {
+            Value::Bool(source.chars().any(char::is_lowercase) && !source.chars().any(char::is_uppercase))
+        }
         _ => return Ok(None),
     }))
 }
@@ -337,7 +345,8 @@ fn brace_format(text: &Text, arguments: &Evaluated, budget: &mut Budget) -> Done
         } else {
             arguments.get(MAX_WIDTH, field)
         };
-        let value = value.ok_or_else(|| Failure::new("`format`: no such argument, or a format specification"))?;
+        let value =
+            value.ok_or_else(|| Failure::new("`format`: no such argument, or a format specification"))?;
         let shown = value.text(budget)?;
         budget.allocate(shown.as_str().len() + 16 * shown.ranges().len())?;
         out.push(&shown);

@@ -59,7 +59,11 @@ pub(super) fn apply(operator: Operator, left: &Value, right: &Value, budget: &mu
     }
     let (Some(a), Some(b)) = (left.as_float(), right.as_float()) else {
         let symbol = symbol(operator);
-        return Err(Failure::new(format!("`{symbol}` does not work on {} and {}", left.shown(), right.shown())));
+        return Err(Failure::new(format!(
+            "`{symbol}` does not work on {} and {}",
+            left.shown(),
+            right.shown()
+        )));
     };
     Ok(Value::Float(match operator {
         Operator::Add => a + b,
@@ -108,9 +112,7 @@ fn integers(operator: Operator, a: i64, b: i64) -> Done<Value> {
         Operator::FloorDivide => {
             a.checked_div_euclid(b).map(|q| if b < 0 && a.wrapping_rem_euclid(b) != 0 { q - 1 } else { q })
         }
-        Operator::Remainder => {
-            a.checked_rem_euclid(b).map(|r| if b < 0 && r != 0 { r + b } else { r })
-        }
+        Operator::Remainder => a.checked_rem_euclid(b).map(|r| if b < 0 && r != 0 { r + b } else { r }),
     };
     result.map(Value::Int).ok_or_else(|| Failure::new(format!("`{}` overflows", symbol(operator))))
 }
@@ -242,7 +244,9 @@ pub(super) fn percent_format(format: &Text, arguments: &[Value], budget: &mut Bu
             out.push_trusted("%");
             continue;
         }
-        let Some(value) = arguments.next() else { return Err(Failure::new("not enough arguments for format")) };
+        let Some(value) = arguments.next() else {
+            return Err(Failure::new("not enough arguments for format"));
+        };
         let flags = &spec[..flags];
         budget.allocate(precision.unwrap_or(0))?;
         let text = formatted(kind, value, precision, flags.contains('+'), budget)?;

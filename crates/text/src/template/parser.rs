@@ -64,7 +64,11 @@ impl Parser {
     }
 
     fn expect(&mut self, wanted: &str) -> Parsed<()> {
-        if self.takes(wanted) { Ok(()) } else { self.fail(format!("expected `{wanted}`, found {}", self.shown())) }
+        if self.takes(wanted) {
+            Ok(())
+        } else {
+            self.fail(format!("expected `{wanted}`, found {}", self.shown()))
+        }
     }
 
     fn expect_kind(&mut self, wanted: &Kind, shown: &str) -> Parsed<()> {
@@ -225,7 +229,8 @@ impl Parser {
         let mut condition = Some(self.expression()?);
         loop {
             self.close()?;
-            let ends: &[&'static str] = if condition.is_some() { &["elif", "else", "endif"] } else { &["endif"] };
+            let ends: &[&'static str] =
+                if condition.is_some() { &["elif", "else", "endif"] } else { &["endif"] };
             let (body, end) = self.body(ends)?;
             branches.push((condition, body));
             condition = match end {
@@ -326,6 +331,7 @@ impl Parser {
         if self.brackets > MAX_DEPTH {
             return self.fail(format!("expressions nested deeper than {MAX_DEPTH}"));
         }
+        let outer = self.brackets;
         let mut value = self.without_condition()?;
         while self.takes("if") {
             let condition = Box::new(self.without_condition()?);
@@ -336,9 +342,8 @@ impl Parser {
             if self.brackets > MAX_DEPTH {
                 return self.fail(format!("expressions nested deeper than {MAX_DEPTH}"));
             }
-            self.brackets -= 1;
         }
-        self.brackets -= 1;
+        self.brackets = outer - 1;
         Ok(value)
     }
 

@@ -68,14 +68,24 @@ pub(super) enum Expr {
     Tuple(Vec<Expr>),
     Dict(Vec<(Expr, Expr)>),
     /// An odd number of `not`, or an even one (which still makes a bool).
-    Not { odd: bool, of: Box<Expr> },
-    Negate { odd: bool, of: Box<Expr> },
+    Not {
+        odd: bool,
+        of: Box<Expr>,
+    },
+    Negate {
+        odd: bool,
+        of: Box<Expr>,
+    },
     And(Vec<Expr>),
     Or(Vec<Expr>),
     Compare(Box<Expr>, Vec<(Comparison, Expr)>),
     Arithmetic(Box<Expr>, Vec<(Operator, Expr)>),
     /// `then if condition else otherwise`
-    If { condition: Box<Expr>, then: Box<Expr>, otherwise: Option<Box<Expr>> },
+    If {
+        condition: Box<Expr>,
+        then: Box<Expr>,
+        otherwise: Option<Box<Expr>>,
+    },
     Chain(Box<Expr>, Vec<Link>),
 }
 

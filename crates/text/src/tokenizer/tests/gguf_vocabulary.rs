@@ -108,8 +108,3 @@ pub fn read(path: &Path) -> Vocabulary {
         add_space_prefix: flag("add_space_prefix"),
     }
 }
-
-/// The chat template of the GGUF file at `path`.
-pub fn chat_template(path: &Path) -> String {
-    metadata(path)["tokenizer.chat_template"].text()
-}
