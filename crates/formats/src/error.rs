@@ -83,6 +83,9 @@ pub enum FormatError {
     /// A count or length above what is accepted.
     #[error("`{field}` at byte {offset} is {declared}, limit {limit}")]
     Limit { field: String, offset: u64, declared: u64, limit: u64 },
+    /// A file above what is accepted of its kind.
+    #[error("the file has {declared} bytes, limit {limit}")]
+    FileTooLarge { declared: u64, limit: u64 },
     /// Arrays or objects inside one another too deep.
     #[error("`{field}` at byte {offset} is nested {declared} deep, limit {limit}")]
     Depth { field: String, offset: u64, declared: u32, limit: u32 },

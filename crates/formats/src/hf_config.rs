@@ -206,8 +206,7 @@ pub(crate) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, FormatError>
     let file = File::open(path).map_err(io)?;
     let declared = file.metadata().map_err(io)?.len();
     if declared > limit {
-        let error = FormatError::Limit { field: "file size".to_owned(), offset: 0, declared, limit };
-        return Err(error.in_file(path));
+        return Err(FormatError::FileTooLarge { declared, limit }.in_file(path));
     }
     let refused = || FormatError::OutOfMemory { field: "file".to_owned(), needed: declared };
     let mut bytes = Vec::new();

@@ -18,11 +18,10 @@ pub(crate) fn parts(path: &Path, metadata: &Metadata) -> Result<Vec<PathBuf>, Fo
         return Ok(Vec::new());
     }
     if count > MAX_PARTS {
-        return Err(FormatError::Limit {
-            field: COUNT.to_owned(),
-            offset: 0,
-            declared: count,
-            limit: MAX_PARTS,
+        return Err(FormatError::OutOfRange {
+            key: COUNT.to_owned(),
+            value: count.to_string(),
+            wanted: "the 512 files that one model may have",
         });
     }
     let number = metadata.optional_u64(NUMBER)?.unwrap_or(0);

@@ -100,7 +100,11 @@ fn refuses_bad_configs() {
         format!("[{}0]", "{},".repeat(500_000)).as_bytes(),
         &["bytes of memory, limit"],
     );
-    config("too large", &vec![b' '; (4 << 20) + 1], &["`file size`", "is 4194305, limit 4194304"]);
+    config(
+        "too large",
+        &vec![b' '; (4 << 20) + 1],
+        &["config.json", "the file has 4194305 bytes, limit 4194304"],
+    );
     let others = |file: &str, content: &[u8], says: &[&str]| {
         refused_folder(file, &[CONFIG, ("model.safetensors", &model), (file, content)], says);
     };
@@ -108,7 +112,7 @@ fn refuses_bad_configs() {
     others("generation_config.json", b"nul", &["generation_config.json", "is not valid"]);
     others("special_tokens_map.json", b"\"", &["special_tokens_map.json", "is not valid"]);
     others("chat_template.jinja", b"{{\xff}}", &["chat_template.jinja", "is not UTF-8 from its byte 2 on"]);
-    others("chat_template.jinja", &vec![b' '; (1 << 20) + 1], &["is 1048577, limit 1048576"]);
+    others("chat_template.jinja", &vec![b' '; (1 << 20) + 1], &["the file has 1048577 bytes, limit 1048576"]);
 }
 
 #[test]
@@ -265,7 +269,7 @@ fn refuses_parts_that_do_not_belong_together() {
         &two,
         &["`split.count` is 3", "-00001-of-00003.gguf"],
     );
-    pair("65,535 parts", &part(0, u16::MAX, 2, "a"), &two, &["`split.count`", "is 65535, limit 512"]);
+    pair("65,535 parts", &part(0, u16::MAX, 2, "a"), &two, &["`split.count` is 65535, beyond the 512 files"]);
     pair("no second part", &one, b"", &["m-00002-of-00002.gguf is empty"]);
     let (_folder, first) = first_part(&[("m-00001-of-00002.gguf", &one)]);
     refused("a missing part", &first, one.len(), &["cannot read", "m-00002-of-00002.gguf"]);

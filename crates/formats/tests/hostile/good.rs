@@ -1,6 +1,6 @@
 //! Unusual files that must load.
 
-use crate::support::{Folder, Raw};
+use crate::support::{Folder, Raw, bounded};
 use kun_formats::{ModelFiles, gguf, open, safetensors};
 use kun_tensor::DType;
 use kun_tensor::storage::Access;
@@ -212,5 +212,35 @@ fn says_when_a_file_has_become_shorter() {
         let info = gguf.tensors.get("t").unwrap();
         let text = gguf.tensors.bytes(info, 0..4096).unwrap_err().chain();
         assert!(text.contains("cannot read") && text.contains("of a file of 100 bytes"), "{text}");
+    }
+}
+
+#[test]
+fn takes_little_memory_for_the_smallest_items() {
+    let key = |raw: Raw, n: u64| raw.u64(3).bytes(&n.to_le_bytes().map(|b| b & 0x7f)[..3]);
+    let spread = |n: u64| (n & 0x7f) | (n >> 7 & 0x7f) << 8 | (n >> 14) << 16;
+    let mut entries = Raw::gguf(0, 1 << 16);
+    let mut maps = Raw::gguf(0, 1 << 16);
+    for n in 0..1 << 16 {
+        entries = key(entries, spread(n)).u32(0).u8(1);
+        maps = key(maps, spread(n)).u32(9).u32(9).u64(0);
+    }
+    let mut tensors = Raw::gguf(1 << 18, 0);
+    for n in 0..1 << 18 {
+        tensors = key(tensors, spread(n)).u32(1).u64(0).u32(24).u64(0);
+    }
+    let strings = Raw::entry("k", 9).u32(8).u64(2_000_000).zeros(16_000_000);
+    let empty = Raw::entry("k", 9).u32(9).u64(1_000_000).zeros(12_000_000);
+    let letters = (0..1_000_000).fold(Raw::entry("k", 9).u32(8).u64(1_000_000), |raw, _| raw.text("x"));
+    for (name, file) in [
+        ("entries", entries),
+        ("empty arrays by key", maps),
+        ("tensors", tensors),
+        ("empty strings", strings),
+        ("empty arrays", empty),
+        ("short strings", letters),
+    ] {
+        let outcome = bounded(name, file.0.len(), || gguf::parse(&file.0).map(drop));
+        outcome.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
