@@ -120,13 +120,19 @@ fn tokenizers() -> Vec<Vec<u8>> {
     ]
 }
 
-const TEMPLATES: [&str; 6] = [
+const TEMPLATES: [&str; 11] = [
     "{{ bos_token }}{% for message in messages %}{{ message.role ~ ': ' ~ message.content + '\\n' }}{% endfor %}",
     "{%- for m in messages -%}<|{{ m['role'] }}|>{{ m['content'] | trim }}{{ eos_token }}{%- endfor -%}{% if add_generation_prompt %}<|assistant|>{% endif %}",
     "{% set ns = namespace(n=0) %}{% for m in messages if m.role != 'system' %}{% set ns.n = ns.n + 1 %}{{ loop.index0 }}{{ ns.n }}{% endfor %}",
     "{% macro say(m) %}[{{ m.role | upper }}]{{ m.content }}{% endmacro %}{% for m in messages[1:] %}{{ say(m) }}{% endfor %}",
     "{% if messages[0].role == 'user' and (1 + 2) * 3 > 4 %}{{ raise_exception('no') }}{% elif not tools is defined %}{{ messages | tojson }}{% else %}x{% endif %}",
     "{{ messages | map(attribute='content') | join(', ') }}{{ 'a' * 3 }}{{ '%s' | format(1) }}{{ [1, 2] | length }}{{ 'x'.split('y') }}",
+    // Small sources that would take much memory, time or stack.
+    "{% set ns = namespace(s='x') %}{% for i in range(40) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s }}",
+    "{{ '%1000000000d' | format(1) }}{{ 'a' | center(1000000000) }}{{ 'a' | indent(1000000000) }}{{ 'a' * 1000000000 }}",
+    "{% for a in range(100000) %}{% for b in range(100000) %}{{ a }}{% endfor %}{% endfor %}",
+    "{{ ((((((((((((((((((((((((((((((((1)))))))))))))))))))))))))))))))) }}{{ - - - - - - - - - - - - - - - - 1 }}",
+    "{% macro f(n) %}{{ f(n + 1) }}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
 ];
 
 const TEMPLATE_WORDS: &[&str] = &[
