@@ -317,4 +317,18 @@ mod tests {
         }
         assert!(bypasses_proxy(&["*".to_owned()], &Url::parse("https://a/").unwrap()));
     }
+
+    #[test]
+    fn a_host_that_never_answers_costs_the_connect_budget_and_no_more() {
+        let usual = Patience::default();
+        assert!(usual.resolve + usual.connect <= Duration::from_secs(5));
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Url::parse(&format!("https://{}/", silent.local_addr().unwrap())).unwrap();
+        let patience = Patience { connect: Duration::from_millis(300), ..usual };
+        let client = Client::new(&HubOptions::default(), patience, None, None).unwrap();
+        let begun = std::time::Instant::now();
+        let error = client.send(&Request::get(url)).err().expect("nobody answers");
+        assert!(error.to_string().contains("no answer in time"), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    }
 }
