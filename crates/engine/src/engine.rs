@@ -1,6 +1,7 @@
 //! The engine and its two verbs.
 
 use crate::chat::{Chat, ChatFormat};
+use crate::cost::StepCost;
 use crate::kv_cache::{PageCounts, PagePool};
 use crate::load::{Counted, Plan};
 use crate::request::parameter;
@@ -8,7 +9,7 @@ use crate::sampler::Sampler;
 use crate::sequence::{Answer, Score, Sequence, Work};
 use crate::worker::{Buffers, Shared, StepTimes, Worker};
 use crate::{EngineError, Event, GenerateRequest, Prompt, Usage, cores};
-use kun_graph::{Backend, KvType, MemoryReport, Program};
+use kun_graph::{Backend, CpuBackend, KvType, MemoryReport, Program};
 use kun_models::ModelInfo;
 use kun_tensor::DType;
 use kun_text::{Special, TextStream, Tokenizer};
@@ -19,8 +20,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
-
-type Device = kun_graph::reference::ReferenceBackend;
 
 /// How a model is loaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,7 +74,7 @@ pub struct Loading {
 #[derive(Clone, Debug, Default)]
 pub struct Engine {
     /// One pool of compute threads for each number of threads asked for.
-    devices: Arc<Mutex<BTreeMap<usize, Device>>>,
+    devices: Arc<Mutex<BTreeMap<usize, CpuBackend>>>,
 }
 
 impl Engine {
@@ -84,13 +83,18 @@ impl Engine {
         Engine::default()
     }
 
-    fn device(&self, options: &LoadOptions) -> Result<(usize, Device), EngineError> {
+    fn device(&self, options: &LoadOptions) -> Result<(usize, CpuBackend), EngineError> {
         let threads = options.threads.unwrap_or_else(cores::physical_cores);
         if !(1..=MAX_THREADS).contains(&threads) {
             return Err(parameter("threads", format!("{threads}, from 1 to {MAX_THREADS}")));
         }
         let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok((threads, *devices.entry(threads).or_default()))
+        if let Some(device) = devices.get(&threads) {
+            return Ok((threads, device.clone()));
+        }
+        let device = CpuBackend::new(threads).map_err(EngineError::Thread)?;
+        devices.insert(threads, device.clone());
+        Ok((threads, device))
     }
 
     /// What the model at `path` would take.
@@ -176,6 +180,8 @@ impl Engine {
             chat,
             end_tokens: end_tokens.into(),
             shared,
+            threads,
+            cost: StepCost::of(&model.graph),
             commands: Some(commands),
             thread: Some(thread),
         }))
@@ -230,6 +236,8 @@ pub struct LoadedModel {
     chat: Chat,
     end_tokens: Arc<[u32]>,
     shared: Arc<Shared>,
+    threads: usize,
+    cost: StepCost,
     commands: Option<Sender<Sequence>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -253,6 +261,16 @@ impl LoadedModel {
     /// Context of one sequence, in tokens.
     pub fn context_tokens(&self) -> usize {
         self.fit.context_tokens
+    }
+
+    /// Compute threads.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// What a step costs at least.
+    pub fn cost(&self) -> StepCost {
+        self.cost
     }
 
     /// Whether the model file brings a chat template.

@@ -50,7 +50,7 @@ pub enum EngineError {
         what: String,
     },
     /// A thread cannot be started.
-    #[error("cannot start the model's thread")]
+    #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
     /// A parameter is out of range.
     #[error("`{name}`: {what}")]

@@ -77,6 +77,21 @@ fn wait_until_free(model: &LoadedModel) {
     }
 }
 
+/// Quantised activations may swap the two likeliest tokens where they are close; then the texts part.
+fn follow_to_a_near_tie(model: &LoadedModel, prompt: &str, ids: &[u64]) {
+    let request = GenerateRequest { logprobs: Some(2), ..greedy(Prompt::Text(prompt.to_owned()), ids.len()) };
+    for (step, (event, expected)) in Engine::new().generate(model, request).unwrap().zip(ids).enumerate() {
+        let Event::Token { id, top_logprobs, .. } = event.unwrap() else { panic!("ended at {step}") };
+        if u64::from(id) != *expected {
+            let [first, second] = &top_logprobs[..] else { panic!("two were asked for") };
+            assert_eq!(u64::from(second.id), *expected, "{prompt:?}, step {step}");
+            assert!(first.logprob - second.logprob < 0.2, "{prompt:?}, step {step}: no near tie");
+            assert!(step > 8, "{prompt:?} parts at step {step}");
+            return;
+        }
+    }
+}
+
 #[test]
 fn greedy_text_equals_the_reference_in_every_format() {
     let expected = std::fs::read(format!("{FOLDER}/expected/expected.json")).unwrap();
@@ -89,6 +104,10 @@ fn greedy_text_equals_the_reference_in_every_format() {
             let prompt = case["prompt"].as_str().unwrap();
             let ids: Vec<u64> =
                 case["greedy_ids"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap()).collect();
+            if file.contains("q8_0") {
+                follow_to_a_near_tie(&model, prompt, &ids);
+                continue;
+            }
             let answer = ask(&model, greedy(Prompt::Text(prompt.to_owned()), ids.len()));
             let got: Vec<u64> = answer.ids.iter().map(|id| u64::from(*id)).collect();
             assert_eq!(got, ids, "{file}: {prompt:?}");

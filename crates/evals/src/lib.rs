@@ -1,2 +1,5 @@
 //! Quality and speed, measured.
 #![forbid(unsafe_code)]
+
+pub mod quality;
+pub mod speed;

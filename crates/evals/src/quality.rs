@@ -1,0 +1,5 @@
+//! How good a model's answers are.
+
+pub mod perplexity;
+
+pub use perplexity::{Perplexity, PerplexityOptions, Progress, perplexity};

@@ -1,0 +1,7 @@
+//! How fast a model runs, and how close that is to what the machine can do.
+
+pub mod bench;
+pub mod machine;
+
+pub use bench::{Bench, BenchOptions, Phase, Row, bench};
+pub use machine::{Limits, Machine, machine};
