@@ -50,9 +50,9 @@ pub(crate) fn matrices(
     let failed = AtomicBool::new(false);
     let failure: Mutex<Option<CompileError>> = Mutex::new(None);
     let finished = pool.run(threads, |worker| {
-        while let Some(task) = worker.claim_below(tasks.len()) {
+        worker.phase(tasks.len(), |task| {
             if failed.load(Ordering::Relaxed) {
-                break;
+                return;
             }
             let (index, rows) = &tasks[task];
             let matrix = &plan.matrices[*index];
@@ -64,8 +64,7 @@ pub(crate) fn matrices(
             if left[*index].fetch_sub(1, Ordering::AcqRel) == 1 && info.constant.is_none() {
                 source.release(&info.name);
             }
-        }
-        Ok(())
+        })
     });
     if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);

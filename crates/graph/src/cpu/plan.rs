@@ -204,7 +204,7 @@ pub(crate) struct Scratch {
     pub(crate) kernel: usize,
 }
 
-/// Up to this many elements every thread prepares all rows for itself, which costs less than a barrier.
+/// Up to this many elements every thread prepares all rows for itself, which costs less than a phase of its own.
 pub(crate) const PRIVATE_ELEMENTS: usize = 2048;
 /// Query rows that one attention task takes at most.
 pub(crate) const ATTENTION_ROWS: usize = 64;

@@ -18,7 +18,7 @@ pub struct StepTime {
     pub kind: &'static str,
     /// Runs measured.
     pub runs: u64,
-    /// Time of all of them, barrier included.
+    /// Time of all of them, waiting included.
     pub time: Duration,
     /// Bytes of weights that one run reads.
     pub weights_bytes: usize,

@@ -64,7 +64,6 @@ pub(crate) fn run(
         for (index, step) in plan.steps.iter().enumerate() {
             let started = profile.as_ref().filter(|_| worker.index == 0).map(|_| Instant::now());
             run.step(&step.work, worker, &mut scratch)?;
-            worker.barrier()?;
             if let (Some(profile), Some(started)) = (&profile, started) {
                 profile
                     .lock()
@@ -177,20 +176,18 @@ impl<'a> Run<'a> {
         match work {
             Work::RopeTable(table) => self.rope_table(*table, worker),
             Work::Embedding { ids, matrix, width, out } => {
-                self.embedding(self.indices(*ids), *matrix, *width, *out, worker);
+                self.embedding(self.indices(*ids), *matrix, *width, *out, worker)
             }
             Work::SelectRows { x, rows, width, out } => {
                 let rows = self.indices(*rows);
                 each_row(worker, rows.len(), *width, |row| {
                     let from = rows[row] as usize * width;
                     self.write(*out, row * width, *width).copy_from_slice(self.read(*x, from, *width));
-                });
+                })
             }
-            Work::Rows { source, rows, width, out } => {
-                each_row(worker, self.count(rows), *width, |row| {
-                    self.row(source, row, *width, self.write(*out, row * width, *width));
-                });
-            }
+            Work::Rows { source, rows, width, out } => each_row(worker, self.count(rows), *width, |row| {
+                self.row(source, row, *width, self.write(*out, row * width, *width));
+            }),
             Work::AddNorm { x, delta, sum, out, rows, width, weight, eps } => {
                 each_row(worker, self.count(rows), *width, |row| {
                     let at = row * width;
@@ -204,7 +201,7 @@ impl<'a> Run<'a> {
                         self.write(*out, at, *width),
                     )
                     .expect(PLANNED);
-                });
+                })
             }
             Work::Rope { x, turn, head_dim, width, out } => {
                 let table = &self.plan.tables[turn.table];
@@ -214,7 +211,7 @@ impl<'a> Run<'a> {
                         to.copy_from_slice(self.read(*x, row * width, *width));
                     }
                     self.turn(turn, *head_dim, row, to);
-                });
+                })
             }
             Work::Unary { op, x, shape, out } => {
                 let elements = self.count(shape);
@@ -225,13 +222,12 @@ impl<'a> Run<'a> {
                     } else {
                         elementwise::unary(self.isa(), *op, self.read(*x, start, len), to).expect(PLANNED);
                     }
-                });
+                })
             }
             Work::Binary { op, a, b, shape, out } => self.binary(*op, a, b, shape, *out, worker),
-            Work::Linear(step) => return linear::run(self, step, worker, scratch),
-            Work::Attention(step) => return attention::run(self, step, worker, scratch),
+            Work::Linear(step) => linear::run(self, step, worker, scratch),
+            Work::Attention(step) => attention::run(self, step, worker, scratch),
         }
-        Ok(())
     }
 
     /// Makes one row of `width` elements.
@@ -250,7 +246,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn rope_table(&self, table: usize, worker: &Worker<'_>) {
+    fn rope_table(&self, table: usize, worker: &Worker<'_>) -> Result<(), Panicked> {
         let table = &self.plan.tables[table];
         let positions = self.indices(table.positions);
         each_row(worker, positions.len(), table.half * 16, |row| {
@@ -263,7 +259,7 @@ impl<'a> Run<'a> {
                 self.write(table.sin, at, table.half),
             )
             .expect(PLANNED);
-        });
+        })
     }
 
     /// Turns the heads of `x`, which belong to token `row`.
@@ -274,7 +270,14 @@ impl<'a> Run<'a> {
         rope::rope(self.isa(), turn.style, head_dim, turn.rotary_dim, cos, sin, x).expect(PLANNED);
     }
 
-    fn embedding(&self, ids: &[i32], matrix: usize, width: usize, out: Slot, worker: &Worker<'_>) {
+    fn embedding(
+        &self,
+        ids: &[i32],
+        matrix: usize,
+        width: usize,
+        out: Slot,
+        worker: &Worker<'_>,
+    ) -> Result<(), Panicked> {
         let matrix = &self.plan.matrices[matrix];
         let bytes = self.weights.bytes(matrix.offset..matrix.offset + matrix.bytes);
         each_row(worker, ids.len(), width, |row| {
@@ -287,7 +290,7 @@ impl<'a> Run<'a> {
                     quant::decode(*dtype, stored, to).expect(PLANNED);
                 }
             }
-        });
+        })
     }
 
     fn binary(
@@ -298,7 +301,7 @@ impl<'a> Run<'a> {
         shape: &[Dim],
         out: Slot,
         worker: &Worker<'_>,
-    ) {
+    ) -> Result<(), Panicked> {
         if a.1 == b.1 {
             return each_piece(worker, self.count(shape), |start, len| {
                 let (a, b) = (self.read(a.0, start, len), self.read(b.0, start, len));
@@ -335,25 +338,34 @@ impl<'a> Run<'a> {
                         .expect(PLANNED);
                 }
             }
-        });
+        })
     }
 }
 
 /// Elements worth a claim of their own in row-wise steps.
 const PIECE: usize = 4096;
 
-/// Calls `body` for every row, each on one thread, in claims of about [`PIECE`] elements.
-fn each_row(worker: &Worker<'_>, rows: usize, width: usize, mut body: impl FnMut(usize)) {
+/// A phase that calls `body` for every row, in tasks of about [`PIECE`] elements.
+fn each_row(
+    worker: &Worker<'_>,
+    rows: usize,
+    width: usize,
+    mut body: impl FnMut(usize),
+) -> Result<(), Panicked> {
     let group = (PIECE / width.max(1)).clamp(1, rows.div_ceil(worker.threads).max(1));
-    while let Some(task) = worker.claim_below(rows.div_ceil(group)) {
+    worker.phase(rows.div_ceil(group), |task| {
         (task * group..((task + 1) * group).min(rows)).for_each(&mut body);
-    }
+    })
 }
 
-/// Calls `body` for pieces of `elements` elements, each on one thread.
-fn each_piece(worker: &Worker<'_>, elements: usize, mut body: impl FnMut(usize, usize)) {
-    while let Some(task) = worker.claim_below(elements.div_ceil(PIECE)) {
+/// A phase that calls `body` for pieces of `elements` elements.
+fn each_piece(
+    worker: &Worker<'_>,
+    elements: usize,
+    mut body: impl FnMut(usize, usize),
+) -> Result<(), Panicked> {
+    worker.phase(elements.div_ceil(PIECE), |task| {
         let start = task * PIECE;
         body(start, PIECE.min(elements - start));
-    }
+    })
 }

@@ -1,12 +1,13 @@
 //! The memory that the threads of one program share: the only unsafe code of this crate.
 //!
-//! A program runs as a sequence of steps with a barrier after each. Inside a step every thread works on tasks that it
-//! claimed from one counter. Three facts make the shared memory sound, and each has its place and its test:
+//! A program runs as a sequence of phases, each a number of tasks that threads claim from one counter. Three facts make
+//! the shared memory sound, and each has its place and its test:
 //! - the plan (`cpu/plan.rs`, `memory.rs`) never puts two tensors that are alive in the same step on the same bytes,
 //!   except where a step updates a tensor in place;
-//! - within a step, what a task writes (rows, columns of a matrix, heads of a token, pages of a cache) belongs to that
-//!   task alone, and is read by no other task of the step;
-//! - the counter hands out each task once, and the barrier orders everything before it before everything after it.
+//! - within a phase, what a task writes (rows, columns of a matrix, heads of a token, pages of a cache) belongs to that
+//!   task alone, and is read by no other task of the phase;
+//! - shared memory is touched inside tasks only; each task is handed out once, and a phase begins when all tasks of the
+//!   one before are done (`Worker::phase`).
 #![allow(unsafe_code)]
 
 use kun_kernels::KernelError;
@@ -39,7 +40,7 @@ impl Block {
         Ok(Block { base: slice.as_mut_ptr(), len: slice.len(), _buffer: buffer })
     }
 
-    /// Bytes that no task of the step writes.
+    /// Bytes that no task of the phase writes.
     pub(crate) fn bytes(&self, range: Range<usize>) -> &[u8] {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} of a block of {}", self.len);
         // SAFETY: in bounds by the assertion; not written meanwhile by the contract of this module.
@@ -54,7 +55,7 @@ impl Block {
         unsafe { std::slice::from_raw_parts_mut(self.base.add(range.start), range.len()) }
     }
 
-    /// `len` floats from byte `offset`, that no task of the step writes.
+    /// `len` floats from byte `offset`, that no task of the phase writes.
     pub(crate) fn floats(&self, offset: usize, len: usize) -> &[f32] {
         self.check_floats(offset, len);
         // SAFETY: in bounds and aligned by the check; any bytes are floats; not written meanwhile by the contract.
@@ -105,7 +106,7 @@ impl<'a> SharedSlice<'a> {
         SharedSlice { base: slice.as_mut_ptr(), len: slice.len(), owner: PhantomData }
     }
 
-    /// Elements that no task of the step writes.
+    /// Elements that no task of the phase writes.
     pub(crate) fn get(&self, range: Range<usize>) -> &'a [f32] {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} elements", self.len);
         // SAFETY: in bounds by the assertion; not written meanwhile by the contract of this module.

@@ -1,6 +1,7 @@
 //! The compute pool: threads that stay hot between the steps of one token and sleep when there is nothing to do.
 
 use crate::cpu::shared::{Job, Lent};
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,8 +16,8 @@ struct Padded<T>(T);
 
 /// How long an idle thread keeps looking for work before it sleeps.
 const IDLE_SPIN: Duration = Duration::from_micros(150);
-/// Looks at a barrier before a thread offers its core to others: a peer that late has lost its core.
-const BARRIER_SPINS: u32 = 20_000;
+/// Looks at a phase before a thread offers its core to others: a peer that late has lost its core.
+const PHASE_SPINS: u32 = 20_000;
 
 /// A thread of the pool panicked, or a peer did and this thread stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,13 +34,15 @@ pub struct Pool {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Number of the job in the upper bits, how many threads it takes in the lower [`ACTIVE_BITS`].
+    /// Number of the job in the upper bits, how many threads it takes in the lower [`LOW_BITS`].
     ticket: Padded<AtomicU64>,
     job: Lent,
-    finished: Padded<AtomicUsize>,
-    arrived: Padded<AtomicUsize>,
-    generation: Padded<AtomicUsize>,
-    claimed: Padded<AtomicUsize>,
+    /// Number of the job in the upper bits, [`CLOSED`], and the workers inside in the lower bits.
+    gate: Padded<AtomicU64>,
+    /// Number of the phase in the upper bits, the next task in the lower [`LOW_BITS`].
+    next: Padded<AtomicU64>,
+    /// Tasks of the phase that are done.
+    done: Padded<AtomicUsize>,
     aborted: AtomicBool,
     stop: AtomicBool,
     sleepers: AtomicUsize,
@@ -49,7 +52,10 @@ struct Shared {
     spins: u32,
 }
 
-const ACTIVE_BITS: u32 = 16;
+const LOW_BITS: u32 = 32;
+const LOW: u64 = (1 << LOW_BITS) - 1;
+/// A job that workers may not enter any more.
+const CLOSED: u64 = 1 << 31;
 
 /// One thread's view of the job that it runs with its peers.
 #[derive(Debug)]
@@ -57,8 +63,9 @@ pub struct Worker<'a> {
     shared: &'a Shared,
     /// From 0; 0 is the caller of [`Pool::run`].
     pub index: usize,
-    /// Threads in this job.
+    /// Most threads in this job.
     pub threads: usize,
+    phase: Cell<u64>,
 }
 
 impl Pool {
@@ -67,9 +74,9 @@ impl Pool {
     /// # Errors
     /// The system's, if it refuses a thread.
     pub fn new(threads: usize) -> std::io::Result<Pool> {
-        let threads = threads.clamp(1, (1 << ACTIVE_BITS) - 1);
+        let threads = threads.clamp(1, 1 << 16);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let spins = if threads > cores { 50 } else { BARRIER_SPINS };
+        let spins = if threads > cores { 50 } else { PHASE_SPINS };
         let shared = Arc::new(Shared { spins, ..Shared::default() });
         let mut pool = Pool { shared: Arc::clone(&shared), running: Mutex::new(()), workers: Vec::new() };
         for index in 1..threads {
@@ -87,9 +94,11 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Runs `body` on `threads` threads at once (at most [`Pool::threads`]) and waits for all of them.
+    /// Runs `body` on up to `threads` threads at once (at most [`Pool::threads`]) and returns when all have left it.
     ///
-    /// Callers from different threads wait for each other. `body` must not call `run` of the same pool.
+    /// The caller always takes part. A worker that comes late finds the phases that are over and skips them; one that
+    /// comes after the caller has finished does not enter at all. Callers from different threads wait for each other.
+    /// `body` must not call `run` of the same pool.
     ///
     /// # Errors
     /// [`Panicked`] if `body` panicked on any thread; the pool stays usable.
@@ -101,12 +110,11 @@ impl Pool {
         let threads = threads.clamp(1, self.threads());
         let shared = &*self.shared;
         let _turn = lock(&self.running);
-        shared.finished.0.store(0, Ordering::Relaxed);
-        shared.arrived.0.store(0, Ordering::Relaxed);
-        shared.claimed.0.store(0, Ordering::Relaxed);
+        shared.next.0.store(0, Ordering::Relaxed);
+        shared.done.0.store(0, Ordering::Relaxed);
         shared.aborted.store(false, Ordering::Relaxed);
         let guarded = |index: usize| {
-            let worker = Worker { shared, index, threads };
+            let worker = Worker { shared, index, threads, phase: Cell::new(0) };
             if !matches!(catch_unwind(AssertUnwindSafe(|| body(&worker))), Ok(Ok(()))) {
                 shared.aborted.store(true, Ordering::Release);
             }
@@ -117,9 +125,12 @@ impl Pool {
             shared.announce(threads);
         }
         job(0);
-        let mut looks = 0;
-        while shared.finished.0.load(Ordering::Acquire) < threads - 1 {
-            shared.pause(&mut looks);
+        if threads > 1 {
+            shared.gate.0.fetch_or(CLOSED, Ordering::AcqRel);
+            let mut looks = 0;
+            while shared.gate.0.load(Ordering::Acquire) & (CLOSED - 1) > 0 {
+                shared.pause(&mut looks);
+            }
         }
         if shared.aborted.load(Ordering::Acquire) { Err(Panicked) } else { Ok(()) }
     }
@@ -141,10 +152,11 @@ impl Drop for Pool {
 
 impl Shared {
     fn announce(&self, threads: usize) {
-        let next = (self.ticket.0.load(Ordering::Relaxed) >> ACTIVE_BITS) + 1;
+        let number = (self.ticket.0.load(Ordering::Relaxed) >> LOW_BITS).wrapping_add(1) & LOW;
+        self.gate.0.store(number << LOW_BITS, Ordering::Release);
         // Sequentially consistent, as is the count of sleepers: either this thread sees a sleeper or the sleeper sees the
         // ticket before it sleeps.
-        self.ticket.0.store(next << ACTIVE_BITS | threads as u64, Ordering::SeqCst);
+        self.ticket.0.store(number << LOW_BITS | threads as u64, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             let _asleep = lock(&self.sleep);
             self.wake.notify_all();
@@ -159,11 +171,17 @@ impl Shared {
                 return;
             }
             last = ticket;
-            if index < (ticket & ((1 << ACTIVE_BITS) - 1)) as usize {
+            if index < (ticket & LOW) as usize && self.enter(ticket >> LOW_BITS) {
                 self.job.call(index);
-                self.finished.0.fetch_add(1, Ordering::AcqRel);
+                self.gate.0.fetch_sub(1, Ordering::AcqRel);
             }
         }
+    }
+
+    /// Enters job `number`, unless it is over.
+    fn enter(&self, number: u64) -> bool {
+        let open = |gate: u64| (gate >> LOW_BITS == number && gate & CLOSED == 0).then_some(gate + 1);
+        self.gate.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, open).is_ok()
     }
 
     fn next_ticket(&self, last: u64) -> u64 {
@@ -176,7 +194,7 @@ impl Shared {
                 }
                 std::hint::spin_loop();
             }
-            if self.spins < BARRIER_SPINS || started.get_or_insert_with(Instant::now).elapsed() > IDLE_SPIN {
+            if self.spins < PHASE_SPINS || started.get_or_insert_with(Instant::now).elapsed() > IDLE_SPIN {
                 break;
             }
         }
@@ -203,36 +221,56 @@ impl Shared {
 }
 
 impl Worker<'_> {
-    /// The next task of the current step, handed out once; tasks count from 0 after each barrier.
-    pub fn claim(&self) -> usize {
-        self.shared.claimed.0.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// The next task below `count`, if any is left.
-    pub fn claim_below(&self, count: usize) -> Option<usize> {
-        Some(self.claim()).filter(|&task| task < count)
-    }
-
-    /// Waits for all threads of the job; what they wrote before is seen after.
+    /// Runs `body` for every task below `tasks`, each on one of the job's threads, and returns when all are done; what
+    /// they wrote is seen after. All threads must go through the same phases in the same order.
+    ///
+    /// The phase waits for tasks, not for threads: a thread that lost its core between two tasks holds nobody up. So
+    /// whatever depends on the memory of the phase must be done inside `body`.
     ///
     /// # Errors
-    /// [`Panicked`] if a peer will not come; the caller must return.
-    pub fn barrier(&self) -> Result<(), Panicked> {
-        let shared = self.shared;
+    /// [`Panicked`] if a peer panicked; the caller must return.
+    pub fn phase(&self, tasks: usize, mut body: impl FnMut(usize)) -> Result<(), Panicked> {
+        let phase = self.phase.get();
+        self.phase.set(phase + 1);
         if self.threads == 1 {
-            shared.claimed.0.store(0, Ordering::Relaxed);
+            (0..tasks).for_each(body);
             return Ok(());
         }
-        // Stable until this thread itself arrives.
-        let generation = shared.generation.0.load(Ordering::Relaxed);
-        if shared.arrived.0.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
-            shared.arrived.0.store(0, Ordering::Relaxed);
-            shared.claimed.0.store(0, Ordering::Relaxed);
-            shared.generation.0.store(generation.wrapping_add(1), Ordering::Release);
+        let shared = self.shared;
+        let tasks = u64::try_from(tasks).ok().filter(|&tasks| tasks < LOW).expect("fewer than 2^32 tasks");
+        let mut finished = 0;
+        let mut now = shared.next.0.load(Ordering::Acquire);
+        loop {
+            if now >> LOW_BITS != phase {
+                // Others have finished the phase.
+                return Ok(());
+            }
+            let task = now & LOW;
+            if task >= tasks {
+                break;
+            }
+            match shared.next.0.compare_exchange_weak(now, now + 1, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    body(task as usize);
+                    finished += 1;
+                    now = shared.next.0.load(Ordering::Acquire);
+                }
+                Err(newer) => now = newer,
+            }
+        }
+        if finished > 0 && shared.done.0.fetch_add(finished, Ordering::AcqRel) + finished == tasks as usize {
+            shared.done.0.store(0, Ordering::Relaxed);
+            shared.next.0.store((phase + 1) << LOW_BITS, Ordering::Release);
+            return Ok(());
+        }
+        if tasks == 0 {
+            // Whoever comes first ends an empty phase.
+            let (this, after) = (phase << LOW_BITS, (phase + 1) << LOW_BITS);
+            let _ = shared.next.0.compare_exchange(this, after, Ordering::AcqRel, Ordering::Acquire);
             return Ok(());
         }
         let mut looks = 0;
-        while shared.generation.0.load(Ordering::Acquire) == generation {
+        while shared.next.0.load(Ordering::Acquire) >> LOW_BITS == phase {
             if shared.aborted.load(Ordering::Relaxed) {
                 return Err(Panicked);
             }
@@ -252,7 +290,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hands_out_every_task_once_between_barriers() {
+    fn runs_every_task_once_and_phases_one_after_the_other() {
         for threads in [1, 2, 3, 5] {
             let pool = Pool::new(threads).unwrap();
             for round in 0..200 {
@@ -260,12 +298,12 @@ mod tests {
                 let active = round % threads + 1;
                 pool.run(active, |worker| {
                     assert_eq!(worker.threads, active);
-                    for step in 0..20 {
-                        while let Some(task) = worker.claim_below(seen.len()) {
-                            // A peer that is still in another step would see another count.
-                            assert_eq!(seen[task].fetch_add(1, Ordering::Relaxed), step);
-                        }
-                        worker.barrier()?;
+                    for phase in 0..20 {
+                        // A peer that is still in another phase would see another count.
+                        worker.phase(seen.len(), |task| {
+                            assert_eq!(seen[task].fetch_add(1, Ordering::Relaxed), phase);
+                        })?;
+                        worker.phase(0, |_| unreachable!("there are no tasks"))?;
                     }
                     Ok(())
                 })
@@ -276,17 +314,37 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_on_any_thread_is_an_error_and_the_pool_goes_on() {
+    fn a_panic_in_any_task_is_an_error_and_the_pool_goes_on() {
         let pool = Pool::new(3).unwrap();
-        for unlucky in 0..3 {
+        for unlucky in 0..30 {
             let result = pool.run(3, |worker| {
-                assert_ne!(worker.index, unlucky, "on purpose");
-                worker.barrier()?;
-                worker.barrier()
+                worker.phase(30, |task| assert_ne!(task, unlucky, "on purpose"))?;
+                worker.phase(30, |_| ())
             });
             assert_eq!(result, Err(Panicked));
-            assert_eq!(pool.run(3, |worker| worker.barrier()), Ok(()));
+            assert_eq!(pool.run(3, |worker| worker.phase(3, |_| ())), Ok(()));
         }
+    }
+
+    #[test]
+    fn a_late_thread_does_not_hold_up_the_others() {
+        let pool = Pool::new(2).unwrap();
+        let late = Duration::from_millis(300);
+        let done = AtomicUsize::new(0);
+        pool.run(2, |worker| {
+            if worker.index == 1 {
+                std::thread::sleep(late);
+                assert_eq!(done.load(Ordering::Relaxed), 100, "the caller went on alone");
+            }
+            for _ in 0..100 {
+                worker.phase(1, |_| {
+                    done.fetch_add(1, Ordering::Relaxed);
+                })?;
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(done.load(Ordering::Relaxed), 100);
     }
 
     #[test]
@@ -302,9 +360,10 @@ mod tests {
                             // Long enough for the workers to fall asleep.
                             std::thread::sleep(Duration::from_millis(1));
                         }
-                        pool.run(2, |_| {
-                            total.fetch_add(1, Ordering::Relaxed);
-                            Ok(())
+                        pool.run(2, |worker| {
+                            worker.phase(2, |_| {
+                                total.fetch_add(1, Ordering::Relaxed);
+                            })
                         })
                         .unwrap();
                     }

@@ -70,15 +70,14 @@ pub(super) fn run(
     scratch: &mut Scratch<'_>,
 ) -> Result<(), Panicked> {
     let heads = step.pages.layout.kv_heads();
-    // With one token a sequence, nobody but the task that writes a key looks at it: no barrier is needed.
+    // With one token a sequence, nobody but the task that writes a key looks at it: one phase is enough.
     let alone = run.bound.sequences.iter().all(|sequence| sequence.tokens == 1);
     if !alone {
-        while let Some(task) = worker.claim_below(run.pages.len() * heads) {
+        worker.phase(run.pages.len() * heads, |task| {
             write(run, step, &run.pages[task / heads], task % heads, scratch);
-        }
-        worker.barrier()?;
+        })?;
     }
-    while let Some(task) = worker.claim_below(run.tiles.len() * heads) {
+    worker.phase(run.tiles.len() * heads, |task| {
         let (tile, head) = (&run.tiles[task / heads], task % heads);
         if alone {
             let sequence = &run.bound.sequences[tile.sequence];
@@ -87,8 +86,7 @@ pub(super) fn run(
             write(run, step, &page_run, head, scratch);
         }
         look(run, step, tile, head, scratch);
-    }
-    Ok(())
+    })
 }
 
 /// Norms and turns the heads `x` of the token in row `row`, in place.

@@ -17,21 +17,8 @@ pub(super) fn run(
         return Ok(());
     }
     let Scratch { row: row_scratch, prepared: private, kernel } = scratch;
-    let private_count = private_rows(t, step.k);
-    if step.direct {
-        // Nothing to prepare.
-    } else if private_count > 0 {
-        for row in 0..t {
-            let mut start = 0;
-            let values = made_row(run, step, row, row_scratch);
-            for (format, _) in &step.prepared {
-                let bytes = format.row_bytes(step.k);
-                let out = &mut private[start + row * bytes..start + (row + 1) * bytes];
-                prepare(run.isa(), *format, step.k, values, out).expect(PLANNED);
-                start += t * bytes;
-            }
-        }
-    } else {
+    let private_count = if step.direct { 0 } else { private_rows(t, step.k) };
+    if !step.direct && private_count == 0 {
         each_row(worker, t, step.k, |row| {
             let values = made_row(run, step, row, row_scratch);
             for (format, at) in &step.prepared {
@@ -40,11 +27,16 @@ pub(super) fn run(
                 let out = run.arena.bytes_mut(start..start + bytes);
                 prepare(run.isa(), *format, step.k, values, out).expect(PLANNED);
             }
-        });
-        worker.barrier()?;
+        })?;
     }
 
-    while let Some(task) = worker.claim_below(step.chunks.len()) {
+    let mut is_prepared = private_count == 0;
+    worker.phase(step.chunks.len(), |task| {
+        if !is_prepared {
+            // Inside a task, while the operands are sure to be there still.
+            prepare_all(run, step, t, row_scratch, private);
+            is_prepared = true;
+        }
         let chunk = &step.chunks[task];
         let part = &step.parts[chunk.matrix];
         let (format, at) = step.prepared[part.format];
@@ -78,8 +70,21 @@ pub(super) fn run(
         let bias = part.bias.map(|bias| run.constants[bias].as_slice());
         out.matmul(&part.layout, packed, x, chunk.panels.clone(), bias, step.residual.is_some(), kernel)
             .expect(PLANNED);
+    })
+}
+
+/// Prepares all rows for one thread, format after format.
+fn prepare_all(run: &Run<'_>, step: &LinearStep, t: usize, row_scratch: &mut [f32], private: &mut [u8]) {
+    for row in 0..t {
+        let mut start = 0;
+        let values = made_row(run, step, row, row_scratch);
+        for (format, _) in &step.prepared {
+            let bytes = format.row_bytes(step.k);
+            let out = &mut private[start + row * bytes..start + (row + 1) * bytes];
+            prepare(run.isa(), *format, step.k, values, out).expect(PLANNED);
+            start += t * bytes;
+        }
     }
-    Ok(())
 }
 
 /// One row of the operand: where it lies, or made in `scratch`.
