@@ -2,6 +2,8 @@
 //!
 //! The model lies in `../shared`, next to the repository; the tests say so and pass where it is missing.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 #[path = "support/runner.rs"]
 mod runner;
 

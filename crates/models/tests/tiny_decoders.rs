@@ -1,5 +1,7 @@
 //! Tiny random-weight models of every architecture against the logits of transformers, from both formats.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 #[path = "support/runner.rs"]
 mod runner;
 

@@ -106,8 +106,7 @@ fn worst(actual: &[f32], expected: &[f32], error: fn(f32, f32) -> f64, limit: f6
         }
     }
     match found {
-        // Not `error > limit`: a NaN must not pass.
-        Some((index, error)) if !(error <= limit) => {
+        Some((index, error)) if error > limit || error.is_nan() => {
             Err(Mismatch::Element { index, actual: actual[index], expected: expected[index], error })
         }
         _ => Ok(()),
