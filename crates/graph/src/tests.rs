@@ -3,4 +3,5 @@
 mod decoder;
 mod errors;
 mod ops;
+mod random;
 pub(crate) mod support;

@@ -2,12 +2,12 @@
 
 use super::Links;
 use crate::graph::{BinaryOp, Graph, Node, Op, ValueId};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// `mul(activation(gate), up)` becomes [`Op::Gated`].
 pub fn gates(graph: &mut Graph) {
     let links = Links::new(graph);
-    let mut dropped = vec![false; graph.nodes.len()];
+    let mut dropped = HashSet::new();
     for index in 0..graph.nodes.len() {
         let node = &graph.nodes[index];
         if node.op != Op::Binary(BinaryOp::Mul) || !same_shape(graph, node) {
@@ -23,7 +23,7 @@ pub fn gates(graph: &mut Graph) {
         if let Some((op, producer, up)) = found {
             let gate = graph.nodes[producer].inputs[0];
             let name = joined(&graph.nodes[producer], node);
-            dropped[producer] = true;
+            dropped.insert(producer);
             graph.nodes[index] =
                 Node { name, op: Op::Gated(op), inputs: vec![gate, up], outputs: node.outputs.clone() };
         }
@@ -34,7 +34,7 @@ pub fn gates(graph: &mut Graph) {
 /// `add(residual, linear(x))` becomes a linear node that adds to its residual.
 pub fn residuals(graph: &mut Graph) {
     let links = Links::new(graph);
-    let mut dropped = vec![false; graph.nodes.len()];
+    let mut dropped = HashSet::new();
     for index in 0..graph.nodes.len() {
         let node = &graph.nodes[index];
         if node.op != Op::Binary(BinaryOp::Add) || !same_shape(graph, node) {
@@ -59,7 +59,7 @@ pub fn residuals(graph: &mut Graph) {
             inputs: vec![linear.inputs[0], node.inputs[1 - operand]],
             outputs: node.outputs.clone(),
         };
-        dropped[producer] = true;
+        dropped.insert(producer);
         graph.nodes[index] = fused;
     }
     drop_nodes(graph, &dropped);
@@ -68,7 +68,7 @@ pub fn residuals(graph: &mut Graph) {
 /// `rms_norm(add(x, delta))` becomes [`Op::AddRmsNorm`], which gives the sum as well.
 pub fn add_norms(graph: &mut Graph) {
     let links = Links::new(graph);
-    let mut dropped = vec![false; graph.nodes.len()];
+    let mut dropped = HashSet::new();
     for index in 0..graph.nodes.len() {
         let norm = &graph.nodes[index];
         let Op::RmsNorm { weight, eps } = norm.op else { continue };
@@ -86,7 +86,7 @@ pub fn add_norms(graph: &mut Graph) {
         let inputs = add.inputs.clone();
         // Where the sum was made, since others may read it before the norm.
         graph.nodes[producer] = Node { name, op: Op::AddRmsNorm { weight, eps }, inputs, outputs };
-        dropped[index] = true;
+        dropped.insert(index);
     }
     drop_nodes(graph, &dropped);
 }
@@ -94,7 +94,7 @@ pub fn add_norms(graph: &mut Graph) {
 /// Linear nodes that read the same value become one with several results (query, key and value; gate and up).
 pub fn shared_inputs(graph: &mut Graph) {
     let mut first_of: HashMap<ValueId, usize> = HashMap::new();
-    let mut dropped = vec![false; graph.nodes.len()];
+    let mut dropped = HashSet::new();
     for index in 0..graph.nodes.len() {
         let Op::Linear { weights, biases, residual: false } = graph.nodes[index].op.clone() else { continue };
         let x = graph.nodes[index].inputs[0];
@@ -111,7 +111,7 @@ pub fn shared_inputs(graph: &mut Graph) {
         all_biases.extend(biases);
         target.outputs.extend(&merged.outputs);
         target.name = joined(target, merged);
-        dropped[index] = true;
+        dropped.insert(index);
     }
     drop_nodes(graph, &dropped);
 }
@@ -132,7 +132,7 @@ fn joined(a: &Node, b: &Node) -> String {
     }
 }
 
-fn drop_nodes(graph: &mut Graph, dropped: &[bool]) {
-    let mut dropped = dropped.iter();
-    graph.nodes.retain(|_| dropped.next() == Some(&false));
+fn drop_nodes(graph: &mut Graph, dropped: &HashSet<usize>) {
+    let mut index = 0..;
+    graph.nodes.retain(|_| index.next().is_some_and(|index| !dropped.contains(&index)));
 }

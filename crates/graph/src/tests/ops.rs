@@ -23,7 +23,7 @@ fn run<B: Backend>(backend: &B, graph: &Graph, source: &Source, inputs: &Inputs<
 }
 
 /// Compares all outputs of `graph` for several lengths; indices are below `below`.
-fn check(graph: &Graph, below: usize, positive: bool, tolerance: f64) {
+pub(super) fn check(graph: &Graph, below: usize, positive: bool, tolerance: f64) {
     let mut random = Random(graph.nodes.len() as u64 + 77);
     let mut source = Source::default();
     source.fill(graph, &mut random);
