@@ -1,10 +1,11 @@
 //! The command line, declared once: parsing, help, completions, man pages and settings all read it.
 
 mod generate;
+mod measure;
 mod values;
 
-pub use generate::{GenerateArgs, LoadArgs, SamplingArgs, Thinking};
-pub use values::{parse_bytes, parse_count};
+pub use generate::{GenerateArgs, LoadArgs, Thinking};
+pub use measure::{BenchArgs, DoctorArgs, EvalVerb, PerplexityArgs};
 
 use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -32,16 +33,17 @@ const EXAMPLES: &str = "Examples:
     before_help = EXAMPLES,
     disable_help_subcommand = true,
     disable_version_flag = true,
+    override_usage = "kun [OPTIONS] [PROMPT]\n       kun <COMMAND> …",
     after_help = "Without a verb, kun asks the default model. `kun help TOPIC` explains: models, settings, environment, exit-codes, chat, json."
 )]
 pub struct Cli {
     #[command(flatten)]
     pub global: GlobalArgs,
-    #[command(flatten)]
-    pub ask: AskArgs,
     /// Print the version; with --json, the build, its features and kernels
     #[arg(short = 'V', long)]
     pub version: bool,
+    #[command(flatten)]
+    pub ask: AskArgs,
     #[command(subcommand)]
     pub command: Option<Verb>,
 }
@@ -50,10 +52,10 @@ pub struct Cli {
 #[derive(Args, Clone, Debug)]
 pub struct GlobalArgs {
     /// When to use colours
-    #[arg(long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN")]
+    #[arg(long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN", hide_short_help = true)]
     pub color: When,
     /// How to show progress: a bar on a terminal and a line every 10 s elsewhere, or one JSON object a line
-    #[arg(long, global = true, value_enum, default_value_t = ProgressMode::Auto, value_name = "HOW")]
+    #[arg(long, global = true, value_enum, default_value_t = ProgressMode::Auto, value_name = "HOW", hide_short_help = true)]
     pub progress: ProgressMode,
     /// Open no connection; use what is on this disk
     #[arg(long, global = true)]
@@ -107,6 +109,10 @@ pub enum Verb {
     Rm(RemoveArgs),
     Verify(VerifyArgs),
     Fit(FitArgs),
+    Bench(BenchArgs),
+    #[command(subcommand)]
+    Eval(EvalVerb),
+    Doctor(DoctorArgs),
     #[command(subcommand)]
     Config(ConfigVerb),
     Completions(CompletionsArgs),
@@ -356,9 +362,17 @@ fn misplaced(command: &Command, matches: &ArgMatches) -> Option<String> {
     let typed = |arg: &&Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
     let arg = command.get_arguments().filter(|arg| !arg.is_global_set()).find(typed)?;
     Some(match arg.get_long() {
-        Some(long) => format!("put --{long} after the verb: kun {verb} … --{long} …"),
+        Some(long) if takes(command, verb, long) => {
+            format!("put --{long} after the verb: kun {verb} … --{long} …")
+        }
+        Some(long) => format!("`kun {verb}` takes no --{long}"),
         None => format!("a prompt before the verb `{verb}`; to ask about it, put all words in quotes"),
     })
+}
+
+fn takes(command: &Command, verb: &str, long: &str) -> bool {
+    let sub = command.find_subcommand(verb);
+    sub.is_some_and(|sub| sub.get_arguments().any(|arg| arg.get_long() == Some(long)))
 }
 
 /// The value of `--color` before parsing, since clap's own messages need it.

@@ -1,16 +1,19 @@
 //! One file per verb: parse, call, print.
 
 mod answer;
+mod bench;
 mod chat;
 mod config;
+mod doctor;
 mod fit;
 mod generated;
 mod help;
 mod models;
+mod perplexity;
 mod remind;
 mod run;
 
-use crate::args::{Cli, GlobalArgs, Verb};
+use crate::args::{Cli, EvalVerb, GlobalArgs, Verb};
 use crate::config::{Files, Folders, HubSettings, hub_settings};
 use crate::interrupt::Farewell;
 use crate::progress::Reporter;
@@ -19,9 +22,6 @@ use kun_engine::{Engine, LoadOptions, LoadedModel};
 use kun_hub::{Hub, ModelPath};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// The catalogue's small chat model, for a machine that has no other.
-const DEFAULT_CHAT: &str = "smollm2";
 
 /// What every verb may use.
 pub struct App {
@@ -52,6 +52,9 @@ pub fn run(cli: Cli, messages: Messages, folders: Folders, files: Files) -> anyh
         Some(Verb::Rm(args)) => models::remove(&app, &args),
         Some(Verb::Verify(args)) => models::verify(&app, &args),
         Some(Verb::Fit(args)) => fit::fit(&app, &args),
+        Some(Verb::Bench(args)) => bench::bench(&app, &args),
+        Some(Verb::Eval(EvalVerb::Perplexity(args))) => perplexity::perplexity(&app, &args),
+        Some(Verb::Doctor(args)) => doctor::doctor(&app, &args),
         Some(Verb::Config(args)) => config::config(&app, &args),
         Some(Verb::Completions(args)) => generated::completions(&app, &args),
         Some(Verb::Man(args)) => generated::man(&app, &args),
@@ -60,19 +63,19 @@ pub fn run(cli: Cli, messages: Messages, folders: Folders, files: Files) -> anyh
 }
 
 impl App {
-    fn hub_settings(&self) -> anyhow::Result<HubSettings> {
-        hub_settings(&self.global, &self.folders)
+    fn hub_settings(&self) -> HubSettings {
+        hub_settings(&self.global)
     }
 
-    fn hub(&self) -> anyhow::Result<Hub> {
-        Ok(Hub::new(self.hub_settings()?.options))
+    fn hub(&self) -> Hub {
+        Hub::new(self.hub_settings().options)
     }
 
     /// The model on this disk, fetched if it is not here.
     fn fetch(&self, name: &str) -> anyhow::Result<ModelPath> {
         let _farewell = Farewell::new("Stopped. The same command takes the download up where it was.");
         let mut reporter = Reporter::new(self.global.progress, self.messages);
-        Ok(self.hub()?.fetch(name, &mut |event| reporter.report(event))?)
+        Ok(self.hub().fetch(name, &mut |event| reporter.report(event))?)
     }
 
     /// Fetches and loads; gives the time that loading took.

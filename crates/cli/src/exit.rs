@@ -10,7 +10,7 @@ pub const FAILED: u8 = 1;
 pub const MISUSE: u8 = 2;
 /// The model is missing or not permitted.
 pub const NO_MODEL: u8 = 3;
-/// The model does not fit the memory, or the prompt does not fit the context.
+/// The model does not fit the memory or the disk, or the prompt does not fit the context.
 pub const DOES_NOT_FIT: u8 = 4;
 /// The network failed.
 pub const NETWORK: u8 = 5;
@@ -92,9 +92,15 @@ fn hub_outcome(error: &HubError) -> (u8, Option<&'static str>) {
         ErrorKind::Missing => {
             (NO_MODEL, Some("`kun ls` lists the models here, `kun help models` explains names"))
         }
-        ErrorKind::NotPermitted => (NO_MODEL, None),
-        ErrorKind::Network => (NETWORK, None),
-        ErrorKind::Misuse => (MISUSE, None),
+        ErrorKind::NotPermitted => (NO_MODEL, Some("set HF_TOKEN to a token of an account that may read it")),
+        ErrorKind::Network => (NETWORK, Some("the same command takes the download up where it was")),
+        ErrorKind::Integrity => {
+            (FAILED, Some("`kun rm` the model and fetch it again, or use another source"))
+        }
+        ErrorKind::Disk => {
+            (DOES_NOT_FIT, Some("`kun ls` shows what takes room; --cache-dir chooses another disk"))
+        }
+        ErrorKind::Misuse => (MISUSE, Some("`kun help models` explains names")),
         _ => (FAILED, None),
     }
 }
@@ -115,6 +121,7 @@ fn engine_outcome(error: &EngineError) -> (u8, Option<&'static str>) {
         | EngineError::Model(_)
         | EngineError::Compile(_)
         | EngineError::Tokenizer(_)
+        | EngineError::Mismatch { .. }
         | EngineError::Template(_) => (MISUSE, None),
         _ => (FAILED, None),
     }
@@ -128,6 +135,9 @@ mod tests {
     #[test]
     fn each_kind_of_error_has_its_documented_code() {
         let not_found = HubError::NotFound { name: "x".into(), why: "y".into() };
+        let network = HubError::Network { name: "x".into(), why: "y".into() };
+        let denied = HubError::NotPermitted { name: "x".into(), why: "y".into() };
+        let disk = HubError::Disk { path: "/".into(), needed_bytes: 2, free_bytes: 1 };
         let fit = EngineError::DoesNotFit {
             needed_bytes: 2,
             weights_bytes: 1,
@@ -143,6 +153,9 @@ mod tests {
             (Misuse("bad".into()).into(), MISUSE, true),
             (parameter.into(), MISUSE, true),
             (not_found.into(), NO_MODEL, true),
+            (denied.into(), NO_MODEL, true),
+            (network.into(), NETWORK, true),
+            (disk.into(), DOES_NOT_FIT, true),
             (fit.into(), DOES_NOT_FIT, true),
             (long.into(), DOES_NOT_FIT, true),
             (Quiet(INTERRUPTED).into(), INTERRUPTED, false),

@@ -118,10 +118,18 @@ impl SamplingArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Loading")]
 pub struct LoadArgs {
-    /// Context in tokens, such as 8k [default: the model's own, or what fits]
+    /// Context in tokens, such as 8k [default: the model's own, at most 8k, or what fits]
     #[arg(short = 'c', long, value_parser = parse_count, value_name = "TOKENS")]
     pub context: Option<usize>,
-    /// Compute threads [default: the cores this process may use]
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+/// How a model is loaded, where the verb itself knows the context.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Loading")]
+pub struct ComputeArgs {
+    /// Compute threads [default: the physical cores this process may use]
     #[arg(short = 't', long, value_parser = parse_count, value_name = "COUNT")]
     pub threads: Option<usize>,
     /// Type of the key/value cache: f16 or q8_0
@@ -141,9 +149,15 @@ pub struct LoadArgs {
 impl LoadArgs {
     /// As the engine takes them.
     pub fn options(&self) -> LoadOptions {
+        LoadOptions { context_tokens: self.context, ..self.compute.options() }
+    }
+}
+
+impl ComputeArgs {
+    /// As the engine takes them.
+    pub fn options(&self) -> LoadOptions {
         LoadOptions {
             threads: self.threads,
-            context_tokens: self.context,
             kv_type: self.kv_type,
             quantize: self.quantize,
             max_memory_bytes: self.max_memory,

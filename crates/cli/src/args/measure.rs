@@ -1,6 +1,7 @@
 //! Flags of the verbs that measure.
 
-use super::{LoadArgs, parse_count};
+use super::generate::ComputeArgs;
+use super::values::parse_count;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -24,11 +25,14 @@ pub struct BenchArgs {
     /// Repetitions; the median counts
     #[arg(short, long, default_value = "5", value_parser = parse_count, value_name = "COUNT")]
     pub repetitions: usize,
-    #[command(flatten)]
-    pub load: LoadArgs,
+    /// Leave out the machine's limits, which take a second to measure
+    #[arg(long)]
+    pub no_limits: bool,
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 }
 
 /// Measure how well a model does
@@ -47,18 +51,26 @@ pub struct PerplexityArgs {
     /// UTF-8 text
     #[arg(long, value_name = "FILE")]
     pub file: PathBuf,
-    #[command(flatten)]
-    pub load: LoadArgs,
+    /// Tokens of one window
+    #[arg(short = 'c', long, default_value = "512", value_parser = parse_count, value_name = "TOKENS")]
+    pub context: usize,
+    /// Stop after this many windows [default: the whole text]
+    #[arg(long, value_parser = parse_count, value_name = "COUNT")]
+    pub windows: Option<usize>,
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 }
 
 /// Look at this machine: processor, measured limits, folders, loosened defaults
 #[derive(Args, Debug)]
 pub struct DoctorArgs {
+    /// Threads to measure with [default: the physical cores this process may use]
+    #[arg(short = 't', long, value_parser = parse_count, value_name = "COUNT")]
+    pub threads: Option<usize>,
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
 }
-

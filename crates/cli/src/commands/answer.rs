@@ -1,9 +1,7 @@
 //! One answer, streamed, with Ctrl-C watched.
 
 use crate::interrupt::Watch;
-use kun_engine::{EngineError, Event, FinishReason, GenerateStream, TokenLogprob, Usage};
-use std::sync::mpsc;
-use std::thread;
+use kun_engine::{Event, FinishReason, GenerateStream, TokenLogprob, Usage};
 
 /// A finished or stopped answer.
 #[derive(Debug)]
@@ -16,14 +14,8 @@ pub struct Answer {
     pub logprobs: Vec<(TokenLogprob, Vec<TokenLogprob>)>,
     /// Why it ended.
     pub reason: FinishReason,
-    /// Counts and times; what the engine could not say of a stopped answer is zero.
+    /// Counts and times.
     pub usage: Usage,
-}
-
-enum Signal {
-    Event(Result<Event, EngineError>),
-    Stop,
-    End,
 }
 
 /// Collects a stream and gives every piece of text to `on_text` as it comes. The first Ctrl-C ends the answer with
@@ -42,27 +34,10 @@ pub fn collect(
         reason: FinishReason::Cancelled,
         usage: Usage::default(),
     };
-    // The engine and Ctrl-C speak through one channel, so that a long prefill can be left at once.
-    let (sender, signals) = mpsc::channel();
-    let to_stop = sender.clone();
-    let _watch = Watch::new(move || {
-        // Nobody listens when the answer has just ended.
-        let _ = to_stop.send(Signal::Stop);
-    });
-    thread::spawn(move || {
-        for event in stream {
-            if sender.send(Signal::Event(event)).is_err() {
-                return;
-            }
-        }
-        let _ = sender.send(Signal::End);
-    });
-    for signal in signals {
-        let event = match signal {
-            Signal::Event(event) => event?,
-            Signal::Stop | Signal::End => break,
-        };
-        match event {
+    let canceller = stream.canceller();
+    let _watch = Watch::new(move || canceller.cancel());
+    for event in stream {
+        match event? {
             Event::Token { id, text, logprob, top_logprobs } => {
                 answer.tokens.push(id);
                 answer.logprobs.extend(logprob.map(|own| (own, top_logprobs)));
@@ -72,12 +47,9 @@ pub fn collect(
             Event::Done { reason, text, usage } => {
                 answer.text.push_str(&text);
                 on_text(&text)?;
-                answer.reason = reason;
-                answer.usage = usage;
-                break;
+                (answer.reason, answer.usage) = (reason, usage);
             }
         }
     }
-    answer.usage.completion_tokens = answer.usage.completion_tokens.max(answer.tokens.len());
     Ok(answer)
 }

@@ -3,7 +3,8 @@
 use super::run::{explain_end, request, system_message};
 use super::{App, answer};
 use crate::args::GenerateArgs;
-use clap::{Args, Command, FromArgMatches};
+use clap::builder::{BoolishValueParser, Resettable};
+use clap::{Arg, ArgAction, Args, Command, FromArgMatches};
 use kun_engine::{ChatMessage, EngineError, LoadedModel, Prompt, Role};
 use rustyline::config::Configurer;
 use rustyline::error::ReadlineError;
@@ -146,9 +147,7 @@ impl Session<'_> {
             Ok(answer) => {
                 output.line("")?;
                 explain_end(self.app, &self.args, self.model, &answer);
-                if answer.usage.prompt_tokens > 0 {
-                    self.context_used = answer.usage.prompt_tokens + answer.usage.completion_tokens;
-                }
+                self.context_used = answer.usage.prompt_tokens + answer.usage.completion_tokens;
                 self.messages.push(ChatMessage { role: Role::Assistant, content: answer.text });
             }
             Err(error) if error.downcast_ref::<EngineError>().is_some() => {
@@ -229,21 +228,23 @@ impl Session<'_> {
     }
 }
 
-/// Reads `--name value` with the parser of the command line itself.
+/// Reads `--name value` with the parser of the command line itself; every other flag stays as it is.
 fn apply_flag(args: &mut GenerateArgs, name: &str, value: &str) -> Result<(), String> {
-    let parser = GenerateArgs::augment_args_for_update(Command::new("set").no_binary_name(true));
-    let takes_value = parser.get_arguments().find(|arg| arg.get_long() == Some(name)).map(|arg| {
-        let action = arg.get_action();
-        action.takes_values()
-    });
-    let words = match (takes_value, value) {
-        (None, _) => return Err(format!("no flag --{name}; `kun help run` lists them")),
-        (Some(true), value) => vec![format!("--{name}={value}")],
-        (Some(false), "on" | "true" | "1") => vec![format!("--{name}")],
-        (Some(false), _) => return Err(format!("--{name} is a switch: /set {name} on")),
+    let bare = |arg: Arg| match arg.get_action() {
+        ArgAction::SetTrue => arg.action(ArgAction::Set).value_parser(BoolishValueParser::new()),
+        _ => arg.default_value(Resettable::Reset),
     };
-    let matches = parser.try_get_matches_from(words).map_err(|error| first_line(&error.to_string()))?;
-    args.update_from_arg_matches(&matches).map_err(|error| first_line(&error.to_string()))
+    let parser = GenerateArgs::augment_args_for_update(Command::new("set"))
+        .mut_args(bare)
+        .no_binary_name(true)
+        .disable_help_flag(true);
+    if !parser.get_arguments().any(|arg| arg.get_long() == Some(name)) {
+        return Err(format!("no flag --{name}; `kun help run` lists them"));
+    }
+    let parsed = parser.try_get_matches_from([format!("--{name}={value}")]);
+    parsed
+        .and_then(|matches| args.update_from_arg_matches(&matches))
+        .map_err(|error| first_line(&error.to_string()))
 }
 
 fn first_line(text: &str) -> String {
@@ -278,14 +279,17 @@ mod tests {
     use clap::Parser;
 
     #[test]
-    fn set_takes_every_flag_of_an_answer() {
-        let mut args = Cli::parse_from(["kun"]).ask.generate;
+    fn set_changes_one_flag_and_leaves_the_others() {
+        let line = ["kun", "--top-p", "0.5", "--stop", "a", "--seed", "3"];
+        let mut args = Cli::parse_from(line).ask.generate;
+        apply_flag(&mut args, "ignore-end", "on").unwrap();
         apply_flag(&mut args, "temperature", "0.7").unwrap();
         apply_flag(&mut args, "max-tokens", "2k").unwrap();
-        apply_flag(&mut args, "ignore-end", "on").unwrap();
         assert_eq!((args.sampling.temperature, args.max_tokens), (0.7, Some(2048)));
-        assert!(args.ignore_end);
-        assert_eq!(args.sampling.top_p, 0.9, "others stay as they were");
+        assert_eq!((args.sampling.top_p, args.sampling.seed, args.ignore_end), (0.5, Some(3), true));
+        assert_eq!(args.stop, ["a"]);
+        apply_flag(&mut args, "ignore-end", "off").unwrap();
+        assert!(!args.ignore_end);
         assert!(apply_flag(&mut args, "temprature", "1").unwrap_err().contains("no flag"));
         assert!(apply_flag(&mut args, "temperature", "hot").unwrap_err().contains("hot"));
         assert!(apply_flag(&mut args, "ignore-end", "maybe").is_err());

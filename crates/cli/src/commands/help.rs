@@ -36,6 +36,7 @@ pub fn version(app: &App, json: bool) -> anyhow::Result<()> {
     if !json {
         return Ok(app.output.line(&format!("kun {version}"))?);
     }
+    let machine = kun_engine::machine::describe();
     app.output.json(&json!({
         "version": version,
         "build": {
@@ -44,5 +45,7 @@ pub fn version(app: &App, json: bool) -> anyhow::Result<()> {
             "target_os": std::env::consts::OS,
         },
         "features": Vec::<&str>::new(),
+        "kernels": machine.isa_levels,
+        "chosen_kernels": machine.isa,
     }))
 }

@@ -28,7 +28,7 @@ fn place(model: &ModelPath) -> Value {
 
 /// Lists the store.
 pub fn list(app: &App, args: &ListArgs) -> anyhow::Result<()> {
-    let models = app.hub()?.list()?;
+    let models = app.hub().list()?;
     if args.json {
         let rows: Vec<_> = models
             .iter()
@@ -72,7 +72,7 @@ fn age(modified_unix_s: u64) -> String {
 
 /// Describes a model of this disk.
 pub fn show(app: &App, args: &ShowArgs) -> anyhow::Result<()> {
-    let model = app.hub()?.locate(&args.model)?.ok_or_else(|| not_here(&args.model))?;
+    let model = app.hub().locate(&args.model)?.ok_or_else(|| not_here(&args.model))?;
     let fit = app.engine.fit(&model.path, &LoadOptions::default())?;
     if args.json {
         return app.output.json(&description(&model, &fit));
@@ -142,7 +142,7 @@ fn human_count(count: u64) -> String {
 
 /// Removes each model.
 pub fn remove(app: &App, args: &RemoveArgs) -> anyhow::Result<()> {
-    let hub = app.hub()?;
+    let hub = app.hub();
     for name in &args.models {
         let freed = hub.remove(name)?;
         app.messages.note(&format!("Removed {name}: {} freed.", human_bytes(freed)));
@@ -152,7 +152,7 @@ pub fn remove(app: &App, args: &RemoveArgs) -> anyhow::Result<()> {
 
 /// Checks each model, or all of them.
 pub fn verify(app: &App, args: &VerifyArgs) -> anyhow::Result<()> {
-    let hub = app.hub()?;
+    let hub = app.hub();
     let names = match args.models.as_slice() {
         [] => hub.list()?.into_iter().map(|m| m.name).collect(),
         names => names.to_vec(),

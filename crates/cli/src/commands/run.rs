@@ -5,6 +5,7 @@ use crate::args::{AskArgs, GenerateArgs, RunArgs, Thinking};
 use crate::exit::{INTERRUPTED, Misuse, Quiet};
 use answer::Answer;
 use kun_engine::{ChatMessage, FinishReason, GenerateRequest, LoadedModel, Prompt, Role, TokenLogprob};
+use kun_hub::Hub;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Read};
 use std::time::Duration;
@@ -14,14 +15,12 @@ const MAX_STDIN_BYTES: u64 = 256 << 20;
 
 /// The default model, or the one that `--model` names.
 pub fn ask(app: &App, args: &AskArgs) -> anyhow::Result<()> {
-    let name = match &args.model {
-        Some(name) => name.as_str(),
-        None => {
-            announce_default(app)?;
-            super::DEFAULT_CHAT
-        }
-    };
-    answer_or_chat(app, name, args.prompt.as_deref(), &args.generate)
+    let hub = app.hub();
+    let default = hub.catalog().default_chat();
+    if args.model.is_none() {
+        announce_default(app, &hub)?;
+    }
+    answer_or_chat(app, args.model.as_deref().unwrap_or(default), args.prompt.as_deref(), &args.generate)
 }
 
 /// A named model.
@@ -30,9 +29,9 @@ pub fn run(app: &App, args: &RunArgs) -> anyhow::Result<()> {
 }
 
 /// Said once, before the first download: later runs find the model in the store.
-fn announce_default(app: &App) -> anyhow::Result<()> {
-    let name = super::DEFAULT_CHAT;
-    if app.hub()?.locate(name)?.is_none() {
+fn announce_default(app: &App, hub: &Hub) -> anyhow::Result<()> {
+    let name = hub.catalog().default_chat();
+    if hub.locate(name)?.is_none() {
         app.messages.note(&format!(
             "Using {name}, a small model that runs anywhere; choose another with --model, KUN_MODEL or `model = \"…\"` in the settings file."
         ));
@@ -148,7 +147,6 @@ pub fn request(args: &GenerateArgs, prompt: Prompt) -> GenerateRequest {
 
 fn document_of(args: &GenerateArgs, model: &str, load_time: Duration, answer: &Answer) -> Value {
     let usage = &answer.usage;
-    let decoded = usage.completion_tokens.saturating_sub(1);
     let mut document = json!({
         "text": answer.text,
         "model": model,
@@ -165,7 +163,7 @@ fn document_of(args: &GenerateArgs, model: &str, load_time: Duration, answer: &A
         "load_ms": milliseconds(load_time),
         "ttft_ms": milliseconds(usage.time_to_first_token),
         "prefill_tokens_per_s": rate(usage.prompt_tokens, usage.prefill_time),
-        "decode_tokens_per_s": rate(decoded, usage.decode_time),
+        "decode_tokens_per_s": rate(usage.decode_steps, usage.decode_time),
     });
     if args.tokens {
         document["tokens"] = json!(answer.tokens);

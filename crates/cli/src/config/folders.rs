@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 /// Folders of this user; `None` where the system names no home.
 #[derive(Clone, Debug, Default)]
 pub struct Folders {
-    /// The home folder.
-    pub home: Option<PathBuf>,
     /// `config.toml`.
     pub config: Option<PathBuf>,
     /// Chat history.
@@ -34,7 +32,6 @@ impl Folders {
         Folders {
             config: place("XDG_CONFIG_HOME", ".config"),
             state: place("XDG_STATE_HOME", ".local/state"),
-            home,
         }
     }
 }

@@ -1,10 +1,8 @@
 //! The hub's settings from the flags and from the variables that its peers read.
 
-use super::Folders;
 use crate::args::GlobalArgs;
-use anyhow::Context;
 use kun_hub::HubOptions;
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 
 /// What the hub needs, and what `kun doctor` says about it.
 #[derive(Debug)]
@@ -16,40 +14,54 @@ pub struct HubSettings {
 }
 
 /// Merges flags and environment (`HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`, ..).
-///
-/// # Errors
-/// When no store folder is given and the system names no home.
-pub fn hub_settings(args: &GlobalArgs, folders: &Folders) -> anyhow::Result<HubSettings> {
-    let hf_home = path("HF_HOME")
-        .or_else(|| path("XDG_CACHE_HOME").map(|dir| dir.join("huggingface")))
-        .or_else(|| folders.home.as_ref().map(|home| home.join(".cache/huggingface")));
-    let cache_dir = args.cache_dir.clone().or_else(|| path("HF_HUB_CACHE"));
-    let cache_dir = cache_dir
-        .or_else(|| hf_home.as_ref().map(|home| home.join("hub")))
-        .context("no folder for models: set --cache-dir, HF_HUB_CACHE or HF_HOME")?;
-    let endpoint = text("HF_ENDPOINT").map(|url| url.trim_end_matches('/').to_owned());
-    let mut loosened = Vec::new();
-    if let Some(url) = endpoint.as_deref().filter(|url| url.starts_with("http://")) {
-        loosened.push(format!("HF_ENDPOINT is {url}: connections are not encrypted"));
+pub fn hub_settings(args: &GlobalArgs) -> HubSettings {
+    let variable = |name: &str| std::env::var(name).ok();
+    let mut options = HubOptions::from_environment(variable);
+    if let Some(dir) = &args.cache_dir {
+        options.cache_dir.clone_from(dir);
     }
-    let token = text("HF_TOKEN").or_else(|| {
-        let file = path("HF_TOKEN_PATH").or_else(|| hf_home.as_ref().map(|home| home.join("token")))?;
-        let token = std::fs::read_to_string(file).ok()?;
-        Some(token.trim().to_owned()).filter(|t| !t.is_empty())
-    });
-    let offline = args.offline || text("HF_HUB_OFFLINE").is_some_and(|value| is_true(&value));
-    let options = HubOptions { cache_dir, endpoint, token, offline, ..HubOptions::from_environment(text) };
-    Ok(HubSettings { options, loosened })
+    options.offline |= args.offline;
+    let loosened = loosened(&options);
+    HubSettings { options, loosened }
 }
 
-fn text(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+fn loosened(options: &HubOptions) -> Vec<String> {
+    let plain = |name: &str, url: &Option<String>| {
+        let url = url.as_deref().filter(|url| url.to_ascii_lowercase().starts_with("http://"));
+        url.map(|_| format!("{name} is a plain http address: connections are not encrypted"))
+    };
+    let mut found: Vec<_> = [
+        plain("HF_ENDPOINT", &options.endpoint),
+        plain("MODELSCOPE_ENDPOINT", &options.modelscope_endpoint),
+        plain("the package index", &options.pip.index_url),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let certificates: BTreeSet<_> = options.ca_files.iter().chain(&options.pip.cert).collect();
+    found.extend(
+        certificates.iter().map(|file| format!("certificates of {} are trusted too", file.display())),
+    );
+    found
 }
 
-fn path(name: &str) -> Option<PathBuf> {
-    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
 
-fn is_true(value: &str) -> bool {
-    matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on")
+    #[test]
+    fn a_plain_http_address_and_a_certificate_file_are_told() {
+        let certificate = PathBuf::from("/etc/company.pem");
+        let options = HubOptions {
+            endpoint: Some("HTTP://mirror.example".to_owned()),
+            modelscope_endpoint: Some("https://good.example".to_owned()),
+            ca_files: vec![certificate.clone(), certificate],
+            ..HubOptions::default()
+        };
+        let found = loosened(&options);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("HF_ENDPOINT") && found[1].contains("company.pem"));
+        assert!(loosened(&HubOptions::default()).is_empty());
+    }
 }

@@ -1,0 +1,77 @@
+//! `kun bench`.
+
+use super::App;
+use crate::args::BenchArgs;
+use crate::exit::Misuse;
+use crate::terminal::human_bytes;
+use kun_evals::speed::{self, Bench, BenchOptions, Limits, Phase, Row};
+
+/// Measures a model's rates and prints them beside the machine's limits.
+pub fn bench(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
+    if args.repetitions == 0 || args.batch.contains(&0) {
+        return Err(Misuse("--repetitions and --batch must be at least 1".to_owned()).into());
+    }
+    let model = app.fetch(&args.model)?;
+    let options = BenchOptions {
+        prompt_tokens: args.prompt_tokens,
+        decode_tokens: args.decode_tokens,
+        batch: args.batch.clone(),
+        repetitions: args.repetitions,
+        load: args.compute.options(),
+        limits: !args.no_limits,
+    };
+    // Rows take minutes on large models, so each is told as it is done.
+    let mut printed = Ok(());
+    let measured = speed::bench(&app.engine, &model.path, &options, |row| match args.json {
+        true => app.messages.note(&line(row)),
+        false if printed.is_ok() => printed = app.output.line(&line(row)),
+        false => {}
+    })?;
+    printed?;
+    if args.json {
+        app.output.json(&measured)
+    } else {
+        Ok(app.output.write(&summary(&model.name, &measured))?)
+    }
+}
+
+fn summary(name: &str, bench: &Bench) -> String {
+    let model = format!(
+        "{name} ({}, {}), {} threads, loaded in {:.0} ms, weights {}\n",
+        bench.architecture,
+        bench.quantization,
+        bench.threads,
+        bench.load_ms,
+        human_bytes(bench.weights_bytes)
+    );
+    let limits = bench.limits.as_ref().map(|limits| format!("{}\n", limits_line(limits)));
+    model + &limits.unwrap_or_default()
+}
+
+/// One rate: `decode  128 tokens x  4     96.3 tokens/s   84 % of memory`.
+fn line(row: &Row) -> String {
+    let phase = match row.phase {
+        Phase::Prefill => "prefill",
+        Phase::Decode => "decode",
+    };
+    let share = match (row.share_of_limit, row.limit) {
+        (Some(share), Some(limit)) => format!("{:>6.1} % of the {limit} limit", share * 100.0),
+        _ => String::new(),
+    };
+    let text = format!(
+        "{phase:<8}{:>6} tokens x {:<4}{:>10.2} tokens/s {share}",
+        row.tokens, row.sequences, row.tokens_per_s
+    );
+    text.trim_end().to_owned()
+}
+
+/// The machine's limits in one line.
+pub fn limits_line(limits: &Limits) -> String {
+    let mut parts = vec![
+        format!("memory {:.1} GB/s", limits.memory_gb_per_s),
+        format!("f32 {:.0} GFLOP/s", limits.f32_gflops),
+    ];
+    parts.extend(limits.bf16_gflops.map(|rate| format!("bf16 {rate:.0} GFLOP/s")));
+    parts.extend(limits.int8_gops.map(|rate| format!("int8 {rate:.0} GOP/s")));
+    format!("limits with {} threads: {}", limits.threads, parts.join(", "))
+}

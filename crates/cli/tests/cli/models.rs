@@ -1,0 +1,75 @@
+//! Names, the store, memory.
+
+use crate::support::{Scratch, shared, stories};
+
+#[test]
+fn an_unknown_model_is_exit_code_3_with_a_hint() {
+    let ran = Scratch::new().run(&["run", "no-such-model", "hi", "--offline"]).expect(3);
+    assert!(ran.stderr.contains("no-such-model") && ran.stderr.contains("hint:"), "{}", ran.stderr);
+    let ran = Scratch::new().run(&["run", "./missing.gguf", "hi"]).expect(3);
+    assert!(ran.stderr.contains("missing.gguf"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_model_that_is_not_here_cannot_be_had_offline() {
+    let ran = Scratch::new().run(&["--offline", "hello"]);
+    assert!(matches!(ran.code, Some(3 | 5)), "{ran:?}");
+    assert!(ran.stderr.contains("smollm2") && ran.stdout.is_empty(), "{ran:?}");
+}
+
+#[test]
+fn a_model_that_does_not_fit_is_exit_code_4_with_the_figures() {
+    let ran = Scratch::new().run(&["run", &stories(), "hi", "--raw", "--max-memory", "64KiB"]).expect(4);
+    assert!(ran.stderr.contains("65536") && ran.stderr.contains("hint:"), "{}", ran.stderr);
+    let ran = Scratch::new().run(&["fit", &stories(), "--max-memory", "64KiB", "--json"]).expect(4);
+    let fit = ran.json();
+    assert_eq!((&fit["fits"], &fit["available_bytes"]), (&false.into(), &65_536.into()));
+}
+
+#[test]
+fn fit_adds_up_and_show_describes() {
+    let fit = Scratch::new().run(&["fit", &stories(), "--context", "256", "--json"]).expect(0).json();
+    assert_eq!(fit["context_tokens"], 256);
+    let bytes = |key: &str| fit[key].as_u64().unwrap();
+    assert_eq!(bytes("needed_bytes"), bytes("weights_bytes") + bytes("kv_bytes") + bytes("workspace_bytes"));
+    assert!(bytes("weights_bytes") >= 260_032 && bytes("available_bytes") > bytes("needed_bytes"), "{fit}");
+    let plain = Scratch::new().run(&["fit", &stories()]).expect(0);
+    assert!(plain.stdout.contains("verdict") && plain.stdout.contains("fits"), "{}", plain.stdout);
+
+    for model in [stories(), shared("models/llm/stories260k/hf")] {
+        let shown = Scratch::new().run(&["show", &model, "--json"]).expect(0).json();
+        assert_eq!(
+            [
+                &shown["architecture"],
+                &shown["layers"],
+                &shown["heads"],
+                &shown["kv_heads"],
+                &shown["vocab_size"]
+            ],
+            [&serde_json::json!("llama"), &5.into(), &8.into(), &4.into(), &512.into()]
+        );
+    }
+}
+
+#[test]
+fn files_that_are_no_model_are_misuse() {
+    let scratch = Scratch::new();
+    scratch.write("bad.gguf", "GGUF and then nothing of sense");
+    scratch.write("empty.gguf", "");
+    scratch.write("folder/config.json", "{}");
+    for file in ["./bad.gguf", "./empty.gguf", "./folder"] {
+        let ran = scratch.run(&["run", file, "hi"]).expect(2);
+        assert!(ran.stderr.starts_with("error: ") && ran.stdout.is_empty(), "{file}: {ran:?}");
+    }
+}
+
+#[test]
+fn an_empty_store_lists_nothing() {
+    let scratch = Scratch::new();
+    assert_eq!(scratch.run(&["ls", "--json"]).expect(0).json(), serde_json::json!([]));
+    let ran = scratch.run(&["ls"]).expect(0);
+    assert!(ran.stdout.is_empty() && ran.stderr.contains("kun pull"), "{ran:?}");
+    scratch.run(&["verify", "--json"]).expect(0);
+    scratch.run(&["rm", "no-such-model"]).expect(3);
+    scratch.run(&["show", "no-such-model"]).expect(3);
+}
