@@ -128,7 +128,11 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) fn bf16_512(rounds: u64) {
         // SAFETY: both are 512 bits, and any bits are bf16 values.
-        let a = unsafe { std::mem::transmute(_mm512_set1_epi8(black_box(0x3c))) };
+        let a = unsafe {
+            std::mem::transmute::<std::arch::x86_64::__m512i, std::arch::x86_64::__m512bh>(_mm512_set1_epi8(
+                black_box(0x3c),
+            ))
+        };
         let mut sums = [_mm512_setzero_ps(); CHAINS];
         for _ in 0..rounds {
             for sum in &mut sums {

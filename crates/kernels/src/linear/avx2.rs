@@ -4,6 +4,7 @@ use super::activations::Int8Row;
 use super::scheme::{GROUP, Scheme, Sections};
 use super::tile::{self, GROUP_BYTES, TileLayout};
 use super::{Form, PANEL_ROWS, PackedLayout, Plain, Task};
+#[allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix")]
 use std::arch::x86_64::*;
 
 /// Rows multiplied together.

@@ -7,6 +7,7 @@ use super::pack::IQ4_UNSIGNED;
 use super::scheme::{GROUP, GroupScale, High, Low, Sections, scheme};
 use super::{Output, PANEL_ROWS, PackedLayout, Plain, Task};
 use kun_tensor::DType;
+#[allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix")]
 use std::arch::x86_64::*;
 
 /// Rows below which panels of plain types are multiplied several at a time.
