@@ -1,4 +1,6 @@
 //! The floor table of `ARCHITECTURE.md` against the crates' `Cargo.toml` files.
+// Helpers of tests may panic as tests do.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,4 +1,6 @@
 //! The real binary, driven from outside.
+// Helpers of tests may panic as tests do.
+#![allow(clippy::unwrap_used)]
 
 mod answers;
 #[cfg(unix)]
