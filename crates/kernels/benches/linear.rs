@@ -18,7 +18,7 @@ fn linear(c: &mut Criterion) {
         let mut packed = HugeBuffer::zeroed(layout.bytes()).expect("memory for a small matrix");
         let row_bytes = dtype.bytes_for(K).expect("whole blocks");
         // Bits that make no scale infinite.
-        let source: Vec<u8> = (0..row_bytes * 16).map(|i| (i * 7919 >> 3) as u8 & 0x3b).collect();
+        let source: Vec<u8> = (0..row_bytes * 16).map(|i| ((i * 7919) >> 3) as u8 & 0x3b).collect();
         group.throughput(Throughput::Elements((N * K) as u64));
         group.bench_function("pack", |b| {
             b.iter(|| {
