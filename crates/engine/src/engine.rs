@@ -3,7 +3,7 @@
 use crate::chat::{Chat, ChatFormat};
 use crate::cost::StepCost;
 use crate::kv_cache::{PageCounts, PagePool};
-use crate::load::{Counted, Plan};
+use crate::load::{self, Counted, Plan};
 use crate::request::parameter;
 use crate::sampler::Sampler;
 use crate::sequence::{Answer, Score, Sequence, Work};
@@ -103,7 +103,8 @@ impl Engine {
     /// [`EngineError`].
     pub fn fit(&self, path: &Path, options: &LoadOptions) -> Result<Fit, EngineError> {
         let (threads, device) = self.device(options)?;
-        Ok(Plan::new(path, options, threads, &device)?.fit)
+        let (files, _) = load::open(path, options)?;
+        Ok(Plan::new(files, options, threads, &device)?.fit)
     }
 
     /// Loads the model at `path` (a `.gguf` file or a folder).
@@ -125,26 +126,27 @@ impl Engine {
         progress: impl Fn(Loading) + Send + Sync,
     ) -> Result<Arc<LoadedModel>, EngineError> {
         let (threads, device) = self.device(options)?;
-        let plan = Plan::new(path, options, threads, &device)?;
-        plan.check_fit()?;
-        let limits = plan.limits();
-        let Plan { model, text, compile, fit } = plan;
-        let weights = Counted {
-            weights: model.weights.as_ref(),
-            done: AtomicU64::new(0),
-            total: model.info.weights_bytes,
-            progress,
-        };
+        let (files, text) = load::open(path, options)?;
         // Building a large vocabulary takes about as long as packing the weights of a small model.
-        let (text, program) = std::thread::scope(|scope| {
+        let (text, plan, program) = std::thread::scope(|scope| {
             let text = std::thread::Builder::new()
                 .name("kun-tokenizer".to_owned())
                 .spawn_scoped(scope, || text.build())
                 .map_err(EngineError::Thread)?;
-            let program = device.compile(&model.graph, &weights, &compile);
+            let plan = Plan::new(files, options, threads, &device)?;
+            plan.check_fit()?;
+            let weights = Counted {
+                weights: plan.model.weights.as_ref(),
+                done: AtomicU64::new(0),
+                total: plan.model.info.weights_bytes,
+                progress,
+            };
+            let program = device.compile(&plan.model.graph, &weights, &plan.compile);
             let text = text.join().unwrap_or(Err(EngineError::Unloaded))?;
-            Ok::<_, EngineError>((text, program?))
+            Ok::<_, EngineError>((text, plan, program?))
         })?;
+        let limits = plan.limits();
+        let Plan { model, compile, fit } = plan;
         let (tokenizer, chat) = text;
         let rows = model.info.vocab_size;
         if tokenizer.vocab_size() > rows {

@@ -26,30 +26,36 @@ pub const DEFAULT_OUTPUT_ROWS: usize = 16;
 /// Most threads, sequences or tokens of a step that can be asked for: far beyond any use, and products stay small.
 const MOST: usize = 1 << 20;
 
+/// The files of a model, and what they say about text.
+pub(crate) fn open(
+    path: &Path,
+    options: &LoadOptions,
+) -> Result<(Arc<ModelFiles>, TextDescription), EngineError> {
+    let access = if options.no_mmap { Access::Read } else { Access::Mapped };
+    let mut files = kun_formats::open(path, access)?;
+    let text = TextDescription::take(&mut files)?;
+    Ok((Arc::new(files), text))
+}
+
 /// A model described and measured, with nothing large allocated.
 pub(crate) struct Plan {
     pub(crate) model: Model,
-    pub(crate) text: TextDescription,
     pub(crate) compile: CompileOptions,
     pub(crate) fit: Fit,
 }
 
 impl Plan {
-    /// Opens `path` and works out what the model takes.
+    /// Works out what the model in `files` takes.
     ///
     /// # Errors
     /// [`EngineError`]; never [`EngineError::DoesNotFit`]: see [`Plan::check_fit`].
     pub(crate) fn new<B: Backend>(
-        path: &Path,
+        files: Arc<ModelFiles>,
         options: &LoadOptions,
         threads: usize,
         backend: &B,
     ) -> Result<Plan, EngineError> {
-        let access = if options.no_mmap { Access::Read } else { Access::Mapped };
-        let mut files: ModelFiles = kun_formats::open(path, access)?;
-        let text = TextDescription::take(&mut files)?;
-        let model =
-            kun_models::load(Arc::new(files), &kun_models::LoadOptions { quantize: options.quantize })?;
+        let model = kun_models::load(files, &kun_models::LoadOptions { quantize: options.quantize })?;
         let sequences = at_least_one("max_sequences", options.max_sequences.unwrap_or(1))?;
         let prefill =
             at_least_one("prefill_tokens", options.prefill_tokens.unwrap_or(DEFAULT_PREFILL_TOKENS))?;
@@ -74,14 +80,10 @@ impl Plan {
         };
         let memory_of = |context| backend.estimate(&model.graph, &compile(context));
         let available = options.max_memory_bytes.or_else(budget::available_bytes).unwrap_or(u64::MAX);
-        let page = {
-            let pages = |pages| {
-                let kv = KvOptions { pages, ..compile(1).kv };
-                backend.estimate(&model.graph, &CompileOptions { kv, ..compile(1) })
-            };
-            (pages(2)?.kv_bytes - pages(1)?.kv_bytes) as u64
-        };
-        let longest = longest_context(own, available, &memory_of)?;
+        // Working out a plan takes milliseconds on the way to the first token: nothing is worked out twice.
+        let at_most = memory_of(own)?;
+        let page_bytes = at_most.kv_bytes / compile(own).kv.pages.max(1);
+        let longest = longest_context(own, available, &at_most, &memory_of)?;
         let context = match (options.context_tokens, longest) {
             (Some(asked), _) => asked,
             (None, Some(longest)) => longest.min(DEFAULT_CONTEXT_TOKENS),
@@ -89,13 +91,13 @@ impl Plan {
         };
         let fit = Fit {
             model: model.info.clone(),
-            memory: memory_of(context)?,
+            memory: if context == own { at_most } else { memory_of(context)? },
             context_tokens: context,
-            kv_bytes_per_token: page / PAGE_TOKENS as u64,
+            kv_bytes_per_token: (page_bytes / PAGE_TOKENS) as u64,
             available_bytes: available,
             max_context_tokens: longest,
         };
-        Ok(Plan { compile: compile(context), model, text, fit })
+        Ok(Plan { compile: compile(context), model, fit })
     }
 
     /// Refuses a model that would not fit.
@@ -134,13 +136,15 @@ pub(crate) fn total(memory: &MemoryReport) -> u64 {
         .fold(0, |sum, bytes| sum.saturating_add(bytes as u64))
 }
 
-/// The longest context, in whole pages or the model's `own`, for which `memory_of` stays within `available`.
+/// The longest context, in whole pages or the model's `own`, for which `memory_of` stays within `available`; `at_most`
+/// is that of `own`.
 fn longest_context<E>(
     own: usize,
     available: u64,
+    at_most: &MemoryReport,
     memory_of: &impl Fn(usize) -> Result<MemoryReport, E>,
 ) -> Result<Option<usize>, E> {
-    if total(&memory_of(own)?) <= available {
+    if total(at_most) <= available {
         return Ok(Some(own));
     }
     // Memory only grows with the context: `fits` pages do, `too_many` do not.
@@ -201,7 +205,8 @@ mod tests {
                 workspace_bytes: context.min(512),
             })
         };
-        let longest = |own, available| longest_context(own, available, &memory).unwrap();
+        let longest =
+            |own, available| longest_context(own, available, &memory(own).unwrap(), &memory).unwrap();
         assert_eq!(longest(4096, u64::MAX), Some(4096));
         assert_eq!(longest(4096, 1000 + 640 + 512), Some(4096));
         assert_eq!(longest(4096, 1000 + 630 + 512), Some(63 * 64));

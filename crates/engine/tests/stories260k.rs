@@ -1,4 +1,5 @@
 //! The engine's front door on a real model of 260 thousand weights.
+#![allow(clippy::unwrap_used)]
 
 use kun_engine::{
     ChatFormat, ChatMessage, Engine, EngineError, Event, FinishReason, GenerateRequest, LoadOptions,

@@ -1,4 +1,5 @@
 //! Measurements on a real model of 260 thousand weights.
+#![allow(clippy::unwrap_used)]
 
 use kun_engine::{Engine, LoadOptions};
 use kun_evals::quality::{PerplexityOptions, perplexity};
