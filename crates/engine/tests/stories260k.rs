@@ -386,3 +386,37 @@ fn streams_outlive_their_model() {
     drop(model);
     assert_eq!(collect(stream).ids.len(), 30);
 }
+
+#[test]
+fn reading_instead_of_mapping_changes_nothing_and_progress_reaches_the_end() {
+    let path = PathBuf::from(FOLDER).join("stories260k.q8_0.gguf");
+    let mapped = load("stories260k.q8_0.gguf", &LoadOptions::default());
+    let seen = std::sync::Mutex::new(Vec::new());
+    let options = LoadOptions { no_mmap: true, ..LoadOptions::default() };
+    let read = Engine::new().load_with_progress(&path, &options, |p| seen.lock().unwrap().push(p)).unwrap();
+    let tokens: Vec<u32> = (3..200).collect();
+    assert_eq!(mapped.score(&tokens, 1).unwrap(), read.score(&tokens, 1).unwrap());
+    let seen = seen.into_inner().unwrap();
+    let most = seen.iter().map(|p| p.done_bytes).max().unwrap();
+    assert!(seen.iter().all(|p| p.done_bytes <= p.total_bytes && p.total_bytes == seen[0].total_bytes));
+    assert!(most * 10 >= seen[0].total_bytes * 9, "{most} of {}", seen[0].total_bytes);
+}
+
+#[test]
+fn a_cache_type_that_the_heads_do_not_fill_is_refused() {
+    // Heads of 8 elements cannot be stored in groups of 32.
+    let options = LoadOptions { kv_type: kun_engine::KvType::Q8_0, ..LoadOptions::default() };
+    let path = PathBuf::from(FOLDER).join("stories260k.f32.gguf");
+    assert!(matches!(Engine::new().fit(&path, &options), Err(EngineError::Compile(_))));
+    assert!(matches!(Engine::new().load(&path, &options), Err(EngineError::Compile(_))));
+}
+
+#[test]
+fn files_that_are_no_models_are_typed_errors() {
+    let engine = Engine::new();
+    let missing = engine.load(&PathBuf::from(FOLDER).join("missing.gguf"), &LoadOptions::default());
+    assert!(matches!(missing, Err(EngineError::Format(_))));
+    let vocabulary = PathBuf::from(FOLDER).join("../../tokenizers/gpt-2/ggml-vocab-gpt-2.gguf");
+    let unknown = engine.load(&vocabulary, &LoadOptions::default());
+    assert!(matches!(unknown, Err(EngineError::Model(_))), "{unknown:?}");
+}
