@@ -15,6 +15,9 @@ const FEW_ROWS: usize = 4;
 /// Bytes of activations that should stay in the second-level cache while panels pass by.
 const ROW_BLOCK_BYTES: usize = 256 << 10;
 
+/// How far ahead of the products weights are asked for; past the end of a panel lies the next one.
+const AHEAD_BYTES: usize = 4096;
+
 /// A packed panel of a quantised type.
 #[derive(Clone, Copy)]
 struct Panel<'a> {
@@ -258,6 +261,14 @@ unsafe fn quantized<const S: usize, const R: usize, const B: usize>(
     let mut acc = [[_mm512_setzero_ps(); R]; B];
     prefetch(&[sink], R * B);
     for g in 0..panel.at.groups {
+        let low = panel.data.wrapping_add(panel.at.low + g * scheme.low_bytes() + AHEAD_BYTES);
+        for line in 0..scheme.low_bytes() / 64 {
+            _mm_prefetch::<_MM_HINT_T0>(low.wrapping_add(line * 64).cast());
+        }
+        let high = panel.data.wrapping_add(panel.at.high + g * scheme.high_bytes() + AHEAD_BYTES);
+        for line in 0..scheme.high_bytes() / 64 {
+            _mm_prefetch::<_MM_HINT_T0>(high.wrapping_add(line * 64).cast());
+        }
         // SAFETY: `g` is a group of the panel and of each of the prepared rows.
         unsafe {
             // The blocks are spelt out: a loop over them would keep the sums in memory.
