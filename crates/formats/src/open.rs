@@ -22,7 +22,7 @@ pub enum ModelFiles {
     /// A Hugging Face folder with safetensors weights.
     HuggingFace {
         /// Its JSON files.
-        config: HfConfig,
+        config: Box<HfConfig>,
         /// Its weights.
         tensors: TensorTable,
     },
@@ -110,7 +110,7 @@ fn open_folder(folder: &Path, access: Access) -> Result<ModelFiles, FormatError>
     } else {
         safetensors::open(&[only_weights(folder, &weights)?], access)?
     };
-    Ok(ModelFiles::HuggingFace { config: HfConfig::read(folder)?, tensors })
+    Ok(ModelFiles::HuggingFace { config: Box::new(HfConfig::read(folder)?), tensors })
 }
 
 fn only_weights(folder: &Path, names: &[&String]) -> Result<PathBuf, FormatError> {

@@ -17,7 +17,7 @@ fn rope(config: &serde_json::Value) -> RopeConfig {
     let context = usize::try_from(config["max_position_embeddings"].as_u64().unwrap()).unwrap();
     let head_dim = usize::try_from(config["head_dim"].as_u64().unwrap()).unwrap();
     let config = HfConfig { config: config.clone(), ..HfConfig::default() };
-    let files = ModelFiles::HuggingFace { config, tensors: TensorTable::default() };
+    let files = ModelFiles::HuggingFace { config: Box::new(config), tensors: TensorTable::default() };
     RopeConfig::from_metadata(&Metadata::new(&files).unwrap(), head_dim, context).unwrap()
 }
 
