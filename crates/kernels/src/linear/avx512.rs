@@ -15,8 +15,9 @@ const FEW_ROWS: usize = 4;
 /// Bytes of activations that should stay in the second-level cache while panels pass by.
 const ROW_BLOCK_BYTES: usize = 256 << 10;
 
-/// How far ahead of the products weights are asked for; past the end of a panel lies the next one.
-const AHEAD_BYTES: usize = 4096;
+/// How far ahead of the products weights are asked for; past the end of a panel lies the next one. Less leaves the memory
+/// idle between panels, more pushes activations out of the first-level cache.
+const AHEAD_BYTES: usize = 8192;
 
 /// A packed panel of a quantised type.
 #[derive(Clone, Copy)]
@@ -261,13 +262,10 @@ unsafe fn quantized<const S: usize, const R: usize, const B: usize>(
     let mut acc = [[_mm512_setzero_ps(); R]; B];
     prefetch(&[sink], R * B);
     for g in 0..panel.at.groups {
-        let low = panel.data.wrapping_add(panel.at.low + g * scheme.low_bytes() + AHEAD_BYTES);
-        for line in 0..scheme.low_bytes() / 64 {
-            _mm_prefetch::<_MM_HINT_T0>(low.wrapping_add(line * 64).cast());
-        }
-        let high = panel.data.wrapping_add(panel.at.high + g * scheme.high_bytes() + AHEAD_BYTES);
-        for line in 0..scheme.high_bytes() / 64 {
-            _mm_prefetch::<_MM_HINT_T0>(high.wrapping_add(line * 64).cast());
+        // Whatever section they belong to: the sections of all groups together are the panel.
+        let ahead = panel.data.wrapping_add(g * scheme.group_bytes() + AHEAD_BYTES);
+        for line in 0..scheme.group_bytes().div_ceil(64) {
+            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line * 64).cast());
         }
         // SAFETY: `g` is a group of the panel and of each of the prepared rows.
         unsafe {

@@ -165,6 +165,11 @@ impl Scheme {
         }
     }
 
+    /// Bytes of a group in all sections together.
+    pub const fn group_bytes(&self) -> usize {
+        self.super_bytes() / 8 + self.scale_bytes() + self.low_bytes() + self.high_bytes()
+    }
+
     /// Bytes of the high bits of a group.
     pub const fn high_bytes(&self) -> usize {
         match self.high {
