@@ -1,27 +1,14 @@
 use super::activations::Int8Row;
-use super::scheme::GROUP;
+use super::scheme::{GROUP, TYPES as QUANTIZED};
 use super::{ActivationFormat, Output, PANEL_ROWS, PackedLayout, prepare};
 use crate::Isa;
 use half::{bf16, f16};
 use kun_tensor::DType;
 
-const TYPES: [DType; 15] = [
-    DType::F32,
-    DType::F16,
-    DType::BF16,
-    DType::Q4_0,
-    DType::Q4_1,
-    DType::Q5_0,
-    DType::Q5_1,
-    DType::Q8_0,
-    DType::Q2K,
-    DType::Q3K,
-    DType::Q4K,
-    DType::Q5K,
-    DType::Q6K,
-    DType::Iq4Nl,
-    DType::Iq4Xs,
-];
+/// Every type with a packed form.
+fn types() -> impl Iterator<Item = DType> {
+    [DType::F32, DType::F16, DType::BF16].into_iter().chain(QUANTIZED)
+}
 
 struct Random(u64);
 
@@ -119,7 +106,7 @@ fn restored(isa: Isa, format: ActivationFormat, x: &[f32]) -> Vec<f64> {
 #[test]
 fn products_equal_a_naive_sum_on_every_isa() {
     let mut random = Random(7);
-    for dtype in TYPES {
+    for dtype in types() {
         let block = dtype.block_len();
         for (n, blocks) in [(1, 1), (16, 2), (37, 3), (100, 5)] {
             let k = if block == 1 { blocks * 32 - 1 } else { blocks * block };
@@ -161,7 +148,7 @@ fn products_equal_a_naive_sum_on_every_isa() {
 #[test]
 fn a_row_does_not_depend_on_the_batch_around_it() {
     let mut random = Random(11);
-    for dtype in TYPES {
+    for dtype in types() {
         let (n, k) = (83, if dtype.block_len() == 1 { 77 } else { 512 });
         let bytes = source(dtype, n, k, &mut random);
         for isa in Isa::available() {
@@ -185,7 +172,7 @@ fn a_row_does_not_depend_on_the_batch_around_it() {
 #[test]
 fn packed_rows_decode_to_the_source() {
     let mut random = Random(3);
-    for dtype in TYPES {
+    for dtype in types() {
         let (n, k) = (35, if dtype.block_len() == 1 { 33 } else { 768 });
         let bytes = source(dtype, n, k, &mut random);
         let mut wanted = vec![0f32; n * k];
