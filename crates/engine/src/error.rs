@@ -60,6 +60,9 @@ pub enum EngineError {
         /// Value and limit.
         what: String,
     },
+    /// The user's data or the model's outputs do not fit the task.
+    #[error(transparent)]
+    Task(#[from] kun_tasks::TaskError),
     /// A step failed.
     #[error("cannot run the model")]
     Run(#[source] std::sync::Arc<kun_graph::RunError>),

@@ -6,5 +6,7 @@
 pub mod dtype;
 pub mod quant;
 pub mod storage;
+pub mod tensor;
 
 pub use dtype::DType;
+pub use tensor::{Elements, ShapeError, Tensor, Tensors};

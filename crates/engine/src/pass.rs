@@ -1,0 +1,202 @@
+//! One-pass models: a queue, a worker thread, and batches of whatever waits.
+
+use crate::EngineError;
+use kun_tasks::Task;
+use kun_tensor::Tensors;
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+/// A compiled model that answers in one forward pass. It says itself how items share a pass: texts packed without
+/// padding, images of one shape stacked.
+pub trait Pass: Send + 'static {
+    /// What an item costs in a batch (tokens, pixels), in the unit of [`Pass::budget`].
+    fn cost(&self, item: &Tensors) -> usize;
+    /// The most that a batch may cost; a single item may cost more.
+    fn budget(&self) -> usize;
+    /// Runs one batch; gives one result per item, in order. An item that fails does not fail the others.
+    fn run(&mut self, batch: Vec<Tensors>) -> Vec<Result<Tensors, EngineError>>;
+}
+
+struct Item {
+    index: usize,
+    tensors: Tensors,
+    reply: Sender<(usize, Result<Tensors, EngineError>)>,
+}
+
+/// A loaded one-pass model: its worker thread owns the [`Pass`].
+#[derive(Debug)]
+pub struct PassModel {
+    queue: Option<Sender<Item>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl PassModel {
+    /// Starts the worker of `pass`.
+    ///
+    /// # Errors
+    /// [`EngineError::Thread`].
+    pub fn start(pass: impl Pass) -> Result<PassModel, EngineError> {
+        let (queue, items) = channel();
+        let thread = std::thread::Builder::new()
+            .name("kun-pass".to_owned())
+            .spawn(move || work(pass, &items))
+            .map_err(EngineError::Thread)?;
+        Ok(PassModel { queue: Some(queue), thread: Some(thread) })
+    }
+
+    /// One forward pass over each item, batched with whatever else waits; results in the order of the items.
+    ///
+    /// # Errors
+    /// Per item: what [`Pass::run`] says, or [`EngineError::Unloaded`].
+    pub fn infer(&self, items: Vec<Tensors>) -> Vec<Result<Tensors, EngineError>> {
+        let mut results: Vec<Result<Tensors, EngineError>> =
+            items.iter().map(|_| Err(EngineError::Unloaded)).collect();
+        let (reply, replies) = channel();
+        if let Some(queue) = &self.queue {
+            for (index, tensors) in items.into_iter().enumerate() {
+                if queue.send(Item { index, tensors, reply: reply.clone() }).is_err() {
+                    break;
+                }
+            }
+        }
+        drop(reply);
+        for (index, result) in replies {
+            results[index] = result;
+        }
+        results
+    }
+
+    /// Runs a task on one input.
+    ///
+    /// # Errors
+    /// [`EngineError::Task`] from the task's two halves, or what the pass says.
+    pub fn run<T: Task>(&self, task: &T, input: T::Input) -> Result<T::Output, EngineError> {
+        self.run_many(task, vec![input]).pop().unwrap_or(Err(EngineError::Unloaded))
+    }
+
+    /// Runs a task on many inputs; results in their order. One that fails does not fail the others.
+    pub fn run_many<T: Task>(&self, task: &T, inputs: Vec<T::Input>) -> Vec<Result<T::Output, EngineError>> {
+        let mut items = Vec::new();
+        let prepared: Vec<Result<T::Context, EngineError>> = inputs
+            .into_iter()
+            .map(|input| {
+                let (tensors, context) = task.prepare(input)?;
+                items.push(tensors);
+                Ok(context)
+            })
+            .collect();
+        let mut outputs = self.infer(items).into_iter();
+        prepared
+            .into_iter()
+            .map(|context| {
+                let context = context?;
+                let outputs = outputs.next().unwrap_or(Err(EngineError::Unloaded))?;
+                Ok(task.finish(outputs, context)?)
+            })
+            .collect()
+    }
+}
+
+impl Drop for PassModel {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the worker was already answered with `Unloaded`.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(mut pass: impl Pass, items: &Receiver<Item>) {
+    let mut waiting = VecDeque::new();
+    while let Some(first) = waiting.pop_front().or_else(|| items.recv().ok()) {
+        waiting.extend(items.try_iter());
+        let budget = pass.budget();
+        let mut cost = pass.cost(&first.tensors);
+        let mut batch = vec![first];
+        while let Some(next) = waiting.front() {
+            cost = cost.saturating_add(pass.cost(&next.tensors));
+            if cost > budget {
+                break;
+            }
+            batch.extend(waiting.pop_front());
+        }
+        let (replies, tensors): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|item| ((item.index, item.reply), item.tensors)).unzip();
+        for ((index, reply), result) in replies.into_iter().zip(pass.run(tensors)) {
+            // A caller that left wants no answer.
+            let _ = reply.send((index, result));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kun_tasks::TaskError;
+    use kun_tensor::Tensor;
+    use std::sync::{Arc, Mutex};
+
+    /// Doubles `x`; refuses empty ones; remembers the sizes of its batches.
+    struct Double(Arc<Mutex<Vec<usize>>>);
+
+    impl Pass for Double {
+        fn cost(&self, item: &Tensors) -> usize {
+            item["x"].elements().len()
+        }
+        fn budget(&self) -> usize {
+            4
+        }
+        fn run(&mut self, batch: Vec<Tensors>) -> Vec<Result<Tensors, EngineError>> {
+            self.0.lock().unwrap().push(batch.iter().map(|item| self.cost(item)).sum());
+            batch
+                .into_iter()
+                .map(|item| {
+                    let x = item["x"].as_f32().unwrap_or_default();
+                    if x.is_empty() {
+                        return Err(EngineError::Mismatch { what: "empty".to_owned() });
+                    }
+                    let doubled = x.iter().map(|v| v * 2.0).collect::<Vec<_>>();
+                    let tensor = Tensor::f32([doubled.len()], doubled).expect("one dimension");
+                    Ok(Tensors::from([("y".to_owned(), tensor)]))
+                })
+                .collect()
+        }
+    }
+
+    struct Sum;
+
+    impl Task for Sum {
+        type Input = Vec<f32>;
+        type Output = f32;
+        type Context = usize;
+        fn prepare(&self, input: Vec<f32>) -> Result<(Tensors, usize), TaskError> {
+            if input.contains(&-1.0) {
+                return Err(TaskError::Input { what: "-1".to_owned() });
+            }
+            let len = input.len();
+            Ok((Tensors::from([("x".to_owned(), Tensor::f32([len], input)?)]), len))
+        }
+        fn finish(&self, outputs: Tensors, len: usize) -> Result<f32, TaskError> {
+            let y = outputs["y"].as_f32().unwrap_or_default();
+            assert_eq!(y.len(), len);
+            Ok(y.iter().sum())
+        }
+    }
+
+    #[test]
+    fn answers_in_order_and_one_failure_is_its_own() {
+        let batches = Arc::new(Mutex::new(Vec::new()));
+        let model = PassModel::start(Double(batches.clone())).unwrap();
+        let inputs = vec![vec![1.0], vec![-1.0], vec![], vec![1.0, 2.0], vec![3.0; 5], vec![4.0]];
+        let results = model.run_many(&Sum, inputs);
+        let values: Vec<Option<f32>> = results.iter().map(|r| r.as_ref().ok().copied()).collect();
+        assert_eq!(values, [Some(2.0), None, None, Some(6.0), Some(30.0), Some(8.0)]);
+        assert!(matches!(results[1], Err(EngineError::Task(_))));
+        assert!(matches!(results[2], Err(EngineError::Mismatch { .. })));
+        // Only a single item may cost more than the budget.
+        assert!(batches.lock().unwrap().iter().all(|&cost| cost <= 4 || cost == 5));
+        assert!(model.run(&Sum, vec![2.5]).is_ok_and(|sum| sum == 5.0));
+    }
+}

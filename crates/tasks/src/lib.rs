@@ -1,0 +1,6 @@
+//! User data to tensors and back: a [`Task`] is a pair of pure functions around one forward pass.
+#![forbid(unsafe_code)]
+
+pub mod task;
+
+pub use task::{Task, TaskError};
