@@ -7,4 +7,4 @@ pub mod tokenizer;
 
 pub use stream::{StopReason, TextStream};
 pub use template::{ChatMessage, ChatTemplate, RenderOptions, Role, TemplateError};
-pub use tokenizer::{Special, Tokenizer, TokenizerError, Vocabulary};
+pub use tokenizer::{Encoding, Part, Pieces, Special, Tokenizer, TokenizerError, Vocabulary, characters};

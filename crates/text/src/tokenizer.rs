@@ -6,6 +6,7 @@
 
 mod added;
 mod bpe;
+mod encoding;
 mod json;
 mod sentencepiece;
 mod split;
@@ -15,6 +16,9 @@ mod wordpiece;
 use std::ops::Range;
 
 use added::{Added, Matcher, Piece};
+use encoding::Joints;
+
+pub use encoding::{Encoding, Part, Pieces, characters};
 
 use crate::template;
 
@@ -131,6 +135,8 @@ pub struct Tokenizer {
     /// Ids put before and after a prompt.
     before: Vec<u32>,
     after: Vec<u32>,
+    /// How encoders are given one text or two.
+    joints: Joints,
     bos: Option<u32>,
     eos: Option<u32>,
     end_tokens: Vec<u32>,
@@ -192,6 +198,7 @@ impl Tokenizer {
             kinds: file.kinds,
             control: Matcher::new(control)?,
             user_defined: Matcher::new(user_defined)?,
+            joints: file.joints.unwrap_or_else(|| Joints::around(&before, &after)),
             before,
             after,
             bos,
@@ -259,13 +266,16 @@ impl Tokenizer {
         };
         let closing = if vocabulary.model == "bert" { vocabulary.sep } else { eos };
         let add_eos = vocabulary.add_eos.unwrap_or(vocabulary.model == "bert");
+        let before: Vec<u32> = bos.filter(|_| vocabulary.add_bos.unwrap_or(add_bos)).into_iter().collect();
+        let after: Vec<u32> = closing.filter(|_| add_eos).into_iter().collect();
         let mut tokenizer = Tokenizer {
             model,
             kinds,
             control,
             user_defined,
-            before: bos.filter(|_| vocabulary.add_bos.unwrap_or(add_bos)).into_iter().collect(),
-            after: closing.filter(|_| add_eos).into_iter().collect(),
+            joints: Joints::around(&before, &after),
+            before,
+            after,
             bos,
             eos,
             end_tokens: eos.into_iter().chain(vocabulary.eot).chain(ends).collect(),
@@ -278,8 +288,8 @@ impl Tokenizer {
     fn finish(&mut self) -> Result<(), TokenizerError> {
         self.end_tokens.sort_unstable();
         self.end_tokens.dedup();
-        let mut ids = self.before.iter().chain(&self.after).chain(&self.end_tokens);
-        match ids.find(|&&id| id as usize >= self.kinds.len()) {
+        let named = self.before.iter().chain(&self.after).chain(&self.end_tokens).copied();
+        match named.chain(self.joints.tokens()).find(|&id| id as usize >= self.kinds.len()) {
             Some(id) => Err(invalid(format!("special token {id} of {} tokens", self.kinds.len()))),
             None => Ok(()),
         }
@@ -326,14 +336,14 @@ impl Tokenizer {
         // SentencePiece puts a space before what opens the text or follows a special token.
         let mut opening = true;
         cut(self.control.as_ref(), text, closed, &mut |piece| match piece {
-            Piece::Token(id) => {
+            Piece::Token { id, .. } => {
                 ids.push(id);
                 opening = true;
             }
             Piece::Text { text: plain, at } => {
                 let mut starts = at == 0;
                 cut(self.user_defined.as_ref(), plain, &[], &mut |piece| match piece {
-                    Piece::Token(id) => {
+                    Piece::Token { id, .. } => {
                         ids.push(id);
                         opening = true;
                         starts = false;

@@ -28,7 +28,7 @@ pub(super) struct Matcher {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Piece<'t> {
     Text { text: &'t str, at: usize },
-    Token(u32),
+    Token { id: u32, at: usize, len: usize },
 }
 
 impl Matcher {
@@ -66,7 +66,7 @@ impl Matcher {
             if !before.is_empty() {
                 piece(Piece::Text { text: before, at: done });
             }
-            piece(Piece::Token(id));
+            piece(Piece::Token { id, at: found.start(), len: found.len() });
             done = found.end();
             if strips_right {
                 done = text.len() - text[done..].trim_start().len();

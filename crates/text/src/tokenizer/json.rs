@@ -12,6 +12,7 @@ use tokenizers::{
     OffsetType, PreTokenizedString, PreTokenizer as _, PreTokenizerWrapper,
 };
 
+use super::encoding::{Joint, Joints};
 use super::{Kind, TokenizerError};
 
 /// Largest file read.
@@ -66,6 +67,8 @@ pub(super) struct Pipeline {
     spelling: Spelling,
     /// The decoder takes one space off the beginning of a text.
     pub strips_first_space: bool,
+    /// The places of tokens leave out the spaces at their ends, except one that was put before the text (`true`).
+    trims: Option<bool>,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -81,6 +84,8 @@ pub(super) struct Description {
     pub kinds: Vec<Kind>,
     /// Ids put before and after a prompt by the post-processor.
     pub around: (Vec<u32>, Vec<u32>),
+    /// How the post-processor joins one text or two, if it does.
+    pub joints: Option<Joints>,
 }
 
 fn invalid(what: impl Into<String>) -> TokenizerError {
@@ -130,7 +135,9 @@ fn read_unguarded(bytes: &[u8]) -> Result<Description, TokenizerError> {
         }
         _ => None,
     };
-    let around = file.post_processor.as_ref().map(post_processor).unwrap_or_default();
+    let post = file.post_processor.as_ref().unwrap_or(&Value::Null);
+    let (around, trims) = (post_processor(post), trims(post));
+    let joints = guarded_joints(post, &around)?;
     Ok(Description {
         pipeline: Pipeline {
             normalizer: file.normalizer.map(|value| parse("normalizer", value)).transpose()?,
@@ -139,10 +146,12 @@ fn read_unguarded(bytes: &[u8]) -> Result<Description, TokenizerError> {
             model: file.model,
             spelling,
             strips_first_space,
+            trims,
         },
         added: file.added_tokens,
         kinds,
         around,
+        joints,
     })
 }
 
@@ -243,24 +252,124 @@ fn post_processor(value: &Value) -> (Vec<u32>, Vec<u32>) {
     }
 }
 
+/// Elements of a pattern that texts are joined by.
+const MAX_JOINTS: usize = 64;
+
+fn guarded_joints(value: &Value, around: &(Vec<u32>, Vec<u32>)) -> Result<Option<Joints>, TokenizerError> {
+    let joints = joints(value, around);
+    match &joints {
+        Some(found) if found.one.len().max(found.two.len()) > MAX_JOINTS => {
+            let count = found.one.len().max(found.two.len());
+            Err(invalid(format!("post_processor: {count} elements, limit {MAX_JOINTS}")))
+        }
+        _ => Ok(joints),
+    }
+}
+
+/// How a post-processor joins texts.
+fn joints(value: &Value, (before, after): &(Vec<u32>, Vec<u32>)) -> Option<Joints> {
+    let number = |value: &Value| value.as_u64().and_then(|n| u32::try_from(n).ok());
+    match value["type"].as_str()? {
+        "Sequence" => value["processors"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find_map(|inner| joints(inner, &post_processor(inner))),
+        "BertProcessing" => Some(Joints::around(before, after)),
+        "RobertaProcessing" => {
+            let tokens = |ids: &[u32]| ids.iter().map(|&id| Joint::Token(id, 0)).collect::<Vec<_>>();
+            let one = [tokens(before), vec![Joint::First(0)], tokens(after)].concat();
+            let two = [&one[..], &tokens(after), &[Joint::Second(0)], &tokens(after)].concat();
+            Some(Joints { one, two })
+        }
+        "TemplateProcessing" => {
+            let list = |field: &str| {
+                let mut list = Vec::new();
+                for item in value[field].as_array().into_iter().flatten() {
+                    let (text, token) = (&item["Sequence"], &item["SpecialToken"]);
+                    if let Some(name) = text["id"].as_str() {
+                        let kind = number(&text["type_id"]).unwrap_or(0);
+                        list.push(if name == "B" { Joint::Second(kind) } else { Joint::First(kind) });
+                    } else if let Some(name) = token["id"].as_str() {
+                        let kind = number(&token["type_id"]).unwrap_or(0);
+                        let ids = value["special_tokens"][name]["ids"].as_array();
+                        let ids = ids.into_iter().flatten().filter_map(number);
+                        list.extend(ids.map(|id| Joint::Token(id, kind)));
+                    }
+                }
+                list
+            };
+            let (one, two) = (list("single"), list("pair"));
+            let complete = one.iter().any(|joint| matches!(joint, Joint::First(_)));
+            let pair = two.iter().any(|joint| matches!(joint, Joint::Second(_)));
+            let two = if pair { two } else { Joints::around(before, after).two };
+            complete.then_some(Joints { one, two })
+        }
+        _ => None,
+    }
+}
+
+/// Whether a post-processor trims the places of tokens, and with a space put before the text.
+fn trims(value: &Value) -> Option<bool> {
+    match value["type"].as_str()? {
+        "Sequence" => value["processors"].as_array().into_iter().flatten().find_map(trims),
+        "ByteLevel" | "RobertaProcessing" => {
+            let flag = |name: &str| value[name].as_bool().unwrap_or(true);
+            flag("trim_offsets").then(|| flag("add_prefix_space"))
+        }
+        _ => None,
+    }
+}
+
 impl Pipeline {
+    /// Calls `take` with the ids, places (bytes of `text`) and words of `text`, which begins the input or not.
+    pub fn encode_placed(
+        &self,
+        text: &str,
+        opening: bool,
+        take: impl FnOnce(&[u32], &[(usize, usize)], &[Option<u32>]),
+    ) -> Result<(), TokenizerError> {
+        let failed = |what: String| TokenizerError::Encode { what };
+        let result = guard("encoding", || {
+            let words = self.words(text, opening)?;
+            let mut encoding = words.into_encoding(None, 0, OffsetType::Byte)?;
+            if let Some(prefix) = self.trims {
+                tokenizers::pre_tokenizers::byte_level::process_offsets(&mut encoding, prefix);
+            }
+            Ok::<_, tokenizers::Error>(encoding)
+        });
+        let encoding = result.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
+        let fits = |&(start, end): &(usize, usize)| start <= end && end <= text.len();
+        if let Some(wrong) = encoding.get_offsets().iter().find(|offsets| !fits(offsets)) {
+            return Err(failed(format!("a token at {wrong:?} of {} bytes", text.len())));
+        }
+        take(encoding.get_ids(), encoding.get_offsets(), encoding.get_word_ids());
+        Ok(())
+    }
+
+    /// `text` normalised, split, and each word's tokens found.
+    fn words(&self, text: &str, opening: bool) -> Result<PreTokenizedString, tokenizers::Error> {
+        let mut normalized = NormalizedString::from(text);
+        if let Some(normalizer) = &self.normalizer {
+            normalizer.normalize(&mut normalized)?;
+        }
+        let mut words = PreTokenizedString::from(normalized);
+        let pre_tokenizer = match &self.later_pre_tokenizer {
+            Some(later) if !opening => Some(later),
+            _ => self.pre_tokenizer.as_ref(),
+        };
+        if let Some(pre_tokenizer) = pre_tokenizer {
+            pre_tokenizer.pre_tokenize(&mut words)?;
+        }
+        words.tokenize(|word| self.model.tokenize(word.get()))?;
+        Ok(words)
+    }
+
     /// Appends the ids of `text`, which begins the input or not (`opening`).
     pub fn encode(&self, text: &str, opening: bool, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let failed = |what: String| TokenizerError::Encode { what };
         let result = guard("encoding", || {
-            let mut normalized = NormalizedString::from(text);
-            if let Some(normalizer) = &self.normalizer {
-                normalizer.normalize(&mut normalized)?;
-            }
-            let mut words = PreTokenizedString::from(normalized);
-            let pre_tokenizer = match &self.later_pre_tokenizer {
-                Some(later) if !opening => Some(later),
-                _ => self.pre_tokenizer.as_ref(),
-            };
-            if let Some(pre_tokenizer) = pre_tokenizer {
-                pre_tokenizer.pre_tokenize(&mut words)?;
-            }
-            words.tokenize(|word| self.model.tokenize(word.get()))?;
+            let words = self.words(text, opening)?;
             for (_, _, tokens) in words.get_splits(OffsetReferential::Normalized, OffsetType::None) {
                 ids.extend(tokens.iter().flatten().map(|token| token.id));
             }
