@@ -2,10 +2,13 @@
 
 mod generate;
 mod measure;
+mod rows;
 mod values;
 
 pub use generate::{GenerateArgs, LoadArgs, Thinking};
 pub use measure::{BenchArgs, DoctorArgs, EvalVerb, PerplexityArgs};
+#[allow(unused_imports, reason = "the verbs that use them follow")]
+pub use rows::{InputArgs, InputFormat, OutputArgs, SourceArgs};
 
 use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -251,16 +254,22 @@ pub struct HelpArgs {
 
 /// The command line as clap sees it: every long flag also reads `KUN_<FLAG>`.
 pub fn command() -> Command {
-    with_environment(Cli::command())
+    with_environment(Cli::command(), ASK)
 }
 
-fn with_environment(command: Command) -> Command {
-    command.help_template(HELP_TEMPLATE).mut_args(environment_arg).mut_subcommands(with_environment)
+/// The verb of `kun PROMPT`, which has none.
+pub const ASK: &str = "ask";
+
+fn with_environment(command: Command, verb: &str) -> Command {
+    command.help_template(HELP_TEMPLATE).mut_args(|arg| environment_arg(arg, verb)).mut_subcommands(|sub| {
+        let verb = sub.get_name().to_owned();
+        with_environment(sub, &verb)
+    })
 }
 
-fn environment_arg(arg: Arg) -> Arg {
+fn environment_arg(arg: Arg, verb: &str) -> Arg {
     let Some(long) = arg.get_long().filter(|long| is_setting(long)) else { return arg };
-    let name = environment_name(long);
+    let name = environment_name(verb, long);
     let arg = match arg.get_action() {
         // `KUN_OFFLINE=1` and `offline = true` mean the same as the flag.
         ArgAction::SetTrue => arg.value_parser(BoolishValueParser::new()),
@@ -274,9 +283,15 @@ pub fn is_setting(long: &str) -> bool {
     !matches!(long, "help" | "version" | "file" | "origin")
 }
 
-/// The environment variable of a long flag.
-pub fn environment_name(long: &str) -> String {
-    format!("KUN_{}", long.replace('-', "_").to_ascii_uppercase())
+/// Whether a long flag of `verb` is a setting of that verb alone: a model that chats is of no use to one that embeds.
+pub fn is_own(verb: &str, long: &str) -> bool {
+    long == "model" && verb != ASK
+}
+
+/// The environment variable of a long flag of `verb`: `KUN_THREADS`, `KUN_MODEL`, `KUN_EMBED_MODEL`.
+pub fn environment_name(verb: &str, long: &str) -> String {
+    let name = if is_own(verb, long) { format!("{verb}_{long}") } else { long.to_owned() };
+    format!("KUN_{}", name.replace('-', "_").to_ascii_uppercase())
 }
 
 /// Parses a command line, with better words for three mistakes: a misspelt verb, a prompt without quotes, and flags

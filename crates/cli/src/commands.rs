@@ -10,7 +10,7 @@ mod generated;
 mod help;
 mod models;
 mod perplexity;
-mod remind;
+pub mod remind;
 mod run;
 
 use crate::args::{Cli, EvalVerb, GlobalArgs, Verb};
@@ -63,6 +63,18 @@ pub fn run(cli: Cli, messages: Messages, folders: Folders, files: Files) -> anyh
 }
 
 impl App {
+    /// Where notes and errors go.
+    #[allow(dead_code)]
+    pub fn messages(&self) -> Messages {
+        self.messages
+    }
+
+    /// Flags of every verb.
+    #[allow(dead_code)]
+    pub fn global(&self) -> &GlobalArgs {
+        &self.global
+    }
+
     fn hub_settings(&self) -> HubSettings {
         hub_settings(&self.global)
     }

@@ -29,7 +29,7 @@ pub fn terminal_is_dumb() -> bool {
 
 /// `KUN_COLOR`, which clap's own messages need before the command line is parsed.
 pub fn environment_color() -> Option<String> {
-    std::env::var(args::environment_name("color")).ok()
+    std::env::var(args::environment_name(args::ASK, "color")).ok()
 }
 
 /// Where a value comes from.
@@ -97,14 +97,15 @@ impl Files {
     fn find(&self, verb: &str, long: &str) -> Option<(Vec<String>, &Path)> {
         self.layers.iter().find_map(|layer| {
             let in_verb = layer.table.get(verb).and_then(toml::Value::as_table);
-            let value = in_verb.and_then(|t| entry(t, long)).or_else(|| entry(&layer.table, long))?;
+            let shared = (!args::is_own(verb, long)).then_some(&layer.table);
+            let value = in_verb.and_then(|t| entry(t, long)).or_else(|| entry(shared?, long))?;
             Some((value_texts(value)?, layer.path.as_path()))
         })
     }
 
     /// Gives the files' values to `command` as defaults, below flags and environment.
     pub fn apply(&self, command: Command) -> Command {
-        self.apply_to(command, "ask")
+        self.apply_to(command, args::ASK)
     }
 
     fn apply_to(&self, command: Command, verb: &str) -> Command {
@@ -137,7 +138,7 @@ impl Files {
         let command = args::command();
         let mut seen = BTreeSet::new();
         let mut settings = Vec::new();
-        self.collect(&command, "ask", "", &mut seen, &mut settings);
+        self.collect(&command, args::ASK, "", &mut seen, &mut settings);
         for sub in command.get_subcommands() {
             self.collect(sub, sub.get_name(), &format!("{}.", sub.get_name()), &mut seen, &mut settings);
         }
@@ -154,9 +155,10 @@ impl Files {
     ) {
         for arg in command.get_arguments() {
             let Some(long) = setting_name(arg) else { continue };
-            let own = self.layers.iter().any(|l| {
+            let mut own = self.layers.iter().any(|l| {
                 l.table.get(verb).and_then(toml::Value::as_table).is_some_and(|t| entry(t, long).is_some())
             });
+            own |= args::is_own(verb, long);
             // A flag that several verbs share is one setting, unless a file gives this verb its own value.
             if !seen.insert(long.to_owned()) && !own {
                 continue;
@@ -168,7 +170,7 @@ impl Files {
     }
 
     fn resolve(&self, arg: &Arg, verb: &str, long: &str, name: String) -> Setting {
-        let variable = args::environment_name(long);
+        let variable = args::environment_name(verb, long);
         if let Some(value) = std::env::var_os(&variable) {
             let value = Some(value.to_string_lossy().into_owned());
             return Setting { name, value, origin: Origin::Environment(variable) };

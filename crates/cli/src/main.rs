@@ -7,6 +7,8 @@ mod config;
 mod exit;
 mod interrupt;
 mod progress;
+#[allow(dead_code, unused_imports, reason = "the verbs that use it follow")]
+mod rows;
 mod telemetry;
 mod terminal;
 mod topics;
