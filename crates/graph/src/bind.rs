@@ -62,6 +62,8 @@ pub(crate) struct Contract {
     limits: Sizes,
     pages: usize,
     has_cache: bool,
+    /// Whether tokens belong to sequences: attention or pooling.
+    has_sequences: bool,
 }
 
 /// Checked inputs, in the graph's order, with the lengths they bind.
@@ -74,7 +76,7 @@ pub(crate) struct Bound<'a> {
 
 impl Contract {
     pub(crate) fn new(graph: &Graph, options: &CompileOptions) -> Contract {
-        let mut has_cache = false;
+        let (mut has_cache, mut has_sequences) = (false, false);
         let mut inputs: Vec<InputRule> = graph
             .inputs
             .iter()
@@ -95,7 +97,11 @@ impl Contract {
                 Op::SelectRows => (1, Some(graph.value(node.inputs[0]).shape[0])),
                 Op::Rope(_) => (1, None),
                 Op::Attention(_) => {
-                    has_cache = true;
+                    (has_cache, has_sequences) = (true, true);
+                    continue;
+                }
+                Op::SelfAttention(_) | Op::Pool(_) => {
+                    has_sequences = true;
                     continue;
                 }
                 _ => continue,
@@ -105,7 +111,7 @@ impl Contract {
                 inputs[at].below.extend(below);
             }
         }
-        Contract { inputs, limits: Sizes::bounds(options), pages: options.kv.pages, has_cache }
+        Contract { inputs, limits: Sizes::bounds(options), pages: options.kv.pages, has_cache, has_sequences }
     }
 
     /// Checks `inputs` in full.
@@ -159,7 +165,7 @@ impl Contract {
             let what = format!("unknown; this program takes {}", known.join(", "));
             return Err(RunError::Input { name: (*name).to_owned(), what });
         }
-        if self.has_cache {
+        if self.has_sequences {
             self.check_sequences(inputs.sequences, &mut sizes)?;
         }
         if sizes.sym(Sym::Tokens) == Some(0) {
@@ -194,7 +200,10 @@ impl Contract {
                 return fail(format!("sequence {index} starts at {}", sequence.start));
             };
             total = total.saturating_add(sequence.tokens);
-            let needed = end.div_ceil(PAGE_TOKENS);
+            if !self.has_cache && sequence.start > 0 {
+                return fail(format!("sequence {index} starts at {}, and there is no cache", sequence.start));
+            }
+            let needed = if self.has_cache { end.div_ceil(PAGE_TOKENS) } else { 0 };
             if sequence.pages.len() < needed {
                 let have = sequence.pages.len();
                 return fail(format!("sequence {index} has {have} pages; {end} tokens need {needed}"));

@@ -1,8 +1,8 @@
 //! Builds graphs with calls that nest and never fail; the first error is kept and told by [`Builder::finish`].
 
 use crate::graph::{
-    AttentionSpec, BinaryOp, Dim, Graph, Node, Op, RopeSpec, RopeStyle, UnaryOp, ValueId, ValueInfo,
-    WeightId, WeightInfo,
+    AttentionSpec, BinaryOp, Dim, Graph, Node, Op, Pool, RopeSpec, RopeStyle, SelfAttentionSpec, UnaryOp,
+    ValueId, ValueInfo, WeightId, WeightInfo,
 };
 use crate::shape;
 use kun_tensor::DType;
@@ -200,6 +200,12 @@ impl Builder {
         self.one(&name, Op::RmsNorm { weight, eps }, &[x])
     }
 
+    /// Layer norm over each row.
+    pub fn layer_norm(&self, x: Value, weight: WeightId, bias: Option<WeightId>, eps: f32) -> Value {
+        let name = format!("layer_norm {}", self.state.borrow().weight_name(weight));
+        self.one(&name, Op::LayerNorm { weight, bias, eps }, &[x])
+    }
+
     /// Rotates heads of `x [T, H * Dh]` by `positions` i32 `[T]`.
     pub fn rope(
         &self,
@@ -222,6 +228,16 @@ impl Builder {
     /// Causal attention over the paged cache -> `[T, Hq * Dh]`.
     pub fn attention(&self, q: Value, k: Value, v: Value, spec: AttentionSpec) -> Value {
         self.one("attention", Op::Attention(spec), &[q, k, v])
+    }
+
+    /// Attention within each sequence of the batch, in both directions -> `[T, Hq * Dh]`.
+    pub fn self_attention(&self, q: Value, k: Value, v: Value, spec: SelfAttentionSpec) -> Value {
+        self.one("self_attention", Op::SelfAttention(spec), &[q, k, v])
+    }
+
+    /// One row per sequence of the batch: `[T, D]` -> `[S, D]`.
+    pub fn pool(&self, x: Value, pool: Pool) -> Value {
+        self.one("pool", Op::Pool(pool), &[x])
     }
 
     /// Element by element.

@@ -114,6 +114,87 @@ pub struct AttentionSpec {
     pub window_tokens: Option<usize>,
 }
 
+/// Attention of every token of a sequence to all tokens of it, without a cache: encoders.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SelfAttentionSpec {
+    /// Query heads `Hq`; a multiple of `kv_heads`.
+    pub heads: usize,
+    /// Key and value heads `Hkv`.
+    pub kv_heads: usize,
+    /// Head width `Dh`.
+    pub head_dim: usize,
+    /// Factor on the scores; above 0.
+    pub scale: f32,
+    /// Only tokens at most this far away, before or after, are seen.
+    pub reach: Option<usize>,
+    /// What is added to the scores.
+    pub bias: Option<DistanceBias>,
+}
+
+/// A number for each head and distance between two tokens, added to their score.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum DistanceBias {
+    /// `-slopes[h] * |distance|` (ALiBi, arXiv:2108.12409); the weight is `[Hq]`.
+    Slopes(WeightId),
+    /// `table[bucket][h]` (T5, arXiv:1910.10683): half of the `[buckets, Hq]` rows for each direction, near distances one
+    /// by one, the farther the more share a bucket, from `max_distance` on all do.
+    Buckets {
+        /// `[buckets, Hq]`.
+        table: WeightId,
+        /// Distances from here on share the last bucket.
+        max_distance: usize,
+    },
+}
+
+impl DistanceBias {
+    /// The weight that it reads.
+    pub fn weight(&self) -> WeightId {
+        match self {
+            DistanceBias::Slopes(weight) | DistanceBias::Buckets { table: weight, .. } => *weight,
+        }
+    }
+
+    /// The bias of `head` for a key `distance` tokens after the query; `values` is the weight.
+    pub fn value(&self, values: &[f32], heads: usize, head: usize, distance: i64) -> f32 {
+        match *self {
+            DistanceBias::Slopes(_) => -values[head] * distance.unsigned_abs() as f32,
+            DistanceBias::Buckets { max_distance, .. } => {
+                let half = values.len() / heads / 2;
+                let away = usize::try_from(distance.unsigned_abs()).unwrap_or(usize::MAX);
+                let bucket = distance_bucket(away, half, max_distance);
+                let direction = if distance > 0 { half } else { 0 };
+                values[(direction + bucket) * heads + head]
+            }
+        }
+    }
+}
+
+/// The bucket of a distance among `buckets` for one direction: half of them hold one distance each, the others ever more,
+/// in steps of one ratio up to `max_distance` (arXiv:1910.10683, with its rounding in f32).
+pub fn distance_bucket(distance: usize, buckets: usize, max_distance: usize) -> usize {
+    let exact = buckets / 2;
+    if distance < exact {
+        return distance;
+    }
+    let ratio = (distance as f32 / exact as f32).ln();
+    let whole = (f64::from(max_distance as u32) / exact as f64).ln() as f32;
+    let further = (ratio / whole * (buckets - exact) as f32) as usize;
+    exact.saturating_add(further).min(buckets - 1)
+}
+
+/// How the rows of a sequence become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pool {
+    /// Their mean.
+    Mean,
+    /// Their sum divided by the root of their number.
+    MeanRoot,
+    /// The largest value of each column.
+    Max,
+    /// Their mean with weights 1, 2, 3, ..
+    Weighted,
+}
+
 /// What a node computes. Inputs and outputs are listed as `inputs -> outputs`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -141,6 +222,15 @@ pub enum Op {
         /// Added to the mean square.
         eps: f32,
     },
+    /// `x [.., D] -> [.., D]`: layer norm over each row (arXiv:1607.06450).
+    LayerNorm {
+        /// `[D]`.
+        weight: WeightId,
+        /// `[D]`.
+        bias: Option<WeightId>,
+        /// Added to the variance.
+        eps: f32,
+    },
     /// `x [.., D], delta [.., D] -> sum [.., D], normed [.., D]`.
     AddRmsNorm {
         /// `[D]`.
@@ -152,6 +242,10 @@ pub enum Op {
     Rope(RopeSpec),
     /// `q [T, Hq * Dh], k [T, Hkv * Dh], v [T, Hkv * Dh] -> [T, Hq * Dh]`; appends k and v to the cache first.
     Attention(AttentionSpec),
+    /// `q [T, Hq * Dh], k [T, Hkv * Dh], v [T, Hkv * Dh] -> [T, Hq * Dh]`: within each sequence of the batch.
+    SelfAttention(SelfAttentionSpec),
+    /// `x [T, D] -> [S, D]`: one row per sequence of the batch.
+    Pool(Pool),
     /// `gate [.., F], up [.., F] -> [.., F]`: `activation(gate) * up`.
     Gated(UnaryOp),
     /// `x -> y`, element by element.

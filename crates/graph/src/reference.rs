@@ -146,6 +146,7 @@ fn evaluate(
     let x = |i: usize| values[node.inputs[i].0 as usize].as_ref().expect("operands are computed before");
     let ids = |i: usize| indices[&node.inputs[i]];
     let w = |id: &WeightId| &weights[id.0 as usize];
+    let lengths = || bound.sequences.iter().map(|sequence| sequence.tokens).collect::<Vec<_>>();
     match &node.op {
         Op::Embedding { table } => vec![ops::rows(w(table), ids(0))],
         Op::Linear { weights: matrices, biases, residual } => matrices
@@ -162,6 +163,14 @@ fn evaluate(
             let normed = ops::rms_norm(&sum, w(weight), *eps);
             vec![sum, normed]
         }
+        Op::LayerNorm { weight, bias, eps } => {
+            vec![ops::layer_norm(x(0), w(weight), bias.as_ref().map(w), *eps)]
+        }
+        Op::SelfAttention(spec) => {
+            let table = spec.bias.map(|bias| w(&bias.weight()));
+            vec![ops::self_attention((x(0), x(1), x(2)), spec, table, &lengths())]
+        }
+        Op::Pool(pool) => vec![ops::pool(x(0), *pool, &lengths())],
         Op::Rope(spec) => vec![ops::rope(x(0), ids(1), spec, w(&spec.inverse_frequencies))],
         Op::Attention(spec) => vec![attention(x(0), x(1), x(2), spec, bound.sequences, cache)],
         Op::Gated(op) => {

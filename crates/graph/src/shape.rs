@@ -1,6 +1,6 @@
 //! Shape inference: the one place that knows which operands an operation takes and what comes out.
 
-use crate::graph::{Dim, Op, ValueInfo, WeightId, WeightInfo};
+use crate::graph::{Dim, DistanceBias, Op, Sym, ValueInfo, WeightId, WeightInfo};
 use kun_tensor::DType;
 
 /// Element type and dimensions of one result.
@@ -70,6 +70,19 @@ pub fn infer(op: &Op, inputs: &[&ValueInfo], weights: &[WeightInfo]) -> Result<V
             epsilon(*eps)?;
             one(DType::F32, x.shape.clone())
         }
+        Op::LayerNorm { weight, bias, eps } => {
+            let [x] = operands(inputs)?;
+            is(x, DType::F32, "x")?;
+            let d = last(x, "x")?;
+            for id in [Some(*weight), *bias].into_iter().flatten() {
+                let [len] = weight_dims(weights, id)?;
+                if len != d {
+                    return Err(format!("rows of {d} and a weight of {len}"));
+                }
+            }
+            epsilon(*eps)?;
+            one(DType::F32, x.shape.clone())
+        }
         Op::AddRmsNorm { weight, eps } => {
             let [x, delta] = operands(inputs)?;
             is(x, DType::F32, "x")?;
@@ -101,27 +114,7 @@ pub fn infer(op: &Op, inputs: &[&ValueInfo], weights: &[WeightInfo]) -> Result<V
         }
         Op::Attention(spec) => {
             let [q, k, v] = operands(inputs)?;
-            for (value, name) in [(q, "q"), (k, "k"), (v, "v")] {
-                is(value, DType::F32, name)?;
-            }
-            if spec.kv_heads == 0 || spec.head_dim == 0 || spec.heads == 0 {
-                return Err("no heads, or heads of no width".into());
-            }
-            if !spec.heads.is_multiple_of(spec.kv_heads) {
-                return Err(format!("{} query heads over {} key heads", spec.heads, spec.kv_heads));
-            }
-            for (value, heads, name) in
-                [(q, spec.heads, "q"), (k, spec.kv_heads, "k"), (v, spec.kv_heads, "v")]
-            {
-                let width = matrix_width(value, name)?;
-                if Some(width) != heads.checked_mul(spec.head_dim) {
-                    return Err(format!(
-                        "{name} has rows of {width}, not {heads} heads of {}",
-                        spec.head_dim
-                    ));
-                }
-                same(&q.shape[..1], &value.shape[..1], "tokens of q and of k or v")?;
-            }
+            heads([q, k, v], spec.heads, spec.kv_heads, spec.head_dim)?;
             if spec.window_tokens == Some(0) {
                 return Err("a window of no tokens".into());
             }
@@ -129,6 +122,42 @@ pub fn infer(op: &Op, inputs: &[&ValueInfo], weights: &[WeightInfo]) -> Result<V
                 return Err(format!("a scale of {}", spec.scale));
             }
             one(DType::F32, q.shape.clone())
+        }
+        Op::SelfAttention(spec) => {
+            let [q, k, v] = operands(inputs)?;
+            heads([q, k, v], spec.heads, spec.kv_heads, spec.head_dim)?;
+            if !(spec.scale.is_finite() && spec.scale > 0.0) {
+                return Err(format!("a scale of {}", spec.scale));
+            }
+            match spec.bias {
+                Some(DistanceBias::Slopes(slopes)) => {
+                    let [n] = weight_dims(weights, slopes)?;
+                    if n != spec.heads {
+                        return Err(format!("{n} slopes for {} heads", spec.heads));
+                    }
+                }
+                Some(DistanceBias::Buckets { table, max_distance }) => {
+                    let [buckets, n] = weight_dims(weights, table)?;
+                    let exact = buckets / 4;
+                    if n != spec.heads || exact == 0 || !buckets.is_multiple_of(2) || max_distance <= exact {
+                        return Err(format!(
+                            "a bias of [{buckets}, {n}] up to {max_distance} for {} heads",
+                            spec.heads
+                        ));
+                    }
+                }
+                None => {}
+            }
+            one(DType::F32, q.shape.clone())
+        }
+        Op::Pool(_) => {
+            let [x] = operands(inputs)?;
+            is(x, DType::F32, "x")?;
+            let d = matrix_width(x, "x")?;
+            if x.shape[0] != Dim::Sym(Sym::Tokens) {
+                return Err(format!("x has shape {}, not a row per token", show(&x.shape)));
+            }
+            one(DType::F32, vec![Dim::Sym(Sym::Seqs), Dim::Const(d)])
         }
         Op::Gated(_) => {
             let [gate, up] = operands(inputs)?;
@@ -164,6 +193,27 @@ pub fn infer(op: &Op, inputs: &[&ValueInfo], weights: &[WeightInfo]) -> Result<V
             one(DType::F32, vec![rows.shape[0], x.shape[1]])
         }
     }
+}
+
+/// Queries, keys and values of attention.
+fn heads([q, k, v]: [&ValueInfo; 3], heads: usize, kv_heads: usize, head_dim: usize) -> Result<(), String> {
+    for (value, name) in [(q, "q"), (k, "k"), (v, "v")] {
+        is(value, DType::F32, name)?;
+    }
+    if kv_heads == 0 || head_dim == 0 || heads == 0 {
+        return Err("no heads, or heads of no width".into());
+    }
+    if !heads.is_multiple_of(kv_heads) {
+        return Err(format!("{heads} query heads over {kv_heads} key heads"));
+    }
+    for (value, heads, name) in [(q, heads, "q"), (k, kv_heads, "k"), (v, kv_heads, "v")] {
+        let width = matrix_width(value, name)?;
+        if Some(width) != heads.checked_mul(head_dim) {
+            return Err(format!("{name} has rows of {width}, not {heads} heads of {head_dim}"));
+        }
+        same(&q.shape[..1], &value.shape[..1], "tokens of q and of k or v")?;
+    }
+    Ok(())
 }
 
 /// NumPy's rule: shapes align at the last dimension, and a dimension of 1 stretches.

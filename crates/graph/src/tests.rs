@@ -1,6 +1,7 @@
 //! Whole graphs: the CPU program against the reference, and against itself under other batches and threads.
 
 mod decoder;
+mod encoder;
 mod errors;
 mod ops;
 mod random;

@@ -21,6 +21,8 @@ pub enum UnaryOp {
     Gelu,
     /// With the tanh approximation (arXiv:1606.08415).
     GeluTanh,
+    /// `x * sigmoid(1.702 x)`.
+    GeluQuick,
 }
 
 /// Functions of two operands, with NumPy broadcasting where a graph uses them.
@@ -109,6 +111,7 @@ impl Kernel for Map {
             UnaryOp::Silu => self.each::<V, Silu>(v),
             UnaryOp::Gelu => self.each::<V, Gelu>(v),
             UnaryOp::GeluTanh => self.each::<V, GeluTanh>(v),
+            UnaryOp::GeluQuick => self.each::<V, GeluQuick>(v),
         }
     }
 }
@@ -160,6 +163,7 @@ struct Tanh;
 struct Silu;
 struct Gelu;
 struct GeluTanh;
+struct GeluQuick;
 
 impl Function for Neg {
     #[inline(always)]
@@ -228,6 +232,13 @@ impl Function for GeluTanh {
     #[inline(always)]
     fn apply<V: Vector>(v: V, x: V::F32) -> V::F32 {
         math::gelu_tanh(v, x)
+    }
+}
+
+impl Function for GeluQuick {
+    #[inline(always)]
+    fn apply<V: Vector>(v: V, x: V::F32) -> V::F32 {
+        v.div(x, v.add(v.splat(1.0), math::exp(v, v.mul(x, v.splat(-1.702)))))
     }
 }
 

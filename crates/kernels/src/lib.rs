@@ -3,10 +3,12 @@
 pub mod attention;
 pub mod elementwise;
 pub mod isa;
+pub mod layer_norm;
 pub mod linear;
 pub mod norm;
 pub mod peak;
 pub mod rope;
+pub mod self_attention;
 mod vector;
 
 pub use isa::Isa;

@@ -6,7 +6,7 @@ mod planner;
 pub(crate) use planner::plan;
 
 use crate::cpu::kv_pages::LayerPages;
-use crate::graph::{BinaryOp, Dim, RopeStyle, UnaryOp, WeightId};
+use crate::graph::{BinaryOp, Dim, DistanceBias, Pool, RopeStyle, SelfAttentionSpec, UnaryOp, WeightId};
 use kun_kernels::Isa;
 use kun_kernels::linear::{ActivationFormat, PANEL_ROWS, PackedLayout};
 use kun_tensor::DType;
@@ -40,6 +40,8 @@ pub(crate) enum RowSource {
     Copy { x: Slot },
     /// Root-mean-square norm.
     Norm { x: Slot, weight: usize, eps: f32 },
+    /// Layer norm.
+    LayerNorm { x: Slot, weight: usize, bias: Option<usize>, eps: f32 },
     /// `op(gate) * up`.
     Gated { gate: Slot, up: Slot, op: UnaryOp },
 }
@@ -67,6 +69,8 @@ pub(crate) struct LinearPart {
     pub(crate) bias: Option<usize>,
     /// Position in [`LinearStep::prepared`].
     pub(crate) format: usize,
+    /// Applied to the result.
+    pub(crate) function: Option<UnaryOp>,
     pub(crate) out: Slot,
 }
 
@@ -83,6 +87,8 @@ pub(crate) struct LinearStep {
     pub(crate) parts: Vec<LinearPart>,
     pub(crate) residual: Option<Slot>,
     pub(crate) chunks: Vec<Chunk>,
+    /// Chunks for many rows, which are split into blocks besides; empty if kernels block rows themselves.
+    pub(crate) wide_chunks: Vec<Chunk>,
 }
 
 /// Angles of one set of frequencies at the positions of the run.
@@ -128,10 +134,32 @@ pub(crate) struct AttentionStep {
     pub(crate) window_tokens: Option<usize>,
 }
 
+/// Biases of all heads by distance: `[Hq, 2 N - 1]` for the longest sequence, of `N` tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DistanceTable {
+    pub(crate) bias: DistanceBias,
+    pub(crate) heads: usize,
+    pub(crate) constant: usize,
+    pub(crate) out: Slot,
+}
+
+/// Attention within sequences.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SelfAttentionStep {
+    pub(crate) q: Slot,
+    pub(crate) k: Slot,
+    pub(crate) v: Slot,
+    pub(crate) out: Slot,
+    pub(crate) spec: SelfAttentionSpec,
+    /// Position in [`Plan::distances`].
+    pub(crate) distances: Option<usize>,
+}
+
 /// What one step does.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Work {
     RopeTable(usize),
+    DistanceTable(usize),
     Embedding { ids: usize, matrix: usize, width: usize, out: Slot },
     SelectRows { x: Slot, rows: usize, width: usize, out: Slot },
     Rows { source: RowSource, rows: Rows, width: usize, out: Slot },
@@ -141,6 +169,8 @@ pub(crate) enum Work {
     Binary { op: BinaryOp, a: (Slot, Vec<Dim>), b: (Slot, Vec<Dim>), shape: Vec<Dim>, out: Slot },
     Linear(LinearStep),
     Attention(AttentionStep),
+    SelfAttention(SelfAttentionStep),
+    Pool { pool: Pool, x: Slot, width: usize, out: Slot },
 }
 
 /// A step and the node it comes from.
@@ -175,6 +205,7 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     pub(crate) places: Vec<Place>,
     pub(crate) tables: Vec<RopeTable>,
+    pub(crate) distances: Vec<DistanceTable>,
     /// Weights kept as f32 slices.
     pub(crate) constants: Vec<WeightId>,
     pub(crate) matrices: Vec<Matrix>,
@@ -205,6 +236,13 @@ pub(crate) struct Scratch {
 pub(crate) const PRIVATE_ELEMENTS: usize = 2048;
 /// Query rows that one attention task takes at most.
 pub(crate) const ATTENTION_ROWS: usize = 64;
+
+/// Rows from which on linear steps are split by rows as well as by panels.
+pub(crate) const WIDE_ROWS: usize = 48;
+/// Rows of one task then, about: few enough that they stay in the second-level cache with some panels.
+pub(crate) const WIDE_BLOCK: usize = 96;
+/// Panels of one task then; a multiple of those that kernels multiply together.
+pub(crate) const WIDE_PANELS: usize = 8;
 
 /// Rows that each thread prepares for itself when a step has this many; 0 if threads share the work.
 pub(crate) fn private_rows(rows: usize, k: usize) -> usize {

@@ -62,6 +62,9 @@ fn kind(work: &Work) -> &'static str {
         Work::Unary { .. } => "unary",
         Work::Binary { .. } => "binary",
         Work::Linear(_) => "linear",
+        Work::DistanceTable(_) => "distance_biases",
+        Work::SelfAttention(_) => "self_attention",
+        Work::Pool { .. } => "pool",
         Work::Attention(_) => "attention",
     }
 }

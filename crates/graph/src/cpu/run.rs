@@ -2,6 +2,7 @@
 
 mod attention;
 mod linear;
+mod sequences;
 
 use crate::backend::{OutputTensor, Outputs, RunError, TensorRef};
 use crate::bind::{Bound, Sizes};
@@ -11,7 +12,7 @@ use crate::cpu::plan::{MatrixForm, Place, Plan, RowSource, Slot, Work};
 use crate::cpu::shared::{Block, Columns, SharedSlice};
 use crate::cpu::threads::{Panicked, Worker};
 use crate::graph::{BinaryOp, Dim};
-use kun_kernels::{Isa, elementwise, norm, rope};
+use kun_kernels::{Isa, elementwise, layer_norm, norm, rope};
 use kun_tensor::quant;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -27,6 +28,7 @@ pub(crate) struct Run<'a> {
     outputs: Vec<SharedSlice<'a>>,
     tiles: Vec<attention::Tile>,
     pages: Vec<attention::PageRun>,
+    stretches: Vec<sequences::Stretch>,
 }
 
 /// The memory that a thread has for itself.
@@ -55,8 +57,9 @@ pub(crate) fn run(
         arena: &program.arena,
         cache: &program.cache,
         outputs: shared,
-        tiles: attention::tiles(bound.sequences),
-        pages: attention::page_runs(bound.sequences),
+        tiles: if plan.page_bytes > 0 { attention::tiles(bound.sequences) } else { Vec::new() },
+        pages: if plan.page_bytes > 0 { attention::page_runs(bound.sequences) } else { Vec::new() },
+        stretches: sequences::stretches(bound.sequences),
     };
     let profile = program.profile.as_mut().map(Mutex::new);
     let result = program.pool.run(program.threads, |worker| {
@@ -175,6 +178,7 @@ impl<'a> Run<'a> {
     fn step(&self, work: &Work, worker: &Worker<'_>, scratch: &mut Scratch<'_>) -> Result<(), Panicked> {
         match work {
             Work::RopeTable(table) => self.rope_table(*table, worker),
+            Work::DistanceTable(table) => sequences::distance_table(self, *table, worker),
             Work::Embedding { ids, matrix, width, out } => {
                 self.embedding(self.indices(*ids), *matrix, *width, *out, worker)
             }
@@ -227,6 +231,8 @@ impl<'a> Run<'a> {
             Work::Binary { op, a, b, shape, out } => self.binary(*op, a, b, shape, *out, worker),
             Work::Linear(step) => linear::run(self, step, worker, scratch),
             Work::Attention(step) => attention::run(self, step, worker, scratch),
+            Work::SelfAttention(step) => sequences::attention(self, step, worker, scratch),
+            Work::Pool { pool, x, width, out } => sequences::pool(self, *pool, (*x, *width), *out, worker),
         }
     }
 
@@ -238,6 +244,12 @@ impl<'a> Run<'a> {
             RowSource::Norm { x, weight, eps } => {
                 let x = self.read(*x, at, width);
                 norm::rms_norm(self.isa(), x, &self.constants[*weight], *eps, out).expect(PLANNED);
+            }
+            RowSource::LayerNorm { x, weight, bias, eps } => {
+                let x = self.read(*x, at, width);
+                let bias = bias.map(|bias| self.constants[bias].as_slice());
+                layer_norm::layer_norm(self.isa(), x, &self.constants[*weight], bias, *eps, out)
+                    .expect(PLANNED);
             }
             RowSource::Gated { gate, up, op } => {
                 let (gate, up) = (self.read(*gate, at, width), self.read(*up, at, width));

@@ -10,8 +10,9 @@
 //!   one before are done (`Worker::phase`).
 #![allow(unsafe_code)]
 
-use kun_kernels::KernelError;
 use kun_kernels::linear::{Output, PackedLayout};
+use kun_kernels::self_attention::{HeadOutput, SelfAttention, self_attention};
+use kun_kernels::{Isa, KernelError};
 use kun_tensor::storage::HugeBuffer;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -151,10 +152,28 @@ impl<'a> Columns<'a> {
         self.rows.get_mut(t * self.width + columns.start..t * self.width + columns.end)
     }
 
-    /// Multiplies prepared rows with some panels of a matrix; see [`PackedLayout::matmul`]. The columns of these panels
-    /// belong to the calling task alone.
+    /// Attention of one head, whose results go to the rows `row ..` and the columns `column ..`; these belong to the
+    /// calling task alone.
+    pub(crate) fn attend(
+        &self,
+        isa: Isa,
+        task: &SelfAttention<'_>,
+        row: usize,
+        column: usize,
+        scratch: &mut [u8],
+    ) -> Result<(), KernelError> {
+        let rows = self.rows.len.checked_div(self.width).unwrap_or(0);
+        assert!(row + task.query_count <= rows && column + task.head_dim <= self.width, "{row} of {rows}");
+        let data = self.rows.base.wrapping_add(row * self.width + column);
+        // SAFETY: the rows and columns lie in `rows` by the assertion; no other task touches them by the contract.
+        unsafe { self_attention(isa, task, HeadOutput { data, row_stride: self.width }, scratch) }
+    }
+
+    /// Multiplies prepared rows with some panels of a matrix; see [`PackedLayout::matmul`]. The results go to the rows
+    /// `rows`, of which these columns belong to the calling task alone.
     pub(crate) fn matmul(
         &self,
+        rows: Range<usize>,
         layout: &PackedLayout,
         packed: &[u8],
         x: &[u8],
@@ -165,9 +184,15 @@ impl<'a> Columns<'a> {
     ) -> Result<(), KernelError> {
         let (n, _) = layout.shape();
         assert!(n <= self.width, "{n} columns into rows of {}", self.width);
-        let t = self.rows.len.checked_div(self.width).unwrap_or(0);
-        let out = Output { data: self.rows.base, row_stride: self.width, accumulate };
-        // SAFETY: `t` rows of `n <= width` columns lie in `rows`; no other task touches these columns by the contract.
+        assert!(
+            rows.start <= rows.end && rows.end * self.width <= self.rows.len,
+            "{rows:?} of {}",
+            self.rows.len
+        );
+        let t = rows.len();
+        let data = self.rows.base.wrapping_add(rows.start * self.width);
+        let out = Output { data, row_stride: self.width, accumulate };
+        // SAFETY: these rows of `n <= width` columns lie in `self.rows`; no other task touches these columns by the contract.
         unsafe { layout.matmul(packed, x, t, panels, bias, out, scratch) }
     }
 }

@@ -61,9 +61,12 @@ fn aligned_operands(graph: &Graph, node: &Node) -> Vec<usize> {
     };
     let Some(own) = node.outputs.first().and_then(|&id| rows(id)) else { return Vec::new() };
     match node.op {
-        Op::Linear { .. } | Op::RmsNorm { .. } | Op::AddRmsNorm { .. } | Op::Gated(_) | Op::Unary(_) => {
-            (0..node.inputs.len()).collect()
-        }
+        Op::Linear { .. }
+        | Op::RmsNorm { .. }
+        | Op::LayerNorm { .. }
+        | Op::AddRmsNorm { .. }
+        | Op::Gated(_)
+        | Op::Unary(_) => (0..node.inputs.len()).collect(),
         Op::Binary(_) => {
             // An operand without rows is broadcast over them; one with a single row is not told apart from it.
             let has_rows = |id: &ValueId| graph.value(*id).shape.len() == 2;

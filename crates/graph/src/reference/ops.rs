@@ -1,6 +1,6 @@
 //! The definitions of the operations, on dense f32 tensors.
 
-use crate::graph::{BinaryOp, RopeSpec, RopeStyle, UnaryOp};
+use crate::graph::{BinaryOp, Pool, RopeSpec, RopeStyle, SelfAttentionSpec, UnaryOp};
 
 /// A dense tensor.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +47,93 @@ pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Tensor {
     Tensor { shape: x.shape.clone(), data }
 }
 
+/// Layer norm of every row (arXiv:1607.06450).
+pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) -> Tensor {
+    let d = weight.data.len();
+    let mut data = Vec::with_capacity(x.data.len());
+    for x in x.data.chunks_exact(d) {
+        let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / d as f64;
+        let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / d as f64;
+        let scale = 1.0 / (variance + f64::from(eps)).sqrt();
+        data.extend((0..d).map(|i| {
+            let bias = bias.map_or(0.0, |b| f64::from(b.data[i]));
+            ((f64::from(x[i]) - mean) * scale * f64::from(weight.data[i]) + bias) as f32
+        }));
+    }
+    Tensor { shape: x.shape.clone(), data }
+}
+
+/// One row per sequence of `x [T, D]`; `lengths` are their tokens.
+pub(crate) fn pool(x: &Tensor, pool: Pool, lengths: &[usize]) -> Tensor {
+    let d = x.shape[1];
+    let mut data = Vec::with_capacity(lengths.len() * d);
+    let mut first = 0;
+    for &n in lengths {
+        let rows = &x.data[first * d..(first + n) * d];
+        first += n;
+        data.extend((0..d).map(|i| {
+            let column = rows.iter().skip(i).step_by(d).map(|&x| f64::from(x));
+            let y = match pool {
+                Pool::Mean => column.sum::<f64>() / n as f64,
+                Pool::MeanRoot => column.sum::<f64>() / (n as f64).sqrt(),
+                Pool::Max => column.fold(f64::NEG_INFINITY, f64::max),
+                Pool::Weighted => {
+                    let total = (n * (n + 1) / 2) as f64;
+                    column.zip(1u32..).map(|(x, weight)| x * f64::from(weight)).sum::<f64>() / total
+                }
+            };
+            y as f32
+        }));
+    }
+    Tensor { shape: vec![lengths.len(), d], data }
+}
+
+/// Attention of all tokens of a sequence to all of it; `table` is the weight of the spec's bias.
+pub(crate) fn self_attention(
+    (q, k, v): (&Tensor, &Tensor, &Tensor),
+    spec: &SelfAttentionSpec,
+    table: Option<&Tensor>,
+    lengths: &[usize],
+) -> Tensor {
+    let (dh, group) = (spec.head_dim, spec.heads / spec.kv_heads);
+    let row = |x: &Tensor, t: usize, head: usize| x.data[t * x.shape[1] + head * dh..][..dh].to_vec();
+    let mut data = vec![0.0; q.data.len()];
+    let mut first = 0;
+    for &n in lengths {
+        for (i, head) in (0..n).flat_map(|i| (0..spec.heads).map(move |head| (i, head))) {
+            let query = row(q, first + i, head);
+            let seen: Vec<usize> =
+                (0..n).filter(|j| spec.reach.is_none_or(|reach| j.abs_diff(i) <= reach)).collect();
+            let scores: Vec<f64> = seen
+                .iter()
+                .map(|&j| {
+                    let bias = match (&spec.bias, table) {
+                        (Some(bias), Some(table)) => {
+                            let distance = j as i64 - i as i64;
+                            f64::from(bias.value(&table.data, spec.heads, head, distance))
+                        }
+                        _ => 0.0,
+                    };
+                    dot(&query, &row(k, first + j, head / group)) * f64::from(spec.scale) + bias
+                })
+                .collect();
+            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for d in 0..dh {
+                let mixed: f64 = seen
+                    .iter()
+                    .zip(&weights)
+                    .map(|(&j, w)| w * f64::from(row(v, first + j, head / group)[d]))
+                    .sum();
+                data[(first + i) * q.shape[1] + head * dh + d] = (mixed / total) as f32;
+            }
+        }
+        first += n;
+    }
+    Tensor { shape: q.shape.clone(), data }
+}
+
 /// Rotary position embedding (arXiv:2104.09864). The angle is rounded to f32, as the models' own code does.
 pub(crate) fn rope(x: &Tensor, positions: &[i32], spec: &RopeSpec, frequencies: &Tensor) -> Tensor {
     let half = spec.rotary_dim / 2;
@@ -84,6 +171,7 @@ fn unary_element(op: UnaryOp, x: f64) -> f64 {
         UnaryOp::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         UnaryOp::Tanh => x.tanh(),
         UnaryOp::Silu => x / (1.0 + (-x).exp()),
+        UnaryOp::GeluQuick => x / (1.0 + (-1.702 * x).exp()),
         UnaryOp::Gelu => 0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2)),
         UnaryOp::GeluTanh => {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);

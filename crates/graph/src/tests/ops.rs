@@ -84,6 +84,7 @@ fn functions_of_one_operand() {
         UnaryOp::Silu,
         UnaryOp::Gelu,
         UnaryOp::GeluTanh,
+        UnaryOp::GeluQuick,
     ];
     let g = Builder::new();
     let x = g.input("x", DType::F32, &[T, Dim::Const(45)]);

@@ -1,7 +1,7 @@
 use super::{BinaryOp, UnaryOp, binary, gated, unary, unary_in_place};
 use crate::{Isa, KernelError};
 
-const UNARY: [UnaryOp; 10] = [
+const UNARY: [UnaryOp; 11] = [
     UnaryOp::Neg,
     UnaryOp::Exp,
     UnaryOp::Sqrt,
@@ -12,6 +12,7 @@ const UNARY: [UnaryOp; 10] = [
     UnaryOp::Silu,
     UnaryOp::Gelu,
     UnaryOp::GeluTanh,
+    UnaryOp::GeluQuick,
 ];
 const BINARY: [BinaryOp; 7] =
     [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Div, BinaryOp::Max, BinaryOp::Min, BinaryOp::Pow];
@@ -41,6 +42,7 @@ fn exact(op: UnaryOp, x: f32) -> f32 {
         UnaryOp::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         UnaryOp::Tanh => x.tanh(),
         UnaryOp::Silu => x / (1.0 + (-x).exp()),
+        UnaryOp::GeluQuick => x / (1.0 + (-1.702 * x).exp()),
         // `vector::math` tests them against their definitions.
         UnaryOp::Gelu | UnaryOp::GeluTanh => return f32::NAN,
     };

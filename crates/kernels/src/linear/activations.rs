@@ -55,6 +55,10 @@ impl ActivationFormat {
             ActivationFormat::Bf16 => k * 2,
             ActivationFormat::Int8 => Int8Row::new(k.div_ceil(GROUP)).bytes,
         };
+        if matches!(self, ActivationFormat::F32) {
+            // Rows that fill whole lines are multiplied where they are.
+            return bytes.next_multiple_of(64);
+        }
         // An odd number of cache lines: rows a power of two apart would all fall into the same few sets of the cache.
         (bytes.div_ceil(64) | 1) * 64
     }

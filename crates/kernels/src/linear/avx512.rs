@@ -10,8 +10,6 @@ use kun_tensor::DType;
 #[allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix")]
 use std::arch::x86_64::*;
 
-/// Rows below which panels of plain types are multiplied several at a time.
-const FEW_ROWS: usize = 4;
 /// Bytes of activations that should stay in the second-level cache while panels pass by.
 const ROW_BLOCK_BYTES: usize = 256 << 10;
 
@@ -302,20 +300,6 @@ unsafe fn quantized<const S: usize, const R: usize, const B: usize>(
     }
 }
 
-/// Calls `kernel` with blocks of `largest` rows, then half as many and so on, until `t` rows are done.
-#[inline(always)]
-fn in_blocks(t: usize, largest: usize, mut kernel: impl FnMut(usize, usize)) {
-    let (mut row, mut block) = (0, largest);
-    while row < t {
-        if t - row >= block {
-            kernel(row, block);
-            row += block;
-        } else {
-            block /= 2;
-        }
-    }
-}
-
 fn sink(task: &Task<'_>, panel: usize, n: usize) -> Sink {
     let column = panel * PANEL_ROWS;
     let lanes = (n - column).min(PANEL_ROWS);
@@ -401,23 +385,26 @@ unsafe fn plain<const E: u8, const MR: usize, const NP: usize>(
     k: usize,
     x: *const u8,
     row_bytes: usize,
-    sinks: [Sink; NP],
+    sinks: &[Sink; NP],
 ) {
-    let mut acc = [[_mm512_setzero_ps(); MR]; NP];
-    prefetch(&sinks, MR);
+    let mut acc = [[_mm512_setzero_ps(); NP]; MR];
+    prefetch(sinks, MR);
     let steps = if E >= BF16_DOT { k.div_ceil(2) } else { k };
     let step_bytes = if E == F16 { 32 } else { 64 };
     for step in 0..steps {
         // SAFETY: `step` is within the packed panels and the prepared rows (the padding of an odd bf16 row is zero).
         unsafe {
-            for (p, acc) in acc.iter_mut().enumerate() {
-                let w = data.add(p * panel_bytes + step * step_bytes);
-                let wide = if E == F16 { halves(w) } else { _mm512_castsi512_ps(line(w)) };
-                for (r, a) in acc.iter_mut().enumerate() {
-                    let x = x.add(r * row_bytes + step * if E == BF16_WIDE { 8 } else { 4 });
-                    let first = _mm512_castsi512_ps(broadcast(x));
+            let mut w = [_mm512_setzero_ps(); NP];
+            for (p, w) in w.iter_mut().enumerate() {
+                let from = data.add(p * panel_bytes + step * step_bytes);
+                *w = if E == F16 { halves(from) } else { _mm512_castsi512_ps(line(from)) };
+            }
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let x = x.add(r * row_bytes + step * if E == BF16_WIDE { 8 } else { 4 });
+                let first = _mm512_castsi512_ps(broadcast(x));
+                for (a, w) in acc.iter_mut().zip(w) {
                     if E == BF16_WIDE {
-                        let w = _mm512_castps_si512(wide);
+                        let w = _mm512_castps_si512(w);
                         let low = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(w));
                         let high = _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32(!0xffff)));
                         *a = _mm512_fmadd_ps(low, first, *a);
@@ -425,16 +412,14 @@ unsafe fn plain<const E: u8, const MR: usize, const NP: usize>(
                             *a = _mm512_fmadd_ps(high, _mm512_castsi512_ps(broadcast(x.add(4))), *a);
                         }
                     } else {
-                        *a = _mm512_fmadd_ps(wide, first, *a);
+                        *a = _mm512_fmadd_ps(w, first, *a);
                     }
                 }
             }
         }
     }
-    for (acc, sink) in acc.iter().zip(sinks) {
-        // SAFETY: the sinks are valid for `MR` rows.
-        unsafe { store(sink, acc) };
-    }
+    // SAFETY: the sinks are valid for `MR` rows.
+    unsafe { store_all(sinks, &acc) };
 }
 
 /// [`plain`] with bf16 dot products.
@@ -446,17 +431,20 @@ unsafe fn plain_bf16<const MR: usize, const NP: usize>(
     k: usize,
     x: *const u8,
     row_bytes: usize,
-    sinks: [Sink; NP],
+    sinks: &[Sink; NP],
 ) {
-    let mut acc = [[_mm512_setzero_ps(); MR]; NP];
-    prefetch(&sinks, MR);
+    let mut acc = [[_mm512_setzero_ps(); NP]; MR];
+    prefetch(sinks, MR);
     for step in 0..k.div_ceil(2) {
         // SAFETY: as in `plain`.
         unsafe {
-            for (p, acc) in acc.iter_mut().enumerate() {
-                let w = line(data.add(p * panel_bytes + step * 64));
-                for (r, a) in acc.iter_mut().enumerate() {
-                    let x = broadcast(x.add(r * row_bytes + step * 4));
+            let mut w = [_mm512_setzero_si512(); NP];
+            for (p, w) in w.iter_mut().enumerate() {
+                *w = line(data.add(p * panel_bytes + step * 64));
+            }
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let x = broadcast(x.add(r * row_bytes + step * 4));
+                for (a, w) in acc.iter_mut().zip(w) {
                     *a = _mm512_dpbf16_ps(
                         *a,
                         std::mem::transmute::<__m512i, __m512bh>(w),
@@ -466,13 +454,21 @@ unsafe fn plain_bf16<const MR: usize, const NP: usize>(
             }
         }
     }
-    for (acc, sink) in acc.iter().zip(sinks) {
-        // SAFETY: as in `plain`.
-        unsafe { store(sink, acc) };
+    // SAFETY: as in `plain`.
+    unsafe { store_all(sinks, &acc) };
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn store_all<const MR: usize, const NP: usize>(sinks: &[Sink; NP], acc: &[[__m512; NP]; MR]) {
+    for (p, sink) in sinks.iter().enumerate() {
+        let column: [__m512; MR] = std::array::from_fn(|r| acc[r][p]);
+        // SAFETY: the caller vouches for `MR` rows of each sink.
+        unsafe { store(*sink, &column) };
     }
 }
 
-/// Panels multiplied together when there are few rows, so that enough independent sums are in flight.
+/// Panels multiplied together: with six rows they fill 24 of the 32 registers, a step of weights four and a broadcast one.
 const PANELS_TOGETHER: usize = 4;
 
 macro_rules! run_plain {
@@ -480,54 +476,45 @@ macro_rules! run_plain {
         #[target_feature(enable = $features)]
         unsafe fn $name(layout: &PackedLayout, panel_bytes: usize, task: &mut Task<'_>) {
             let row_bytes = layout.activation().row_bytes(layout.k);
-            let block_rows = (ROW_BLOCK_BYTES / row_bytes.max(1)).next_multiple_of(16).max(16);
-            let x = task.x.as_ptr();
-            // SAFETY: as in `run_quantized`.
-            unsafe {
-                if task.t <= FEW_ROWS {
-                    let mut p = task.panels.start;
-                    while p < task.panels.end {
-                        let data = task.packed[p * panel_bytes..].as_ptr();
-                        let together = task.panels.end - p >= PANELS_TOGETHER;
-                        let first = sink(task, p, layout.n);
-                        in_blocks(task.t, FEW_ROWS, |row, block| {
-                            let x = x.add(row * row_bytes);
-                            let one = [at_row(first, row)];
-                            if together {
-                                let four = std::array::from_fn(|i| at_row(sink(task, p + i, layout.n), row));
-                                match block {
-                                    4 => $kernel::<$($e,)? 4, PANELS_TOGETHER>(data, panel_bytes, layout.k, x, row_bytes, four),
-                                    2 => $kernel::<$($e,)? 2, PANELS_TOGETHER>(data, panel_bytes, layout.k, x, row_bytes, four),
-                                    _ => $kernel::<$($e,)? 1, PANELS_TOGETHER>(data, panel_bytes, layout.k, x, row_bytes, four),
-                                }
-                            } else {
-                                match block {
-                                    4 => $kernel::<$($e,)? 4, 1>(data, panel_bytes, layout.k, x, row_bytes, one),
-                                    2 => $kernel::<$($e,)? 2, 1>(data, panel_bytes, layout.k, x, row_bytes, one),
-                                    _ => $kernel::<$($e,)? 1, 1>(data, panel_bytes, layout.k, x, row_bytes, one),
-                                }
+            let block_rows = (ROW_BLOCK_BYTES / row_bytes.max(1)).next_multiple_of(48);
+            for first in (0..task.t).step_by(block_rows) {
+                let rows = block_rows.min(task.t - first);
+                let x = task.x[first * row_bytes..].as_ptr();
+                let mut p = task.panels.start;
+                while p < task.panels.end {
+                    let data = task.packed[p * panel_bytes..].as_ptr();
+                    let mut row = 0;
+                    // SAFETY: `matmul` checked that `x` has `t` rows and `packed` all panels, and its caller vouches for `out`.
+                    unsafe {
+                        if task.panels.end - p >= PANELS_TOGETHER {
+                            let all: [Sink; PANELS_TOGETHER] =
+                                std::array::from_fn(|i| at_row(sink(task, p + i, layout.n), first));
+                            while row < rows {
+                                let x = x.add(row * row_bytes);
+                                let sinks = all.map(|sink| at_row(sink, row));
+                                row += match rows - row {
+                                    6.. => { $kernel::<$($e,)? 6, PANELS_TOGETHER>(data, panel_bytes, layout.k, x, row_bytes, &sinks); 6 }
+                                    4..6 => { $kernel::<$($e,)? 4, PANELS_TOGETHER>(data, panel_bytes, layout.k, x, row_bytes, &sinks); 4 }
+                                    2..4 => { $kernel::<$($e,)? 2, PANELS_TOGETHER>(data, panel_bytes, layout.k, x, row_bytes, &sinks); 2 }
+                                    _ => { $kernel::<$($e,)? 1, PANELS_TOGETHER>(data, panel_bytes, layout.k, x, row_bytes, &sinks); 1 }
+                                };
                             }
-                        });
-                        p += if together { PANELS_TOGETHER } else { 1 };
-                    }
-                    return;
-                }
-                for first in (0..task.t).step_by(block_rows) {
-                    let rows = block_rows.min(task.t - first);
-                    for p in task.panels.clone() {
-                        let data = task.packed[p * panel_bytes..].as_ptr();
-                        let sink = at_row(sink(task, p, layout.n), first);
-                        in_blocks(rows, 16, |row, block| {
-                            let x = x.add((first + row) * row_bytes);
-                            let one = [at_row(sink, row)];
-                            match block {
-                                16 => $kernel::<$($e,)? 16, 1>(data, panel_bytes, layout.k, x, row_bytes, one),
-                                8 => $kernel::<$($e,)? 8, 1>(data, panel_bytes, layout.k, x, row_bytes, one),
-                                4 => $kernel::<$($e,)? 4, 1>(data, panel_bytes, layout.k, x, row_bytes, one),
-                                2 => $kernel::<$($e,)? 2, 1>(data, panel_bytes, layout.k, x, row_bytes, one),
-                                _ => $kernel::<$($e,)? 1, 1>(data, panel_bytes, layout.k, x, row_bytes, one),
+                            p += PANELS_TOGETHER;
+                        } else {
+                            let one = at_row(sink(task, p, layout.n), first);
+                            while row < rows {
+                                let x = x.add(row * row_bytes);
+                                let sinks = [at_row(one, row)];
+                                row += match rows - row {
+                                    16.. => { $kernel::<$($e,)? 16, 1>(data, panel_bytes, layout.k, x, row_bytes, &sinks); 16 }
+                                    8..16 => { $kernel::<$($e,)? 8, 1>(data, panel_bytes, layout.k, x, row_bytes, &sinks); 8 }
+                                    4..8 => { $kernel::<$($e,)? 4, 1>(data, panel_bytes, layout.k, x, row_bytes, &sinks); 4 }
+                                    2..4 => { $kernel::<$($e,)? 2, 1>(data, panel_bytes, layout.k, x, row_bytes, &sinks); 2 }
+                                    _ => { $kernel::<$($e,)? 1, 1>(data, panel_bytes, layout.k, x, row_bytes, &sinks); 1 }
+                                };
                             }
-                        });
+                            p += 1;
+                        }
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! Finds nodes that need no step of their own: row-wise makers of a linear layer's operand, and the norms and turns of
 //! heads before attention.
 
-use crate::graph::{Dim, Graph, Op, RopeSpec, ValueId, WeightId};
+use crate::graph::{Dim, Graph, Op, RopeSpec, UnaryOp, ValueId, WeightId};
 use std::collections::HashMap;
 
 /// What happens to the heads of a projection on the way to attention.
@@ -20,6 +20,8 @@ pub(crate) struct Absorbed {
     pub(crate) skipped: Vec<bool>,
     /// Operand of a linear node -> the node that makes its rows.
     pub(crate) rows: HashMap<ValueId, usize>,
+    /// Result of a linear node -> the function that is applied to it, and its result.
+    pub(crate) functions: HashMap<ValueId, (UnaryOp, ValueId)>,
     /// Result of an attention node -> the chains of its queries and keys.
     pub(crate) heads: HashMap<ValueId, (HeadChain, HeadChain)>,
 }
@@ -50,7 +52,7 @@ pub(crate) fn find(graph: &Graph) -> Absorbed {
     graph.outputs.iter().for_each(|id| uses.count[id.0 as usize] += 1);
 
     let mut absorbed = Absorbed { skipped: vec![false; graph.nodes.len()], ..Absorbed::default() };
-    for node in &graph.nodes {
+    for (index, node) in graph.nodes.iter().enumerate() {
         match &node.op {
             Op::Attention(spec) => {
                 let q = heads(&uses, node.inputs[0], spec.head_dim, &mut absorbed.skipped);
@@ -60,10 +62,22 @@ pub(crate) fn find(graph: &Graph) -> Absorbed {
             Op::Linear { .. } => {
                 let x = node.inputs[0];
                 if let Some(producer) = uses.sole(x)
-                    && matches!(graph.nodes[producer].op, Op::RmsNorm { .. } | Op::Gated(_))
+                    && matches!(
+                        graph.nodes[producer].op,
+                        Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::Gated(_)
+                    )
                 {
                     absorbed.skipped[producer] = true;
                     absorbed.rows.insert(x, producer);
+                }
+            }
+            Op::Unary(op) => {
+                let x = node.inputs[0];
+                if let Some(producer) = uses.sole(x)
+                    && matches!(graph.nodes[producer].op, Op::Linear { residual: false, .. })
+                {
+                    absorbed.skipped[index] = true;
+                    absorbed.functions.insert(x, (*op, node.outputs[0]));
                 }
             }
             _ => {}

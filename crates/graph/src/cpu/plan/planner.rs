@@ -2,22 +2,25 @@
 
 use super::absorb::{self, Absorbed, HeadChain};
 use super::{
-    ATTENTION_ROWS, AttentionStep, Chunk, HeadWork, LinearPart, LinearStep, Matrix, MatrixForm,
-    PRIVATE_ELEMENTS, Place, Plan, RopeTable, RowSource, Rows, Scratch, Slot, Step, Turn, Work, private_rows,
+    ATTENTION_ROWS, AttentionStep, Chunk, DistanceTable, HeadWork, LinearPart, LinearStep, Matrix,
+    MatrixForm, PRIVATE_ELEMENTS, Place, Plan, RopeTable, RowSource, Rows, Scratch, SelfAttentionStep, Slot,
+    Step, Turn, WIDE_PANELS, Work, private_rows,
 };
 use crate::backend::{CompileError, CompileOptions};
 use crate::bind::Sizes;
 use crate::cpu::kv_pages::LayerPages;
-use crate::graph::{AttentionSpec, Dim, Graph, Node, Op, RopeSpec, ValueId, WeightId};
+use crate::graph::{AttentionSpec, Dim, DistanceBias, Graph, Node, Op, RopeSpec, ValueId, WeightId};
 use crate::memory::{self, Lifetime};
 use kun_kernels::attention::KvLayout;
 use kun_kernels::linear::{ActivationFormat, PackedLayout};
-use kun_kernels::{Isa, KernelError};
+use kun_kernels::{Isa, KernelError, self_attention};
 use kun_tensor::DType;
 use std::collections::HashMap;
 
 /// Fewer bytes of weights than this are not worth a claim of their own.
 const CHUNK_BYTES: usize = 16 << 10;
+/// Panels that kernels of plain types multiply together.
+const PANELS_TOGETHER: usize = 4;
 
 /// Plans `graph`, which is valid.
 pub(crate) fn plan(graph: &Graph, isa: Isa, options: &CompileOptions) -> Result<Plan, CompileError> {
@@ -70,6 +73,7 @@ struct Planner<'a> {
     bytes: Vec<usize>,
     fixed: HashMap<Slot, Place>,
     tables: Vec<(RopeTable, ValueId, WeightId)>,
+    distances: Vec<DistanceTable>,
     constants: Vec<WeightId>,
     constant_of: HashMap<WeightId, usize>,
     matrices: Vec<Matrix>,
@@ -100,6 +104,7 @@ impl<'a> Planner<'a> {
             bytes: Vec::new(),
             fixed: HashMap::new(),
             tables: Vec::new(),
+            distances: Vec::new(),
             constants: Vec::new(),
             constant_of: HashMap::new(),
             matrices: Vec::new(),
@@ -265,6 +270,11 @@ impl<'a> Planner<'a> {
                 let x = slot(node.inputs[0]);
                 (RowSource::Norm { x, weight: self.constant(*weight), eps: *eps }, vec![x])
             }
+            Op::LayerNorm { weight, bias, eps } => {
+                let x = slot(node.inputs[0]);
+                let bias = bias.map(|bias| self.constant(bias));
+                (RowSource::LayerNorm { x, weight: self.constant(*weight), bias, eps: *eps }, vec![x])
+            }
             Op::Gated(op) => {
                 let (gate, up) = (slot(node.inputs[0]), slot(node.inputs[1]));
                 (RowSource::Gated { gate, up, op: *op }, vec![gate, up])
@@ -288,9 +298,9 @@ impl<'a> Planner<'a> {
                 let (x, rows) = (slot(node.inputs[0]), self.input_index(node.inputs[1]));
                 self.push(&node.name, Work::SelectRows { x, rows, width, out }, vec![x], vec![out], None);
             }
-            Op::RmsNorm { .. } | Op::Gated(_) => {
+            Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::Gated(_) => {
                 let (rows, width) = self.rows_of(node.outputs[0]);
-                let (source, reads) = self.row_source(node).expect("both make rows");
+                let (source, reads) = self.row_source(node).expect("all three make rows");
                 self.push(&node.name, Work::Rows { source, rows, width, out }, reads, vec![out], None);
             }
             Op::AddRmsNorm { weight, eps } => {
@@ -331,6 +341,22 @@ impl<'a> Planner<'a> {
             Op::Linear { weights, biases, residual } => {
                 self.linear(node, weights, biases, *residual, absorbed)?;
             }
+            Op::SelfAttention(spec) => {
+                let (q, k, v) = (slot(node.inputs[0]), slot(node.inputs[1]), slot(node.inputs[2]));
+                let mut reads = vec![q, k, v];
+                let distances = spec.bias.map(|bias| self.distance_table(bias, spec.heads));
+                let distances = distances.transpose()?;
+                reads.extend(distances.map(|table| self.distances[table].out));
+                let scratch = self_attention::scratch_bytes(self.options.max_tokens, spec.head_dim);
+                self.kernel_bytes = self.kernel_bytes.max(scratch);
+                let step = SelfAttentionStep { q, k, v, out, spec: *spec, distances };
+                self.push(&node.name, Work::SelfAttention(step), reads, vec![out], None);
+            }
+            Op::Pool(pool) => {
+                let (_, width) = self.rows_of(node.outputs[0]);
+                let x = slot(node.inputs[0]);
+                self.push(&node.name, Work::Pool { pool: *pool, x, width, out }, vec![x], vec![out], None);
+            }
             Op::Attention(spec) => {
                 let chains = &absorbed.heads[&node.outputs[0]];
                 let q_work = self.head_work(&chains.0);
@@ -359,6 +385,25 @@ impl<'a> Planner<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Position of the biases among those worked out once a run.
+    fn distance_table(&mut self, bias: DistanceBias, heads: usize) -> Result<usize, Failure> {
+        if let Some(known) = self.distances.iter().position(|table| table.bias == bias) {
+            return Ok(known);
+        }
+        let bytes = self.options.max_tokens.checked_mul(heads).and_then(|n| n.checked_mul(2 * 4));
+        let out = self.extra(bytes.ok_or_else(|| "the biases overflow".to_owned())?);
+        let constant = self.constant(bias.weight());
+        self.distances.push(DistanceTable { bias, heads, constant, out });
+        let work = Work::DistanceTable(self.distances.len() - 1);
+        self.table_drafts.push(Draft {
+            step: Step { name: "distance biases".into(), work },
+            reads: Vec::new(),
+            writes: vec![out],
+            in_place: None,
+        });
+        Ok(self.distances.len() - 1)
     }
 
     fn layer_pages(&mut self, spec: &AttentionSpec) -> Result<LayerPages, Failure> {
@@ -422,9 +467,11 @@ impl<'a> Planner<'a> {
             };
             self.kernel_bytes = self.kernel_bytes.max(layout.scratch_bytes());
             let bias = bias.map(|bias| self.constant(bias));
-            let out = slot(result);
+            let function = absorbed.functions.get(&result);
+            let out = slot(function.map_or(result, |(_, result)| *result));
+            let function = function.map(|(op, _)| *op);
             writes.push(out);
-            parts.push(LinearPart { matrix, layout, bias, format, out });
+            parts.push(LinearPart { matrix, layout, bias, format, function, out });
         }
         let direct = matches!(source, RowSource::Copy { .. })
             && prepared
@@ -442,7 +489,9 @@ impl<'a> Planner<'a> {
         let in_place = residual.filter(|r| !reads.contains(r)).map(|r| (parts[0].out, r));
         reads.extend(residual);
         let chunks = chunks(&parts, self.options.threads.max(1));
-        let step = LinearStep { rows, k, source, prepared, direct, parts, residual, chunks };
+        let plain = prepared.iter().all(|(format, _)| *format != ActivationFormat::Int8);
+        let wide_chunks = if plain { wide_chunks(&parts) } else { Vec::new() };
+        let step = LinearStep { rows, k, source, prepared, direct, parts, residual, chunks, wide_chunks };
         self.push(&node.name, Work::Linear(step), reads, writes, in_place);
         Ok(())
     }
@@ -511,6 +560,7 @@ impl<'a> Planner<'a> {
             steps: drafts.into_iter().map(|draft| draft.step).collect(),
             places,
             tables: self.tables.into_iter().map(|(table, ..)| table).collect(),
+            distances: self.distances,
             constants: self.constants,
             matrices: self.matrices,
             matrix_bytes,
@@ -599,6 +649,19 @@ fn slot(id: ValueId) -> Slot {
     Slot(id.0 as usize)
 }
 
+/// Splits the panels of all parts evenly, for tasks that are split by rows besides.
+fn wide_chunks(parts: &[LinearPart]) -> Vec<Chunk> {
+    let mut chunks = Vec::new();
+    for (matrix, part) in parts.iter().enumerate() {
+        let panels = part.layout.panels();
+        chunks.extend((0..panels).step_by(WIDE_PANELS).map(|start| {
+            let end = (start + WIDE_PANELS).min(panels);
+            Chunk { matrix, panels: start..end }
+        }));
+    }
+    chunks
+}
+
 /// Splits the panels of all parts into tasks: large ones first, small ones to even out the end.
 fn chunks(parts: &[LinearPart], threads: usize) -> Vec<Chunk> {
     let mut left: usize = parts.iter().map(|part| part.layout.bytes()).sum();
@@ -608,7 +671,10 @@ fn chunks(parts: &[LinearPart], threads: usize) -> Vec<Chunk> {
         let mut start = 0;
         while start < panels {
             let share = if threads == 1 { left } else { left / (2 * threads) };
-            let count = (share.max(CHUNK_BYTES) / panel_bytes).clamp(1, panels - start);
+            let mut count = (share.max(CHUNK_BYTES) / panel_bytes).clamp(1, panels - start);
+            if count > PANELS_TOGETHER {
+                count -= count % PANELS_TOGETHER;
+            }
             chunks.push(Chunk { matrix, panels: start..start + count });
             start += count;
             left = left.saturating_sub(count * panel_bytes);

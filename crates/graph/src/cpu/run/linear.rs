@@ -1,10 +1,14 @@
 //! Linear steps: rows prepared once, then panels of all matrices shared out over the threads.
 
 use super::{PLANNED, Run, Scratch, each_row};
-use crate::cpu::plan::{LinearStep, RowSource, private_rows};
+use crate::cpu::plan::{LinearStep, RowSource, WIDE_BLOCK, WIDE_ROWS, private_rows};
 use crate::cpu::shared::as_bytes;
 use crate::cpu::threads::{Panicked, Worker};
+use kun_kernels::elementwise;
 use kun_kernels::linear::prepare;
+
+/// Rows that kernels of plain types multiply together.
+const ROWS_TOGETHER: usize = 6;
 
 pub(super) fn run(
     run: &Run<'_>,
@@ -31,33 +35,42 @@ pub(super) fn run(
     }
 
     let mut is_prepared = private_count == 0;
-    worker.phase(step.chunks.len(), |task| {
+    let wide = t >= WIDE_ROWS && !step.wide_chunks.is_empty();
+    let chunks = if wide { &step.wide_chunks } else { &step.chunks };
+    // Blocks of one size, whole groups of the rows that kernels take together, so that threads end together.
+    let blocks = if wide { t.div_ceil(WIDE_BLOCK) } else { 1 };
+    let block = if wide { t.div_ceil(blocks).next_multiple_of(ROWS_TOGETHER) } else { t };
+    let blocks = t.div_ceil(block);
+    worker.phase(chunks.len() * blocks, |task| {
+        let rows = task % blocks * block..((task % blocks + 1) * block).min(t);
         if !is_prepared {
             // Inside a task, while the operands are sure to be there still.
             prepare_all(run, step, t, row_scratch, private);
             is_prepared = true;
         }
-        let chunk = &step.chunks[task];
+        let chunk = &chunks[task / blocks];
         let part = &step.parts[chunk.matrix];
         let (format, at) = step.prepared[part.format];
-        let bytes = t * format.row_bytes(step.k);
+        let row_bytes = format.row_bytes(step.k);
         let x = match &step.source {
-            RowSource::Copy { x } if step.direct => as_bytes(run.read(*x, 0, t * step.k)),
+            RowSource::Copy { x } if step.direct => {
+                as_bytes(run.read(*x, rows.start * step.k, rows.len() * step.k))
+            }
             _ if private_count > 0 => {
                 let before: usize =
                     step.prepared[..part.format].iter().map(|(f, _)| t * f.row_bytes(step.k)).sum();
-                &private[before..before + bytes]
+                &private[before + rows.start * row_bytes..before + rows.end * row_bytes]
             }
             _ => {
                 let start = run.arena_offset(at);
-                run.arena.bytes(start..start + bytes)
+                run.arena.bytes(start + rows.start * row_bytes..start + rows.end * row_bytes)
             }
         };
         let (n, _) = part.layout.shape();
         let out = run.columns(part.out, t, n);
         if let Some(residual) = step.residual.filter(|r| run.place(*r) != run.place(part.out)) {
             let columns = chunk.columns(n);
-            for row in 0..t {
+            for row in rows.clone() {
                 out.row_mut(row, columns.clone()).copy_from_slice(run.read(
                     residual,
                     row * n + columns.start,
@@ -68,8 +81,15 @@ pub(super) fn run(
         let matrix = &run.plan.matrices[part.matrix];
         let packed = run.weights.bytes(matrix.offset..matrix.offset + matrix.bytes);
         let bias = part.bias.map(|bias| run.constants[bias].as_slice());
-        out.matmul(&part.layout, packed, x, chunk.panels.clone(), bias, step.residual.is_some(), kernel)
+        let panels = chunk.panels.clone();
+        out.matmul(rows.clone(), &part.layout, packed, x, panels, bias, step.residual.is_some(), kernel)
             .expect(PLANNED);
+        if let Some(function) = part.function {
+            let columns = chunk.columns(n);
+            for row in rows {
+                elementwise::unary_in_place(run.isa(), function, out.row_mut(row, columns.clone()));
+            }
+        }
     })
 }
 
