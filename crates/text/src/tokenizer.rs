@@ -8,6 +8,7 @@ mod added;
 mod bpe;
 mod encoding;
 mod json;
+mod pattern;
 mod sentencepiece;
 mod split;
 mod tokens;

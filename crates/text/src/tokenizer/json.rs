@@ -13,7 +13,7 @@ use tokenizers::{
 };
 
 use super::encoding::{Joint, Joints};
-use super::{Kind, TokenizerError};
+use super::{Kind, TokenizerError, pattern};
 
 /// Largest file read.
 const MAX_FILE_BYTES: usize = 256 << 20;
@@ -21,6 +21,8 @@ const MAX_FILE_BYTES: usize = 256 << 20;
 const MAX_ADDED_ID: u32 = 1 << 24;
 /// How much a normalizer's replacements may lengthen a text in all.
 const MAX_EXPANSION: usize = 1024;
+/// Longest replacement in a `precompiled_charsmap`; Unicode's own longest has 33 bytes.
+const MAX_REPLACEMENT: usize = 128;
 /// Stages of a normalizer or pre-tokenizer.
 const MAX_STAGES: usize = 64;
 
@@ -105,7 +107,13 @@ fn read_unguarded(bytes: &[u8]) -> Result<Description, TokenizerError> {
         serde_json::from_slice(bytes).map_err(|error| invalid(format!("tokenizer.json: {error}")))?;
     let stages = [&file.normalizer, &file.pre_tokenizer, &file.decoder];
     for (field, stage) in ["normalizer", "pre_tokenizer", "decoder"].into_iter().zip(stages) {
-        check_stages(field, stage.as_ref().unwrap_or(&Value::Null))?;
+        let stage = stage.as_ref().unwrap_or(&Value::Null);
+        check_stages(field, stage)?;
+        check_charsmaps(field, stage)?;
+        if field != "decoder" {
+            // One that says `first` is compiled twice, see `later_pre_tokenizer`.
+            pattern::check(field, stage, 1 + usize::from(mentions(stage, "first")))?;
+        }
     }
     if let Some(token) = file.added_tokens.iter().find(|token| token.id > MAX_ADDED_ID) {
         return Err(invalid(format!("added_tokens: id {} beyond {MAX_ADDED_ID}", token.id)));
@@ -192,6 +200,60 @@ fn check_stages(field: &str, value: &Value) -> Result<(), TokenizerError> {
         )));
     }
     Ok(())
+}
+
+/// Refuses a `precompiled_charsmap` that promises more than it holds, or that lengthens a text without bound:
+/// the size of a table in bytes, the table, and replacements that each end in a zero byte.
+fn check_charsmaps(field: &str, value: &Value) -> Result<(), TokenizerError> {
+    let map = match value {
+        Value::Array(list) => return list.iter().try_for_each(|inner| check_charsmaps(field, inner)),
+        Value::Object(map) => map,
+        _ => return Ok(()),
+    };
+    let Some(Value::String(encoded)) = map.get("precompiled_charsmap") else {
+        return map.values().try_for_each(|inner| check_charsmaps(field, inner));
+    };
+    let wrong = |what: String| invalid(format!("{field}: precompiled_charsmap {what}"));
+    let bytes = base64(encoded).ok_or_else(|| wrong("is not base64".to_owned()))?;
+    let Some((head, rest)) = bytes.split_first_chunk() else {
+        return Err(wrong(format!("has {} bytes", bytes.len())));
+    };
+    let table = u32::from_le_bytes(*head) as usize;
+    let Some(replacements) = rest.get(table / 4 * 4..) else {
+        return Err(wrong(format!("has a table of {table} bytes, {} are there", rest.len())));
+    };
+    let longest = replacements.split(|&byte| byte == 0).map(<[u8]>::len).max().unwrap_or(0);
+    if longest > MAX_REPLACEMENT {
+        return Err(wrong(format!("has a replacement of {longest} bytes, limit {MAX_REPLACEMENT}")));
+    }
+    match std::str::from_utf8(replacements) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(wrong(format!("is not text after its table: {error}"))),
+    }
+}
+
+/// The bytes of a text in base64 with padding.
+fn base64(text: &str) -> Option<Vec<u8>> {
+    let digits = text.trim_end_matches('=').as_bytes();
+    let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 3);
+    for group in digits.chunks(4) {
+        let mut bits = 0;
+        for at in 0..4 {
+            let value = match group.get(at) {
+                Some(digit @ b'A'..=b'Z') => digit - b'A',
+                Some(digit @ b'a'..=b'z') => digit - b'a' + 26,
+                Some(digit @ b'0'..=b'9') => digit - b'0' + 52,
+                Some(b'+') => 62,
+                Some(b'/') => 63,
+                Some(_) => return None,
+                None => 0,
+            };
+            bits = bits << 6 | u32::from(value);
+        }
+        let [_, triple @ ..] = u32::to_be_bytes(bits);
+        bytes.extend(&triple[..group.len().saturating_sub(1)]);
+    }
+    Some(bytes)
 }
 
 /// Whether any string in `value` is `word`.

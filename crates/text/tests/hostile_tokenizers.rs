@@ -1,0 +1,156 @@
+//! Small `tokenizer.json` files that ask for much memory: each is refused, or stays within 8 times its size and
+//! 16 MiB while it is read and used.
+
+use kun_testkit::peak_memory::{CountingAllocator, peak_of};
+use kun_text::{Special, Tokenizer};
+use serde_json::{Value, json};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+const TEXTS: [&str; 3] = [
+    "Hello, world! 123 <s></s> <|im_end|>",
+    "caf\u{e9} \u{1f600}\u{200d}\u{1f525} \u{0}\t\r\n  \u{3000}x \u{fe0f}\u{301}\u{301}\u{fdfa}\u{1100}\u{1161}",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!",
+];
+
+fn with_pattern(regex: &str) -> Value {
+    document(&Value::Null, &split(regex))
+}
+
+fn split(regex: &str) -> Value {
+    json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false})
+}
+
+fn document(normalizer: &Value, pre_tokenizer: &Value) -> Value {
+    json!({"added_tokens": [], "normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "decoder": null,
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}})
+}
+
+/// Reads the file and encodes texts with it; gives the error, if any, and the most memory used.
+fn outcome(file: &Value) -> (Option<String>, usize, usize) {
+    let bytes = file.to_string().into_bytes();
+    let (error, peak) = peak_of(|| match Tokenizer::from_json(&bytes, None) {
+        Err(error) => Some(error.to_string()),
+        Ok(tokenizer) => {
+            for text in TEXTS {
+                drop(tokenizer.encode_prompt(text, Special::Parse));
+            }
+            None
+        }
+    });
+    (error, peak, 8 * bytes.len() + (16 << 20))
+}
+
+/// Refused with all of `says`, in bounded memory.
+fn refused(file: &Value, says: &[&str]) {
+    let (error, peak, limit) = outcome(file);
+    let error = error.unwrap_or_else(|| panic!("{file} is not refused, {peak} bytes"));
+    assert!(peak <= limit, "{peak} bytes of {limit}: {error}");
+    for word in says {
+        assert!(error.contains(word), "{error} does not say {word}");
+    }
+}
+
+#[test]
+fn refuses_patterns_that_take_much_memory() {
+    // The first was found by fuzzing.
+    for (regex, says) in [
+        (r"\p{L}+|\p{N}{1,100000}|\s+", "limit 48000"),
+        (r"\w{1000}", "limit 48000"),
+        (r"(?:(?:(?:a{100}){100}){100}){100}", "limit 48000"),
+        (r"(?<=\w{0,1000})x", "limit 48000"),
+        (r"(?:(?=a)|b){0,4000000000}x", "limit 48000"),
+        ("(?:|a){18446744073709551615}", "limit 48000"),
+    ] {
+        refused(&with_pattern(regex), &["pre_tokenizer", regex, says]);
+        let replace = json!({"type": "Replace", "pattern": {"Regex": regex}, "content": "x"});
+        refused(&document(&replace, &Value::Null), &["normalizer", regex, says]);
+    }
+    let groups = "(a)".repeat(1000) + "{0,50}";
+    refused(&with_pattern(&groups), &["pre_tokenizer", "limit 48000"]);
+    let classes = vec![split(r"[^\w]{8}"); 60];
+    refused(
+        &document(&Value::Null, &json!({"type": "Sequence", "pretokenizers": classes})),
+        &["pre_tokenizer", "limit 48000"],
+    );
+    let long = json!({"type": "Split", "pattern": {"String": "x".repeat(5000)}, "behavior": "Isolated", "invert": false});
+    refused(&document(&Value::Null, &long), &["has 5000 bytes, limit 4096"]);
+    refused(&with_pattern(&"(".repeat(4000)), &["pre_tokenizer", "is wrong"]);
+}
+
+/// The estimate bounds the memory: a pattern of any kind is refused before it takes more than allowed.
+#[test]
+fn patterns_of_every_kind_stay_within_bounds() {
+    const UNITS: [&str; 22] = [
+        r"\p{L}",
+        r"\w",
+        r"(?i:\p{Lu})",
+        r"[^\p{L}]",
+        "a",
+        "(?i:k)",
+        ".",
+        "(a)",
+        "(a)(b)(c)(d)(e)(f)(g)(h)",
+        "[a-z]",
+        r"(\w)(a)(b)",
+        "(?:a|b|c)",
+        "(?:a|bc)?",
+        "[\u{4e00}-\u{9fa5}\u{800}-\u{4e00}\u{ac00}-\u{d7ff}]",
+        r"\pL|\pN|",
+        "(?:a?|b?)*",
+        r"(?:\b|a)",
+        "(?:a\u{e9}|b\u{e9})",
+        "(?i:s|t|re)",
+        "(?:(?:)|a)",
+        "[ace-z\u{1f600}-\u{1f64f}]",
+        "(?>a|b)",
+    ];
+    for unit in UNITS {
+        for count in [1, 7, 20, 45, 150, 700, 5000, 45000] {
+            let copies = count.min(4000 / (unit.len() + 12));
+            for pattern in [
+                format!("(?:{unit}){{0,{count}}}"),
+                format!("(?:{unit}){{{count}}}(?!x)"),
+                format!("(?:{unit}(?!x)){{0,{count}}}"),
+                format!("(?<=(?:({unit})){{0,{count}}})x"),
+                format!("(?:{unit})*?").repeat(copies),
+                format!("(?={unit})").repeat(copies),
+                format!("{unit}(?!y)|").repeat(copies),
+                format!("[{}]{{40}}", unit.repeat(copies)),
+            ] {
+                let (error, peak, limit) = outcome(&with_pattern(&pattern));
+                let shown: String = pattern.chars().take(60).collect();
+                assert!(peak <= limit, "{shown} ({count}): {peak} bytes of {limit}, {error:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn refuses_precompiled_maps_that_amplify() {
+    let map = |bytes: &[u8]| json!({"type": "Precompiled", "precompiled_charsmap": base64(bytes)});
+    let mut promises = u32::MAX.to_le_bytes().to_vec();
+    promises.extend([0; 16]);
+    refused(&document(&map(&promises), &Value::Null), &["normalizer", "precompiled_charsmap", "4294967295"]);
+    let mut long = 4u32.to_le_bytes().to_vec();
+    long.extend([0; 4]);
+    long.extend([b'x'; 40_000]);
+    refused(&document(&map(&long), &Value::Null), &["normalizer", "precompiled_charsmap", "40000", "limit"]);
+    refused(&document(&map(&[1, 2]), &Value::Null), &["normalizer", "precompiled_charsmap"]);
+    let bad = json!({"type": "Precompiled", "precompiled_charsmap": "!!!!"});
+    refused(&document(&bad, &Value::Null), &["normalizer", "precompiled_charsmap"]);
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    bytes
+        .chunks(3)
+        .flat_map(|chunk| {
+            let bits = (0..3).fold(0u32, |bits, i| bits << 8 | u32::from(*chunk.get(i).unwrap_or(&0)));
+            (0..4).map(move |i| {
+                if i > chunk.len() { '=' } else { char::from(DIGITS[(bits >> (18 - 6 * i)) as usize & 63]) }
+            })
+        })
+        .collect()
+}
