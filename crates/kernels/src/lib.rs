@@ -1,7 +1,10 @@
 //! Compute kernels. Each has a plain scalar form that defines the answer; the machine is asked once which form to use.
 
 pub mod attention;
+pub mod conv;
+pub mod conv;
 pub mod elementwise;
+pub mod gemm;
 pub mod isa;
 pub mod layer_norm;
 pub mod linear;

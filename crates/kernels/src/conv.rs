@@ -1,0 +1,268 @@
+//! Convolutions over images whose channels lie together (`[N, H, W, C]`, with any strides between pixels and rows).
+
+pub mod depthwise;
+#[cfg(test)]
+mod tests;
+pub mod winograd;
+
+use crate::gemm::tile::{Part, tiles};
+use crate::gemm::{Epilogue, Matrix, Panels, ROW_BLOCK_BYTES, ROWS, Scratch, Target, blocks};
+use crate::{KernelError, vector};
+use std::ops::Range;
+
+/// Sizes of a convolution or of any other window that moves over an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Images.
+    pub batch: usize,
+    /// Rows and columns of an input image.
+    pub input: [usize; 2],
+    /// Rows and columns of an output image.
+    pub output: [usize; 2],
+    /// Rows and columns of the window.
+    pub kernel: [usize; 2],
+    /// Steps between windows.
+    pub stride: [usize; 2],
+    /// Steps within a window.
+    pub dilation: [usize; 2],
+    /// Zeros above and to the left; those below and to the right follow from the sizes.
+    pub padding: [usize; 2],
+}
+
+impl Geometry {
+    /// Places of the window.
+    pub fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// Pixels of all output images.
+    pub fn pixels(&self) -> usize {
+        self.batch * self.output[0] * self.output[1]
+    }
+
+    /// Input row (axis 0) or column (axis 1) under place `tap` of window `out`, if it is inside the image.
+    #[inline(always)]
+    pub(crate) fn source(&self, axis: usize, out: usize, tap: usize) -> Option<usize> {
+        let at = out * self.stride[axis] + tap * self.dilation[axis];
+        at.checked_sub(self.padding[axis]).filter(|&at| at < self.input[axis])
+    }
+
+    /// Image, row and column of an output pixel.
+    pub(crate) fn place(&self, pixel: usize) -> [usize; 3] {
+        let (row, column) = (pixel / self.output[1], pixel % self.output[1]);
+        [row / self.output[0], row % self.output[0], column]
+    }
+}
+
+/// Images in memory: the channels of a pixel lie together.
+#[derive(Clone, Copy, Debug)]
+pub struct Images<'a> {
+    /// From the first element of the first image.
+    pub data: &'a [f32],
+    /// Elements between images.
+    pub image_stride: usize,
+    /// Elements between rows.
+    pub row_stride: usize,
+    /// Elements between pixels.
+    pub pixel_stride: usize,
+}
+
+impl Images<'_> {
+    /// Refuses images that end outside of the data.
+    pub(crate) fn check(
+        &self,
+        kernel: &'static str,
+        geometry: &Geometry,
+        channels: usize,
+    ) -> Result<(), KernelError> {
+        let Geometry { batch, input: [height, width], .. } = *geometry;
+        if batch == 0 || height == 0 || width == 0 || channels == 0 {
+            return Ok(());
+        }
+        let end = (batch - 1) * self.image_stride
+            + (height - 1) * self.row_stride
+            + (width - 1) * self.pixel_stride;
+        if end + channels > self.data.len() {
+            let what = format!("{} elements of images of {}", self.data.len(), end + channels);
+            return Err(KernelError::Shape { kernel, what });
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub(crate) fn at(&self, [image, row, column]: [usize; 3]) -> usize {
+        image * self.image_stride + row * self.row_stride + column * self.pixel_stride
+    }
+}
+
+/// `[outputs, channels, taps]` to `[outputs, taps, channels]`: the depth of the matrix that a convolution multiplies with.
+pub fn tap_major(weights: &[f32], channels: usize, taps: usize) -> Vec<f32> {
+    let mut out = vec![0.0; weights.len()];
+    if taps == 1 {
+        out.copy_from_slice(weights);
+        return out;
+    }
+    for (from, to) in weights.chunks_exact(channels * taps).zip(out.chunks_exact_mut(channels * taps)) {
+        for (c, from) in from.chunks_exact(taps).enumerate() {
+            for (tap, x) in from.iter().enumerate() {
+                to[tap * channels + c] = *x;
+            }
+        }
+    }
+    out
+}
+
+/// A convolution as a product: output pixels are rows, and a row is one piece of the input for each place of the window.
+#[derive(Clone, Copy, Debug)]
+pub struct Convolution<'a> {
+    /// Sizes.
+    pub geometry: &'a Geometry,
+    /// Input channels.
+    pub channels: usize,
+    /// Layout of the weights: `[outputs, taps * channels]`.
+    pub panels: &'a Panels,
+    /// Packed weights; see [`tap_major`].
+    pub packed: &'a [f32],
+    /// Input.
+    pub x: Images<'a>,
+    /// What happens to sums.
+    pub epilogue: Epilogue<'a>,
+    /// Row `r` is output pixel `r`.
+    pub out: Target,
+}
+
+/// Channels below which the places of a window's row are one piece; borders are copied then.
+const FEW_CHANNELS: usize = 16;
+
+impl Convolution<'_> {
+    /// Computes the output pixels `pixels` of the panels `columns`.
+    ///
+    /// # Errors
+    /// [`KernelError::Shape`] if lengths disagree.
+    ///
+    /// # Safety
+    /// As for [`crate::gemm::Product::run`].
+    pub unsafe fn run(
+        &self,
+        pixels: Range<usize>,
+        columns: Range<usize>,
+        scratch: &mut Scratch,
+    ) -> Result<(), KernelError> {
+        let (geometry, panels) = (self.geometry, self.panels);
+        self.x.check("convolution", geometry, self.channels)?;
+        self.epilogue.check("convolution", panels.padded())?;
+        KernelError::check("convolution", panels.shape().1, geometry.taps() * self.channels)?;
+        KernelError::check("convolution", self.packed.len(), panels.packed_len())?;
+        if pixels.end > geometry.pixels() || columns.end > panels.count() {
+            let what = format!(
+                "pixels {pixels:?} of {}, panels {columns:?} of {}",
+                geometry.pixels(),
+                panels.count()
+            );
+            return Err(KernelError::Shape { kernel: "convolution", what });
+        }
+        if pixels.is_empty() || columns.is_empty() {
+            return Ok(());
+        }
+        let joined = self.channels < FEW_CHANNELS
+            && self.x.pixel_stride == self.channels
+            && geometry.dilation[1] == 1
+            && geometry.taps() > 1;
+        let (taps, depth) = if joined {
+            (geometry.kernel[0], geometry.kernel[1] * self.channels)
+        } else {
+            (geometry.taps(), self.channels)
+        };
+        let step = geometry.stride[0] * geometry.stride[1];
+        let block = (ROW_BLOCK_BYTES / 4 / self.channels / step.max(1)).clamp(2 * ROWS, 48 * ROWS);
+        if scratch.zeros.len() < depth {
+            scratch.zeros.resize(depth, 0.0);
+        }
+        for range in blocks(pixels, block) {
+            if joined {
+                self.joined_pointers(range.clone(), scratch);
+            } else {
+                self.pointers(range.clone(), scratch);
+            }
+            let part = Part {
+                panels,
+                matrix: Matrix::Packed(self.packed),
+                pointers: &scratch.pointers,
+                taps,
+                depth,
+                rows: range,
+                columns: columns.clone(),
+                epilogue: self.epilogue,
+                out: self.out,
+            };
+            vector::run(panels.isa(), part);
+        }
+        Ok(())
+    }
+
+    /// One pointer for each place of the window.
+    fn pointers(&self, pixels: Range<usize>, scratch: &mut Scratch) {
+        let geometry = self.geometry;
+        let pointers = &mut scratch.pointers;
+        pointers.clear();
+        let [kernel_rows, kernel_columns] = geometry.kernel;
+        for tile in tiles(pixels.len()) {
+            let mut places = [[0; 3]; ROWS];
+            for (place, r) in places.iter_mut().zip(tile.clone()) {
+                *place = geometry.place(pixels.start + r);
+            }
+            let places = &places[..tile.len()];
+            for ky in 0..kernel_rows {
+                for kx in 0..kernel_columns {
+                    pointers.extend(places.iter().map(|&[image, row, column]| {
+                        let row = geometry.source(0, row, ky);
+                        match (row, geometry.source(1, column, kx)) {
+                            (Some(y), Some(x)) => self.x.data[self.x.at([image, y, x])..].as_ptr(),
+                            _ => scratch.zeros.as_ptr(),
+                        }
+                    }));
+                }
+            }
+        }
+    }
+
+    /// One pointer for each row of the window.
+    fn joined_pointers(&self, pixels: Range<usize>, scratch: &mut Scratch) {
+        let geometry = self.geometry;
+        let [kernel_rows, kernel_columns] = geometry.kernel;
+        let (channels, width) = (self.channels, geometry.input[1]);
+        let depth = kernel_columns * channels;
+        scratch.pointers.clear();
+        // Never grown below, so that pointers into it stay valid.
+        scratch.floats.clear();
+        scratch.floats.resize(pixels.len() * kernel_rows * depth, 0.0);
+        let mut copies = scratch.floats.chunks_exact_mut(depth);
+        for tile in tiles(pixels.len()) {
+            for ky in 0..kernel_rows {
+                for r in tile.clone() {
+                    let [image, row, column] = geometry.place(pixels.start + r);
+                    let Some(y) = geometry.source(0, row, ky) else {
+                        scratch.pointers.push(scratch.zeros.as_ptr());
+                        continue;
+                    };
+                    let (start, left) = (column * geometry.stride[1], geometry.padding[1]);
+                    if start >= left && start - left + kernel_columns <= width {
+                        let at = self.x.at([image, y, start - left]);
+                        scratch.pointers.push(self.x.data[at..].as_ptr());
+                        continue;
+                    }
+                    let copy = copies.next().expect("a copy for each pointer");
+                    for (kx, to) in copy.chunks_exact_mut(channels).enumerate() {
+                        match geometry.source(1, column, kx) {
+                            Some(x) => {
+                                to.copy_from_slice(&self.x.data[self.x.at([image, y, x])..][..channels])
+                            }
+                            None => to.fill(0.0),
+                        }
+                    }
+                    scratch.pointers.push(copy.as_ptr());
+                }
+            }
+        }
+    }
+}

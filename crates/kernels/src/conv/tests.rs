@@ -1,0 +1,178 @@
+use super::depthwise::Depthwise;
+use super::winograd::{self, Winograd};
+use super::{Convolution, Geometry, Images, tap_major};
+use crate::Isa;
+use crate::gemm::tests::{assert_close, numbers};
+use crate::gemm::{Activation, Epilogue, Panels, Residual, Scratch, Target};
+
+/// `[N, H, W, C]` in, `[outputs, channels / groups, taps]` weights, `[pixels, outputs]` out: the definition.
+fn plain(g: &Geometry, x: &[f32], channels: usize, w: &[f32], outputs: usize, groups: usize) -> Vec<f64> {
+    let [height, width] = g.input;
+    let (each, mut out) = (channels / groups, Vec::new());
+    for pixel in 0..g.pixels() {
+        let [image, row, column] = g.place(pixel);
+        for o in 0..outputs {
+            let first = o / (outputs / groups) * each;
+            let mut sum = 0.0;
+            for tap in 0..g.taps() {
+                let y = g.source(0, row, tap / g.kernel[1]);
+                let (Some(y), Some(at)) = (y, g.source(1, column, tap % g.kernel[1])) else { continue };
+                for c in 0..each {
+                    let x = x[((image * height + y) * width + at) * channels + first + c];
+                    sum += f64::from(x) * f64::from(w[(o * each + c) * g.taps() + tap]);
+                }
+            }
+            out.push(sum);
+        }
+    }
+    out
+}
+
+pub(crate) fn geometry(
+    batch: usize,
+    input: [usize; 2],
+    kernel: [usize; 2],
+    stride: usize,
+    dilation: usize,
+    pad: usize,
+) -> Geometry {
+    let output = [0, 1].map(|i| (input[i] + 2 * pad - (kernel[i] - 1) * dilation - 1) / stride + 1);
+    let (stride, dilation) = ([stride; 2], [dilation; 2]);
+    Geometry { batch, input, output, kernel, stride, dilation, padding: [pad; 2] }
+}
+
+fn dense(g: &Geometry, channels: usize) -> Images<'static> {
+    let row_stride = g.input[1] * channels;
+    Images { data: &[], image_stride: g.input[0] * row_stride, row_stride, pixel_stride: channels }
+}
+
+fn expect(plain: &[f64], bias: &[f32], other: &[f32]) -> Vec<f32> {
+    let n = bias.len();
+    plain
+        .iter()
+        .enumerate()
+        .map(|(i, sum)| (sum + f64::from(bias[i % n]) + f64::from(other[i])).max(-0.25) as f32)
+        .collect()
+}
+
+const ACTIVATION: Activation = Activation::Clamp { low: -0.25, high: f32::INFINITY };
+
+#[test]
+fn convolutions_equal_their_definition() {
+    for isa in Isa::available() {
+        for (channels, outputs, g) in [
+            (3, 32, geometry(2, [15, 14], [3, 3], 2, 1, 1)),
+            (3, 8, geometry(1, [20, 21], [7, 7], 2, 1, 3)),
+            (16, 70, geometry(1, [9, 7], [3, 3], 1, 1, 1)),
+            (17, 16, geometry(1, [9, 12], [3, 2], 1, 2, 2)),
+            (40, 24, geometry(3, [5, 5], [1, 1], 1, 1, 0)),
+            (40, 24, geometry(1, [7, 6], [1, 1], 2, 1, 0)),
+            (200, 5, geometry(1, [4, 4], [3, 3], 1, 1, 1)),
+            (2, 3, geometry(1, [1, 9], [1, 5], 1, 3, 6)),
+        ] {
+            let x = numbers(1, g.batch * g.input[0] * g.input[1] * channels);
+            let w = numbers(2, outputs * channels * g.taps());
+            let (bias, other) = (numbers(3, outputs), numbers(4, g.pixels() * outputs));
+            let expected = expect(&plain(&g, &x, channels, &w, outputs, 1), &bias, &other);
+            let panels = Panels::new(isa, outputs, channels * g.taps());
+            let mut packed = vec![0.0; panels.packed_len()];
+            let depth = channels * g.taps();
+            panels.pack(&tap_major(&w, channels, g.taps()), depth, 1, &mut packed).unwrap();
+            let mut out = vec![0.0; g.pixels() * outputs];
+            let bias = panels.pad(&bias);
+            let residual = Some(Residual { data: other.as_ptr(), stride: outputs, after: false });
+            let task = Convolution {
+                geometry: &g,
+                channels,
+                panels: &panels,
+                packed: &packed,
+                x: Images { data: &x, ..dense(&g, channels) },
+                epilogue: Epilogue { bias: &bias, activation: ACTIVATION, slopes: &[], residual },
+                out: Target { data: out.as_mut_ptr(), stride: outputs },
+            };
+            let (mut scratch, half) = (Scratch::default(), g.pixels() / 2);
+            for range in [0..half, half..g.pixels()] {
+                // SAFETY: `out` holds all pixels.
+                unsafe { task.run(range, 0..panels.count(), &mut scratch).unwrap() };
+            }
+            assert_close(&out, &expected, 2e-6, &format!("{isa:?} {channels} {outputs} {g:?}"));
+        }
+    }
+}
+
+#[test]
+fn winograd_equals_the_definition() {
+    for isa in Isa::available() {
+        for (channels, outputs, g) in [
+            (16, 16, geometry(1, [8, 8], [3, 3], 1, 1, 1)),
+            (5, 70, geometry(2, [9, 30], [3, 3], 1, 1, 1)),
+            (64, 130, geometry(1, [6, 7], [3, 3], 1, 1, 0)),
+            (33, 3, geometry(1, [3, 1], [3, 3], 1, 1, 1)),
+        ] {
+            let x = numbers(1, g.batch * g.input[0] * g.input[1] * channels);
+            let w = numbers(2, outputs * channels * 9);
+            let (bias, other) = (numbers(3, outputs), numbers(4, g.pixels() * outputs));
+            let expected = expect(&plain(&g, &x, channels, &w, outputs, 1), &bias, &other);
+            let panels = Panels::new(isa, outputs, channels);
+            let mut packed = vec![0.0; winograd::packed_len(&panels)];
+            winograd::pack(&panels, &w, &mut packed).unwrap();
+            let mut out = vec![0.0; g.pixels() * outputs];
+            let bias = panels.pad(&bias);
+            let residual = Some(Residual { data: other.as_ptr(), stride: outputs, after: false });
+            let task = Winograd {
+                geometry: &g,
+                panels: &panels,
+                packed: &packed,
+                x: Images { data: &x, ..dense(&g, channels) },
+                epilogue: Epilogue { bias: &bias, activation: ACTIVATION, slopes: &[], residual },
+                out: Target { data: out.as_mut_ptr(), stride: outputs },
+            };
+            let (mut scratch, tiles) = (Scratch::default(), winograd::tiles(&g));
+            for columns in 0..panels.count() {
+                for range in [0..tiles / 2, tiles / 2..tiles] {
+                    // SAFETY: `out` holds all pixels.
+                    unsafe { task.run(range, columns..columns + 1, &mut scratch).unwrap() };
+                }
+            }
+            assert_close(&out, &expected, 1e-5, &format!("{isa:?} {channels} {outputs} {g:?}"));
+        }
+    }
+}
+
+#[test]
+fn depthwise_equals_the_definition() {
+    for isa in Isa::available() {
+        for (channels, g) in [
+            (32, geometry(1, [12, 13], [3, 3], 1, 1, 1)),
+            (19, geometry(2, [12, 13], [3, 3], 2, 1, 1)),
+            (24, geometry(1, [11, 10], [5, 5], 1, 1, 2)),
+            (35, geometry(1, [14, 14], [5, 5], 2, 1, 2)),
+            (8, geometry(1, [9, 9], [3, 3], 1, 2, 2)),
+            (1, geometry(1, [4, 4], [7, 7], 1, 1, 3)),
+        ] {
+            let x = numbers(1, g.batch * g.input[0] * g.input[1] * channels);
+            let w = numbers(2, channels * g.taps());
+            let (bias, other) = (numbers(3, channels), numbers(4, g.pixels() * channels));
+            let expected = expect(&plain(&g, &x, channels, &w, channels, channels), &bias, &other);
+            let weights: Vec<f32> = (0..w.len()).map(|i| w[i % channels * g.taps() + i / channels]).collect();
+            let mut out = vec![0.0; g.pixels() * channels];
+            let residual = Some(Residual { data: other.as_ptr(), stride: channels, after: false });
+            let task = Depthwise {
+                geometry: &g,
+                channels,
+                weights: &weights,
+                x: Images { data: &x, ..dense(&g, channels) },
+                epilogue: Epilogue { bias: &bias, activation: ACTIVATION, slopes: &[], residual },
+                out: Target { data: out.as_mut_ptr(), stride: channels },
+            };
+            let rows = g.batch * g.output[0];
+            // SAFETY: `out` holds all pixels.
+            unsafe {
+                task.run(isa, 0..rows / 2, 0..channels).unwrap();
+                task.run(isa, rows / 2..rows, 0..channels / 2).unwrap();
+                task.run(isa, rows / 2..rows, channels / 2..channels).unwrap();
+            }
+            assert_close(&out, &expected, 1e-6, &format!("{isa:?} {channels} {g:?}"));
+        }
+    }
+}

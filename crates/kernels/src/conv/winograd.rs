@@ -1,0 +1,317 @@
+//! 3×3 convolutions of stride 1 with a quarter of the products: F(4×4, 3×3) (arXiv:1509.09308).
+//!
+//! A tile of 6×6 inputs gives 4×4 outputs. Inputs and weights are transformed, then each of the 36 places is a product of
+//! its own, and sums are transformed back. Its error is about ten times that of a plain sum.
+
+use super::depthwise::finish;
+use super::{Geometry, Images};
+use crate::gemm::tile::Part;
+use crate::gemm::{Epilogue, Matrix, Panels, Scratch, Target, blocks};
+use crate::vector::{self, Kernel, MAX_LANES, Vector};
+use crate::{KernelError, conv::tap_major};
+use std::ops::Range;
+
+/// Places of a transformed tile.
+const PLACES: usize = 36;
+/// Rows and columns of outputs that a tile gives.
+const OUT: usize = 4;
+/// Tiles that are transformed together: few enough for the second-level cache, many enough to share weights.
+const BLOCK: usize = 24;
+
+/// Whether a convolution has the form that this file computes.
+pub fn fits(geometry: &Geometry) -> bool {
+    geometry.kernel == [3, 3] && geometry.stride == [1, 1] && geometry.dilation == [1, 1]
+}
+
+/// Tiles of all images.
+pub fn tiles(geometry: &Geometry) -> usize {
+    geometry.batch * geometry.output[0].div_ceil(OUT) * geometry.output[1].div_ceil(OUT)
+}
+
+/// Elements of packed weights.
+pub fn packed_len(panels: &Panels) -> usize {
+    PLACES * panels.packed_len()
+}
+
+/// Transforms and packs weights `[outputs, channels, 3, 3]`; `panels` is the layout of `[outputs, channels]`.
+///
+/// # Errors
+/// [`KernelError::Shape`] if a length is wrong.
+pub fn pack(panels: &Panels, weights: &[f32], out: &mut [f32]) -> Result<(), KernelError> {
+    let (outputs, channels) = panels.shape();
+    KernelError::check("winograd", weights.len(), outputs * channels * 9)?;
+    KernelError::check("winograd", out.len(), packed_len(panels))?;
+    let by_tap = tap_major(weights, channels, 9);
+    // Rows of G: one place each from three taps.
+    const G: [[f64; 3]; 6] = [
+        [0.25, 0.0, 0.0],
+        [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
+        [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
+        [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
+        [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
+        [0.0, 0.0, 1.0],
+    ];
+    let mut one = vec![0.0f32; outputs * channels];
+    for (place, out) in out.chunks_exact_mut(panels.packed_len().max(1)).enumerate() {
+        let (gy, gx) = (G[place / 6], G[place % 6]);
+        let factors: [f64; 9] = std::array::from_fn(|tap| gy[tap / 3] * gx[tap % 3]);
+        for (to, from) in one.chunks_exact_mut(channels.max(1)).zip(by_tap.chunks_exact(9 * channels.max(1)))
+        {
+            for (c, to) in to.iter_mut().enumerate() {
+                let sum: f64 =
+                    factors.iter().enumerate().map(|(tap, f)| f * f64::from(from[tap * channels + c])).sum();
+                *to = sum as f32;
+            }
+        }
+        panels.pack(&one, channels, 1, out)?;
+    }
+    Ok(())
+}
+
+/// A convolution of the form of [`fits`].
+#[derive(Clone, Copy, Debug)]
+pub struct Winograd<'a> {
+    /// Sizes.
+    pub geometry: &'a Geometry,
+    /// Layout of `[outputs, channels]`.
+    pub panels: &'a Panels,
+    /// From [`pack`].
+    pub packed: &'a [f32],
+    /// Input.
+    pub x: Images<'a>,
+    /// What happens to sums.
+    pub epilogue: Epilogue<'a>,
+    /// Row `r` is output pixel `r`.
+    pub out: Target,
+}
+
+impl Winograd<'_> {
+    /// Computes the tiles `tiles` of the panels `columns`.
+    ///
+    /// # Errors
+    /// [`KernelError::Shape`] if lengths disagree or the convolution is not of this form.
+    ///
+    /// # Safety
+    /// `out` must be valid for writes of the pixels of these tiles and the outputs of these panels, which no other thread
+    /// touches meanwhile; a residual must be valid for reading the same.
+    pub unsafe fn run(
+        &self,
+        tiles: Range<usize>,
+        columns: Range<usize>,
+        scratch: &mut Scratch,
+    ) -> Result<(), KernelError> {
+        let (geometry, panels) = (self.geometry, self.panels);
+        let (_, channels) = panels.shape();
+        self.x.check("winograd", geometry, channels)?;
+        self.epilogue.check("winograd", panels.padded())?;
+        KernelError::check("winograd", self.packed.len(), packed_len(panels))?;
+        if !fits(geometry) || tiles.end > self::tiles(geometry) || columns.end > panels.count() {
+            let what = format!("tiles {tiles:?}, panels {columns:?} of {geometry:?}");
+            return Err(KernelError::Shape { kernel: "winograd", what });
+        }
+        if tiles.is_empty() || columns.is_empty() || channels == 0 {
+            return Ok(());
+        }
+        let first = panels.panel(columns.start).first;
+        let last = panels.panel(columns.end - 1);
+        let lanes = crate::gemm::lanes(panels.isa());
+        let width = last.first + last.vectors * lanes - first;
+        // A line more than the tiles need, so that places do not fall on the same lines of the cache.
+        let depth = channels.next_multiple_of(lanes);
+        let (x_place, y_place) = (BLOCK * depth + MAX_LANES, BLOCK * width + MAX_LANES);
+        resize(&mut scratch.floats, PLACES * x_place);
+        resize(&mut scratch.more, PLACES * y_place);
+        resize(&mut scratch.zeros, depth);
+        for tiles in blocks(tiles, BLOCK) {
+            let block = Block { task: self, tiles: tiles.clone(), depth, place: x_place };
+            let (floats, zeros) = (&mut scratch.floats, &scratch.zeros);
+            vector::run(panels.isa(), Inward { block: &block, zeros, out: floats });
+            for place in 0..PLACES {
+                scratch.pointers.clear();
+                let base = place * x_place;
+                scratch
+                    .pointers
+                    .extend((0..tiles.len()).map(|t| scratch.floats[base + t * depth..].as_ptr()));
+                let part = Part {
+                    panels,
+                    matrix: Matrix::Packed(
+                        &self.packed[place * panels.packed_len()..][..panels.packed_len()],
+                    ),
+                    pointers: &scratch.pointers,
+                    taps: 1,
+                    depth: channels,
+                    rows: 0..tiles.len(),
+                    columns: columns.clone(),
+                    epilogue: Epilogue::default(),
+                    out: Target {
+                        data: scratch.more[place * y_place..].as_mut_ptr().wrapping_sub(first),
+                        stride: width,
+                    },
+                };
+                vector::run(panels.isa(), part);
+            }
+            let block = Block { place: y_place, ..block };
+            let outputs = first..(first + width).min(panels.shape().0);
+            vector::run(panels.isa(), Outward { block: &block, y: &scratch.more, width, outputs });
+        }
+        Ok(())
+    }
+}
+
+fn resize(buffer: &mut Vec<f32>, len: usize) {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+}
+
+struct Block<'a> {
+    task: &'a Winograd<'a>,
+    tiles: Range<usize>,
+    /// Elements of a transformed tile at one place.
+    depth: usize,
+    /// Elements of a place.
+    place: usize,
+}
+
+impl Block<'_> {
+    /// Image, and the first output row and column, of a tile.
+    fn corner(&self, tile: usize) -> [usize; 3] {
+        let [height, width] = self.task.geometry.output.map(|len| len.div_ceil(OUT));
+        [tile / (height * width), tile / width % height * OUT, tile % width * OUT]
+    }
+}
+
+struct Inward<'a> {
+    block: &'a Block<'a>,
+    zeros: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Inward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let Block { task, ref tiles, depth, place } = *self.block;
+        let geometry = task.geometry;
+        let (_, channels) = task.panels.shape();
+        for (t, tile) in tiles.clone().enumerate() {
+            let [image, row, column] = self.block.corner(tile);
+            let mut pointers = [self.zeros.as_ptr(); PLACES];
+            for (i, pointer) in pointers.iter_mut().enumerate() {
+                if let (Some(y), Some(x)) =
+                    (geometry.source(0, row, i / 6), geometry.source(1, column, i % 6))
+                {
+                    *pointer = task.x.data[task.x.at([image, y, x])..].as_ptr();
+                }
+            }
+            let mut c = 0;
+            while c < channels {
+                let lanes = V::LANES.min(channels - c);
+                let mut columns = [[v.splat(0.0); 6]; 6];
+                for x in 0..6 {
+                    let d: [V::F32; 6] = std::array::from_fn(|y| {
+                        let from = pointers[y * 6 + x].wrapping_add(c);
+                        // SAFETY: every pixel, and the zeros, hold `channels` elements, of which `lanes` are left.
+                        unsafe {
+                            if lanes == V::LANES {
+                                v.load(from)
+                            } else {
+                                v.load_part(std::slice::from_raw_parts(from, lanes))
+                            }
+                        }
+                    });
+                    columns[x] = inward(v, d);
+                }
+                let to = self.out[t * depth + c..].as_mut_ptr();
+                for y in 0..6 {
+                    let row = inward(v, std::array::from_fn(|x| columns[x][y]));
+                    for (x, value) in row.into_iter().enumerate() {
+                        // SAFETY: `out` holds `PLACES` places of `BLOCK` tiles of `depth`, whole vectors.
+                        unsafe { v.store(to.add((y * 6 + x) * place), value) };
+                    }
+                }
+                c += V::LANES;
+            }
+        }
+    }
+}
+
+/// Six inputs of a row or column to six places.
+#[inline(always)]
+fn inward<V: Vector>(v: V, d: [V::F32; 6]) -> [V::F32; 6] {
+    let (four, two, minus_four, minus_five) = (v.splat(4.0), v.splat(2.0), v.splat(-4.0), v.splat(-5.0));
+    let even = v.fma(d[2], minus_four, d[4]);
+    let odd = v.fma(d[1], minus_four, d[3]);
+    let (even_half, odd_half) = (v.sub(d[4], d[2]), v.mul(two, v.sub(d[3], d[1])));
+    [
+        v.fma(four, d[0], v.fma(minus_five, d[2], d[4])),
+        v.add(even, odd),
+        v.sub(even, odd),
+        v.add(even_half, odd_half),
+        v.sub(even_half, odd_half),
+        v.fma(four, d[1], v.fma(minus_five, d[3], d[5])),
+    ]
+}
+
+struct Outward<'a> {
+    block: &'a Block<'a>,
+    y: &'a [f32],
+    width: usize,
+    outputs: Range<usize>,
+}
+
+impl Kernel for Outward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let Block { task, ref tiles, place, .. } = *self.block;
+        let [height, width] = task.geometry.output;
+        for (t, tile) in tiles.clone().enumerate() {
+            let [image, row, column] = self.block.corner(tile);
+            let (rows, columns) = (OUT.min(height - row), OUT.min(width - column));
+            let mut c = self.outputs.start;
+            while c < self.outputs.end {
+                let lanes = V::LANES.min(self.outputs.end - c);
+                let from = self.y[t * self.width + c - self.outputs.start..].as_ptr();
+                let mut half = [[v.splat(0.0); 6]; OUT];
+                for x in 0..6 {
+                    // SAFETY: `y` holds `PLACES` places of `BLOCK` tiles of `width`, whole vectors.
+                    let m = std::array::from_fn(|y| unsafe { v.load(from.add((y * 6 + x) * place)) });
+                    for (y, value) in outward(v, m).into_iter().enumerate() {
+                        half[y][x] = value;
+                    }
+                }
+                let bias = if task.epilogue.bias.is_empty() {
+                    v.splat(0.0)
+                } else {
+                    // SAFETY: biases are padded to whole vectors.
+                    unsafe { v.load(task.epilogue.bias[c..].as_ptr()) }
+                };
+                for (y, half) in half.into_iter().enumerate().take(rows) {
+                    let first = (image * height + row + y) * width + column;
+                    for (x, sum) in outward(v, half).into_iter().enumerate().take(columns) {
+                        let sum = v.add(sum, bias);
+                        // SAFETY: the caller of `run` vouches for the output.
+                        unsafe { finish(v, &task.epilogue, task.out, first + x, c, lanes, sum) };
+                    }
+                }
+                c += V::LANES;
+            }
+        }
+    }
+}
+
+/// Six places of a row or column to four outputs.
+#[inline(always)]
+fn outward<V: Vector>(v: V, m: [V::F32; 6]) -> [V::F32; OUT] {
+    let (a, b) = (v.add(m[1], m[2]), v.sub(m[1], m[2]));
+    let (c, d) = (v.add(m[3], m[4]), v.sub(m[3], m[4]));
+    [
+        v.add(m[0], v.add(a, c)),
+        v.fma(v.splat(2.0), d, b),
+        v.fma(v.splat(4.0), c, a),
+        v.add(v.fma(v.splat(8.0), d, b), m[5]),
+    ]
+}

@@ -1,0 +1,319 @@
+//! The micro-kernel, and the walk over the tiles of a block of rows.
+
+use super::{Activation, Epilogue, Matrix, Panels, ROWS, Target, blocks};
+use crate::vector::{Kernel, Vector};
+use std::ops::Range;
+
+/// Steps of `k` after which sums go to memory and the next panel's follow, so that rows and a panel stay in the second-level
+/// cache however long they are.
+pub(crate) const SEGMENT: usize = 768;
+
+/// A block of rows times some panels. Checked by whoever makes it.
+#[derive(Clone)]
+pub(crate) struct Part<'a> {
+    pub panels: &'a Panels,
+    pub matrix: Matrix<'a>,
+    /// `[taps][its rows]` for each of [`tiles`].
+    pub pointers: &'a [*const f32],
+    /// Pieces that a row consists of.
+    pub taps: usize,
+    /// Elements of a piece; `taps * depth` is the matrix's depth.
+    pub depth: usize,
+    /// Rows of the output that the pointers stand for.
+    pub rows: Range<usize>,
+    pub columns: Range<usize>,
+    pub epilogue: Epilogue<'a>,
+    pub out: Target,
+}
+
+/// The tiles of a block of `rows` rows: ranges from 0, of even sizes. Pointers of a tile are `[taps][its rows]`.
+pub(crate) fn tiles(rows: usize) -> impl Iterator<Item = Range<usize>> {
+    blocks(0..rows, ROWS)
+}
+
+impl Kernel for Part<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        if self.taps == 1 {
+            let count = self.depth.div_ceil(SEGMENT).max(1);
+            for i in 0..count {
+                let (start, end) = (self.depth * i / count, self.depth * (i + 1) / count);
+                self.segment(v, 0..1, start..end);
+            }
+            return;
+        }
+        let count = (self.taps * self.depth).div_ceil(SEGMENT).clamp(1, self.taps);
+        for i in 0..count {
+            self.segment(v, self.taps * i / count..self.taps * (i + 1) / count, 0..self.depth);
+        }
+    }
+}
+
+impl Part<'_> {
+    /// Adds the products of some taps, and some elements of each.
+    #[inline(always)]
+    fn segment<V: Vector>(&self, v: V, taps: Range<usize>, depth: Range<usize>) {
+        let epilogue = &self.epilogue;
+        let (low, high) = epilogue.activation.bounds();
+        let step = taps.start * self.depth + depth.start;
+        let (resume, last) = (step > 0, taps.end == self.taps && depth.end == self.depth);
+        for column in self.columns.clone() {
+            let panel = self.panels.panel(column);
+            let (b, b_stride) = self.matrix.panel(&panel, V::LANES);
+            let part = |values: &[f32]| {
+                if values.is_empty() { std::ptr::null() } else { values[panel.first..].as_ptr() }
+            };
+            for tile in tiles(self.rows.len()) {
+                let row = self.rows.start + tile.start;
+                let residual = epilogue.residual.map(|residual| {
+                    let at = row * residual.stride + panel.first;
+                    (residual.data.wrapping_add(at), residual.stride, residual.after)
+                });
+                let args = Args {
+                    pointers: self.pointers[tile.start * self.taps + taps.start * tile.len()..].as_ptr(),
+                    taps: taps.len(),
+                    skip: depth.start,
+                    depth: depth.len(),
+                    b: b.wrapping_add(step * b_stride),
+                    b_stride,
+                    out: self.out.data.wrapping_add(row * self.out.stride + panel.first),
+                    out_stride: self.out.stride,
+                    width: panel.width,
+                    bias: part(epilogue.bias),
+                    slopes: part(epilogue.slopes),
+                    residual,
+                    low,
+                    high,
+                    long: epilogue.activation,
+                    resume,
+                    last,
+                };
+                // SAFETY: whoever made the part vouches for its pointers, the matrix and the output.
+                unsafe { dispatch(v, tile.len(), panel.vectors, &args) };
+            }
+        }
+    }
+}
+
+/// One tile. Every pointer stands for all that the tile reads or writes.
+pub(crate) struct Args {
+    pub pointers: *const *const f32,
+    pub taps: usize,
+    /// Elements of each pointer's row to skip.
+    pub skip: usize,
+    pub depth: usize,
+    pub b: *const f32,
+    pub b_stride: usize,
+    pub out: *mut f32,
+    pub out_stride: usize,
+    /// Outputs to write; the last vector may be partly padding.
+    pub width: usize,
+    pub bias: *const f32,
+    pub slopes: *const f32,
+    pub residual: Option<(*const f32, usize, bool)>,
+    pub low: f32,
+    pub high: f32,
+    pub long: Activation,
+    /// Sums start from what the output holds.
+    pub resume: bool,
+    /// These are all products: the epilogue follows.
+    pub last: bool,
+}
+
+/// Runs the tile of `rows` by `columns` vectors.
+///
+/// # Safety
+/// The pointers of `args` must be valid for what they stand for.
+#[inline(always)]
+pub(crate) unsafe fn dispatch<V: Vector>(v: V, rows: usize, columns: usize, args: &Args) {
+    match columns {
+        1 => by_rows::<V, 1>(v, rows, args),
+        2 => by_rows::<V, 2>(v, rows, args),
+        3 => by_rows::<V, 3>(v, rows, args),
+        4 => by_rows::<V, 4>(v, rows, args),
+        _ => unreachable!("panels have at most four vectors"),
+    }
+    if args.last && args.long.is_long() {
+        v.call(Finish { rows, args });
+    }
+}
+
+#[inline(always)]
+fn by_rows<V: Vector, const C: usize>(v: V, rows: usize, args: &Args) {
+    if C > V::COLUMNS {
+        unreachable!("panels are no wider than the registers allow");
+    }
+    match rows {
+        1 => v.call(Tile::<1, C>(args)),
+        2 => v.call(Tile::<2, C>(args)),
+        3 => v.call(Tile::<3, C>(args)),
+        4 => v.call(Tile::<4, C>(args)),
+        5 => v.call(Tile::<5, C>(args)),
+        6 => v.call(Tile::<6, C>(args)),
+        _ => unreachable!("tiles have at most six rows"),
+    }
+}
+
+struct Tile<'a, const R: usize, const C: usize>(&'a Args);
+
+impl<const R: usize, const C: usize> Kernel for Tile<'_, R, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        // SAFETY: the caller of `dispatch` vouches for the pointers.
+        unsafe { self.compute(v) }
+    }
+}
+
+impl<const R: usize, const C: usize> Tile<'_, R, C> {
+    #[inline(always)]
+    unsafe fn compute<V: Vector>(self, v: V) {
+        let args = self.0;
+        // SAFETY: the pointers are valid for `taps * depth` steps, `R` rows and `C` vectors; the last vector of an output
+        // is written in part.
+        unsafe {
+            let mut sums = [[v.splat(0.0); C]; R];
+            if args.resume {
+                for (r, row) in sums.iter_mut().enumerate() {
+                    for (c, sum) in row.iter_mut().enumerate() {
+                        let (at, out) = (c * V::LANES, args.out.add(r * args.out_stride));
+                        let rest = args.width - at.min(args.width);
+                        *sum = if rest >= V::LANES {
+                            v.load(out.add(at))
+                        } else {
+                            v.load_part(std::slice::from_raw_parts(out.add(at), rest))
+                        };
+                    }
+                }
+            } else if !args.bias.is_null() {
+                for c in 0..C {
+                    let bias = v.load(args.bias.add(c * V::LANES));
+                    for row in &mut sums {
+                        row[c] = bias;
+                    }
+                }
+            }
+            let mut b = args.b;
+            for tap in 0..args.taps {
+                let rows: [*const f32; R] =
+                    std::array::from_fn(|r| (*args.pointers.add(tap * R + r)).add(args.skip));
+                for k in 0..args.depth {
+                    let weights: [V::F32; C] = std::array::from_fn(|c| v.load(b.add(c * V::LANES)));
+                    for r in 0..R {
+                        let x = v.splat(*rows[r].add(k));
+                        for c in 0..C {
+                            sums[r][c] = v.fma(x, weights[c], sums[r][c]);
+                        }
+                    }
+                    b = b.add(args.b_stride);
+                }
+            }
+            let (low, high) = (v.splat(args.low), v.splat(args.high));
+            for (r, sums) in sums.iter().enumerate() {
+                for (c, &sum) in sums.iter().enumerate() {
+                    let (at, mut x) = (c * V::LANES, sum);
+                    let rest = args.width - at.min(args.width);
+                    let out = args.out.add(r * args.out_stride + at);
+                    if !args.last {
+                        if rest >= V::LANES {
+                            v.store(out, x);
+                        } else {
+                            v.store_part(std::slice::from_raw_parts_mut(out, rest), x);
+                        }
+                        continue;
+                    }
+                    let other = args.residual.map(|(data, stride, after)| {
+                        let from = data.add(r * stride + at);
+                        let whole = rest >= V::LANES;
+                        let x = if whole {
+                            v.load(from)
+                        } else {
+                            v.load_part(std::slice::from_raw_parts(from, rest))
+                        };
+                        (x, after)
+                    });
+                    if let Some((other, false)) = other {
+                        x = v.add(x, other);
+                    }
+                    x = v.min(high, v.max(low, x));
+                    if !args.slopes.is_null() {
+                        let slope = v.load(args.slopes.add(at));
+                        x = v.select_less(x, v.splat(0.0), v.mul(x, slope), x);
+                    }
+                    if let Some((other, true)) = other
+                        && !args.long.is_long()
+                    {
+                        x = v.add(x, other);
+                    }
+                    if rest >= V::LANES {
+                        v.store(out, x);
+                    } else {
+                        v.store_part(std::slice::from_raw_parts_mut(out, rest), x);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Applies a long function to the tile that was just written.
+struct Finish<'a> {
+    rows: usize,
+    args: &'a Args,
+}
+
+impl Kernel for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        match self.args.long {
+            Activation::Silu => self.each(v, |x| Activation::Silu.apply(v, x)),
+            Activation::Sigmoid => self.each(v, |x| Activation::Sigmoid.apply(v, x)),
+            Activation::Tanh => self.each(v, |x| Activation::Tanh.apply(v, x)),
+            Activation::HardSwish => self.each(v, |x| Activation::HardSwish.apply(v, x)),
+            Activation::HardSigmoid { alpha, beta } => {
+                self.each(v, |x| Activation::HardSigmoid { alpha, beta }.apply(v, x));
+            }
+            Activation::Gelu => self.each(v, |x| Activation::Gelu.apply(v, x)),
+            Activation::GeluTanh => self.each(v, |x| Activation::GeluTanh.apply(v, x)),
+            Activation::None | Activation::Clamp { .. } | Activation::Slopes => {}
+        }
+    }
+}
+
+impl Finish<'_> {
+    #[inline(always)]
+    fn each<V: Vector>(&self, v: V, function: impl Fn(V::F32) -> V::F32) {
+        let args = self.args;
+        let residual = args.residual.filter(|(_, _, after)| *after);
+        for r in 0..self.rows {
+            let mut at = 0;
+            while at < args.width {
+                let rest = args.width - at;
+                // SAFETY: what the tile wrote is valid for reading and writing, and so is a residual of its size.
+                unsafe {
+                    let out = args.out.add(r * args.out_stride + at);
+                    let other = residual.map(|(data, stride, _)| data.add(r * stride + at));
+                    if rest >= V::LANES {
+                        let mut x = function(v.load(out));
+                        if let Some(other) = other {
+                            x = v.add(x, v.load(other));
+                        }
+                        v.store(out, x);
+                    } else {
+                        let mut x = function(v.load_part(std::slice::from_raw_parts(out, rest)));
+                        if let Some(other) = other {
+                            x = v.add(x, v.load_part(std::slice::from_raw_parts(other, rest)));
+                        }
+                        v.store_part(std::slice::from_raw_parts_mut(out, rest), x);
+                    }
+                }
+                at += V::LANES;
+            }
+        }
+    }
+}
