@@ -2,7 +2,7 @@
 
 pub mod depthwise;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod winograd;
 
 use crate::gemm::tile::{Part, tiles};

@@ -5,9 +5,11 @@
 //! same product with one pointer for each row and tap. An output is summed in the order of `k` whatever rows share the call.
 
 mod activation;
+mod attention;
 pub(crate) mod tile;
 
 pub use activation::Activation;
+pub use attention::Attention;
 
 use crate::vector::{self, Kernel, Vector};
 use crate::{Isa, KernelError};

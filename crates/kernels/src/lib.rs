@@ -1,7 +1,7 @@
 //! Compute kernels. Each has a plain scalar form that defines the answer; the machine is asked once which form to use.
 
 pub mod attention;
-pub mod conv;
+pub mod chain;
 pub mod conv;
 pub mod elementwise;
 pub mod gemm;
@@ -10,8 +10,12 @@ pub mod layer_norm;
 pub mod linear;
 pub mod norm;
 pub mod peak;
+pub mod pool;
+pub mod resize;
 pub mod rope;
+pub mod rows;
 pub mod self_attention;
+pub mod strided;
 mod vector;
 
 pub use isa::Isa;

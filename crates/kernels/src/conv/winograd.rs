@@ -209,7 +209,7 @@ impl Kernel for Inward<'_> {
             while c < channels {
                 let lanes = V::LANES.min(channels - c);
                 let mut columns = [[v.splat(0.0); 6]; 6];
-                for x in 0..6 {
+                for (x, column) in columns.iter_mut().enumerate() {
                     let d: [V::F32; 6] = std::array::from_fn(|y| {
                         let from = pointers[y * 6 + x].wrapping_add(c);
                         // SAFETY: every pixel, and the zeros, hold `channels` elements, of which `lanes` are left.
@@ -221,9 +221,10 @@ impl Kernel for Inward<'_> {
                             }
                         }
                     });
-                    columns[x] = inward(v, d);
+                    *column = inward(v, d);
                 }
                 let to = self.out[t * depth + c..].as_mut_ptr();
+                #[allow(clippy::needless_range_loop, reason = "a row of columns")]
                 for y in 0..6 {
                     let row = inward(v, std::array::from_fn(|x| columns[x][y]));
                     for (x, value) in row.into_iter().enumerate() {
@@ -270,18 +271,16 @@ impl Kernel for Outward<'_> {
         let [height, width] = task.geometry.output;
         for (t, tile) in tiles.clone().enumerate() {
             let [image, row, column] = self.block.corner(tile);
-            let (rows, columns) = (OUT.min(height - row), OUT.min(width - column));
+            let (rows, across) = (OUT.min(height - row), OUT.min(width - column));
             let mut c = self.outputs.start;
             while c < self.outputs.end {
                 let lanes = V::LANES.min(self.outputs.end - c);
                 let from = self.y[t * self.width + c - self.outputs.start..].as_ptr();
-                let mut half = [[v.splat(0.0); 6]; OUT];
-                for x in 0..6 {
+                let mut half = [[v.splat(0.0); OUT]; 6];
+                for (x, half) in half.iter_mut().enumerate() {
                     // SAFETY: `y` holds `PLACES` places of `BLOCK` tiles of `width`, whole vectors.
                     let m = std::array::from_fn(|y| unsafe { v.load(from.add((y * 6 + x) * place)) });
-                    for (y, value) in outward(v, m).into_iter().enumerate() {
-                        half[y][x] = value;
-                    }
+                    *half = outward(v, m);
                 }
                 let bias = if task.epilogue.bias.is_empty() {
                     v.splat(0.0)
@@ -289,9 +288,12 @@ impl Kernel for Outward<'_> {
                     // SAFETY: biases are padded to whole vectors.
                     unsafe { v.load(task.epilogue.bias[c..].as_ptr()) }
                 };
-                for (y, half) in half.into_iter().enumerate().take(rows) {
+                #[allow(clippy::needless_range_loop, reason = "a row of columns")]
+                for y in 0..rows {
                     let first = (image * height + row + y) * width + column;
-                    for (x, sum) in outward(v, half).into_iter().enumerate().take(columns) {
+                    for (x, sum) in
+                        outward(v, std::array::from_fn(|x| half[x][y])).into_iter().enumerate().take(across)
+                    {
                         let sum = v.add(sum, bias);
                         // SAFETY: the caller of `run` vouches for the output.
                         unsafe { finish(v, &task.epilogue, task.out, first + x, c, lanes, sum) };

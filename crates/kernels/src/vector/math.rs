@@ -75,10 +75,10 @@ pub(crate) fn tanh<V: Vector>(v: V, x: V::F32) -> V::F32 {
     v.select_less(magnitude, v.splat(0.625), small, large)
 }
 
-/// `x * Phi(x)` with the error function.
+/// `erfc(z) / 2` for `z` from 0.
 #[inline(always)]
-pub(crate) fn gelu<V: Vector>(v: V, x: V::F32) -> V::F32 {
-    // erfc(z) = e^(-z²) * t * tail(t) with t = 1 / (1 + 0.4 z), for z from 0.
+fn half_erfc<V: Vector>(v: V, z: V::F32) -> V::F32 {
+    // erfc(z) = e^(-z²) * t * tail(t) with t = 1 / (1 + 0.4 z).
     const TAIL: [f32; 9] = [
         0.225_634_23,
         0.226_443_11,
@@ -90,13 +90,28 @@ pub(crate) fn gelu<V: Vector>(v: V, x: V::F32) -> V::F32 {
         -0.140_319_11,
         0.041_253_01,
     ];
-    let (zero, one) = (v.splat(0.0), v.splat(1.0));
-    let z = v.mul(v.select_less(x, zero, negate(v, x), x), v.splat(FRAC_1_SQRT_2));
-    let t = v.div(one, v.fma(z, v.splat(0.4), one));
+    let t = v.div(v.splat(1.0), v.fma(z, v.splat(0.4), v.splat(1.0)));
     let decay = exp(v, v.mul(negate(v, z), z));
     let tail = v.mul(v.mul(t, polynomial(v, t, TAIL)), decay);
-    let share = v.mul(v.splat(0.5), tail);
+    v.mul(v.splat(0.5), tail)
+}
+
+/// `x * Phi(x)` with the error function.
+#[inline(always)]
+pub(crate) fn gelu<V: Vector>(v: V, x: V::F32) -> V::F32 {
+    let (zero, one) = (v.splat(0.0), v.splat(1.0));
+    let z = v.mul(v.select_less(x, zero, negate(v, x), x), v.splat(FRAC_1_SQRT_2));
+    let share = half_erfc(v, z);
     v.mul(x, v.select_less(x, zero, share, v.sub(one, share)))
+}
+
+/// The error function; its error is absolute, a few roundings of 1.
+#[inline(always)]
+pub(crate) fn erf<V: Vector>(v: V, x: V::F32) -> V::F32 {
+    let zero = v.splat(0.0);
+    let share = half_erfc(v, v.select_less(x, zero, negate(v, x), x));
+    let y = v.fma(v.splat(-2.0), share, v.splat(1.0));
+    v.select_less(x, zero, negate(v, y), y)
 }
 
 /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x³)))`, which is `x * sigmoid` of twice that argument.

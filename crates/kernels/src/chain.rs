@@ -1,0 +1,286 @@
+//! Element-wise programs: several functions in one pass over memory.
+
+use crate::gemm::Activation;
+use crate::vector::{self, Kernel, Vector, math};
+use crate::{Isa, KernelError};
+
+/// Elements that are worked on together; intermediate results of a few blocks stay in the first-level cache.
+pub const BLOCK: usize = 512;
+
+/// What a step reads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Source {
+    /// The result of an earlier step.
+    Step(usize),
+    /// An operand of the program.
+    Operand(usize),
+    /// The same number for every element.
+    Number(f32),
+}
+
+/// A function of one or two elements.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs)]
+#[non_exhaustive]
+pub enum Function {
+    Activation(Activation),
+    Neg,
+    Abs,
+    Exp,
+    Log,
+    Sqrt,
+    Reciprocal,
+    Floor,
+    Ceil,
+    /// To the nearest whole number, ties to even.
+    Round,
+    Sin,
+    Cos,
+    Erf,
+    Softplus,
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Max,
+    Min,
+    Pow,
+    /// `a`, or `a * b` below 0.
+    Slope,
+}
+
+impl Function {
+    /// Whether it reads two elements.
+    pub fn is_binary(self) -> bool {
+        use Function::{Add, Div, Max, Min, Mul, Pow, Slope, Sub};
+        matches!(self, Add | Sub | Mul | Div | Max | Min | Pow | Slope)
+    }
+}
+
+/// One step; the last one's result is the program's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// What it computes.
+    pub function: Function,
+    /// First operand.
+    pub a: Source,
+    /// Second operand of binary functions.
+    pub b: Source,
+}
+
+/// An operand for a run of elements.
+#[derive(Clone, Copy, Debug)]
+pub enum Operand<'a> {
+    /// As many elements as the result has.
+    Slice(&'a [f32]),
+    /// One for all.
+    Number(f32),
+}
+
+/// Runs `steps` for the elements of `out`; `scratch` grows as needed.
+///
+/// # Errors
+/// [`KernelError::Shape`] if a length or an index does not fit.
+pub fn run(
+    isa: Isa,
+    steps: &[Step],
+    operands: &[Operand<'_>],
+    out: &mut [f32],
+    scratch: &mut Vec<f32>,
+) -> Result<(), KernelError> {
+    let fail = |what: String| Err(KernelError::Shape { kernel: "chain", what });
+    for operand in operands {
+        if let Operand::Slice(slice) = operand {
+            KernelError::check("chain", slice.len(), out.len())?;
+        }
+    }
+    for (index, step) in steps.iter().enumerate() {
+        for source in [step.a, step.b] {
+            let known = match source {
+                Source::Step(i) => i < index,
+                Source::Operand(i) => i < operands.len(),
+                Source::Number(_) => true,
+            };
+            if !known {
+                return fail(format!("step {index} reads {source:?}"));
+            }
+        }
+    }
+    if steps.is_empty() {
+        return fail("no steps".to_owned());
+    }
+    let needed = (steps.len() + 1) * BLOCK;
+    if scratch.len() < needed {
+        scratch.resize(needed, 0.0);
+    }
+    let count = out.len();
+    for start in (0..count).step_by(BLOCK) {
+        let len = BLOCK.min(count - start);
+        for (index, step) in steps.iter().enumerate() {
+            let (before, rest) = scratch.split_at_mut(index * BLOCK);
+            let pick = |source: Source| match source {
+                Source::Step(i) => Operand::Slice(&before[i * BLOCK..][..len]),
+                Source::Number(x) => Operand::Number(x),
+                Source::Operand(i) => match operands[i] {
+                    Operand::Slice(slice) => Operand::Slice(&slice[start..start + len]),
+                    number => number,
+                },
+            };
+            let (a, b) = (pick(step.a), pick(step.b));
+            let last = index + 1 == steps.len();
+            let out = if last { &mut out[start..start + len] } else { &mut rest[..len] };
+            vector::run(isa, Apply { function: step.function, a, b, out });
+        }
+    }
+    Ok(())
+}
+
+/// One step over a block.
+struct Apply<'a> {
+    function: Function,
+    a: Operand<'a>,
+    b: Operand<'a>,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Apply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        use Activation as A;
+        match self.function {
+            Function::Add => self.binary(v, |a, b| v.add(a, b)),
+            Function::Sub => self.binary(v, |a, b| v.sub(a, b)),
+            Function::Mul => self.binary(v, |a, b| v.mul(a, b)),
+            Function::Div => self.binary(v, |a, b| v.div(a, b)),
+            Function::Max => self.binary(v, |a, b| v.max(a, b)),
+            Function::Min => self.binary(v, |a, b| v.min(a, b)),
+            Function::Slope => self.binary(v, |a, b| v.select_less(a, v.splat(0.0), v.mul(a, b), a)),
+            Function::Pow => match self.b {
+                Operand::Number(2.0) => self.unary(v, |x| v.mul(x, x)),
+                Operand::Number(0.5) => self.unary(v, |x| v.sqrt(x)),
+                _ => self.plain(f32::powf),
+            },
+            Function::Neg => self.unary(v, |x| math::negate(v, x)),
+            Function::Abs => self.unary(v, |x| v.select_less(x, v.splat(0.0), math::negate(v, x), x)),
+            Function::Exp => self.unary(v, |x| math::exp(v, x)),
+            Function::Sqrt => self.unary(v, |x| v.sqrt(x)),
+            Function::Reciprocal => self.unary(v, |x| v.div(v.splat(1.0), x)),
+            Function::Erf => self.unary(v, |x| math::erf(v, x)),
+            Function::Log => self.plain(|x, _| x.ln()),
+            Function::Floor => self.plain(|x, _| x.floor()),
+            Function::Ceil => self.plain(|x, _| x.ceil()),
+            Function::Round => self.plain(|x, _| x.round_ties_even()),
+            Function::Sin => self.plain(|x, _| x.sin()),
+            Function::Cos => self.plain(|x, _| x.cos()),
+            Function::Softplus => self.plain(|x, _| x.max(0.0) + (-x.abs()).exp().ln_1p()),
+            Function::Activation(activation) => match activation {
+                A::None | A::Slopes => self.unary(v, |x| x),
+                A::Clamp { .. } => self.unary(v, |x| activation.apply(v, x)),
+                A::Sigmoid => self.unary(v, |x| A::Sigmoid.apply(v, x)),
+                A::Tanh => self.unary(v, |x| A::Tanh.apply(v, x)),
+                A::Silu => self.unary(v, |x| A::Silu.apply(v, x)),
+                A::HardSwish => self.unary(v, |x| A::HardSwish.apply(v, x)),
+                A::HardSigmoid { alpha, beta } => {
+                    self.unary(v, |x| A::HardSigmoid { alpha, beta }.apply(v, x));
+                }
+                A::Gelu => self.unary(v, |x| A::Gelu.apply(v, x)),
+                A::GeluTanh => self.unary(v, |x| A::GeluTanh.apply(v, x)),
+            },
+        }
+    }
+}
+
+/// `LANES` elements from `at`, or those that are left.
+#[inline(always)]
+fn load<V: Vector>(v: V, from: &Operand<'_>, at: usize) -> V::F32 {
+    match from {
+        Operand::Number(x) => v.splat(*x),
+        Operand::Slice(slice) if slice.len() - at >= V::LANES => {
+            // SAFETY: a whole vector is left.
+            unsafe { v.load(slice.as_ptr().add(at)) }
+        }
+        Operand::Slice(slice) => v.load_part(&slice[at..]),
+    }
+}
+
+impl Apply<'_> {
+    #[inline(always)]
+    fn each<V: Vector>(self, v: V, f: impl Fn(&Self, usize) -> V::F32) {
+        let len = self.out.len();
+        for at in (0..len).step_by(V::LANES) {
+            let y = f(&self, at);
+            let to = self.out.as_ptr().cast_mut().wrapping_add(at);
+            // SAFETY: `out` is this function's alone, and what is written is left of it.
+            unsafe {
+                if len - at >= V::LANES {
+                    v.store(to, y);
+                } else {
+                    v.store_part(std::slice::from_raw_parts_mut(to, len - at), y);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn unary<V: Vector>(self, v: V, f: impl Fn(V::F32) -> V::F32) {
+        self.each(v, |task, at| f(load(v, &task.a, at)));
+    }
+
+    #[inline(always)]
+    fn binary<V: Vector>(self, v: V, f: impl Fn(V::F32, V::F32) -> V::F32) {
+        self.each(v, |task, at| f(load(v, &task.a, at), load(v, &task.b, at)));
+    }
+
+    #[inline(always)]
+    fn plain(self, f: impl Fn(f32, f32) -> f32) {
+        let at = |operand: &Operand<'_>, i: usize| match operand {
+            Operand::Number(x) => *x,
+            Operand::Slice(slice) => slice[i],
+        };
+        for (i, out) in self.out.iter_mut().enumerate() {
+            *out = f(at(&self.a, i), at(&self.b, i));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Function, Operand, Source, Step, run};
+    use crate::Isa;
+    use crate::gemm::tests::{assert_close, numbers};
+
+    #[test]
+    fn programs_equal_their_steps() {
+        for isa in Isa::available() {
+            for len in [0, 1, 15, 16, 17, 130, 1300] {
+                let (x, y) = (numbers(1, len), numbers(2, len));
+                let steps = [
+                    Step { function: Function::Mul, a: Source::Operand(0), b: Source::Operand(1) },
+                    Step { function: Function::Erf, a: Source::Step(0), b: Source::Number(0.0) },
+                    Step { function: Function::Pow, a: Source::Step(1), b: Source::Number(2.0) },
+                    Step { function: Function::Slope, a: Source::Operand(2), b: Source::Operand(0) },
+                    Step { function: Function::Sub, a: Source::Step(2), b: Source::Step(3) },
+                ];
+                let operands = [Operand::Slice(&x), Operand::Slice(&y), Operand::Number(-0.5)];
+                let mut out = vec![0.0; len];
+                run(isa, &steps, &operands, &mut out, &mut Vec::new()).unwrap();
+                let erf = |x: f64| {
+                    let mut sum = 0.0;
+                    for i in 0..2000 {
+                        let t = x * (f64::from(i) + 0.5) / 2000.0;
+                        sum += (-t * t).exp() * x / 2000.0;
+                    }
+                    sum * 2.0 / std::f64::consts::PI.sqrt()
+                };
+                let one = |i: usize| (erf(f64::from(x[i] * y[i])).powi(2) + 0.5 * f64::from(x[i])) as f32;
+                let expected: Vec<f32> = (0..len).map(one).collect();
+                assert_close(&out, &expected, 1e-6, "chain");
+            }
+        }
+        let forward = [Step { function: Function::Neg, a: Source::Step(0), b: Source::Number(0.0) }];
+        assert!(run(Isa::Scalar, &forward, &[], &mut [0.0], &mut Vec::new()).is_err());
+        assert!(run(Isa::Scalar, &[], &[], &mut [0.0], &mut Vec::new()).is_err());
+    }
+}

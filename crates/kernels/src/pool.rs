@@ -1,0 +1,234 @@
+//! Windows that move over images and keep the largest element or the mean.
+
+use crate::conv::{Geometry, Images};
+use crate::gemm::Target;
+use crate::vector::{self, Kernel, Vector};
+use crate::{Isa, KernelError};
+use std::ops::Range;
+
+/// What is kept of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The largest element.
+    Max,
+    /// The mean of the elements inside of the image.
+    Mean,
+    /// The sum of the elements inside of the image, divided by the size of the window.
+    MeanOfWindow,
+}
+
+/// A pooling.
+#[derive(Clone, Copy, Debug)]
+pub struct Pool<'a> {
+    /// What is kept.
+    pub pooling: Pooling,
+    /// Sizes.
+    pub geometry: &'a Geometry,
+    /// Channels.
+    pub channels: usize,
+    /// Input.
+    pub x: Images<'a>,
+    /// Row `r` is output pixel `r`.
+    pub out: Target,
+}
+
+impl Pool<'_> {
+    /// Computes the output rows `rows` (of all images).
+    ///
+    /// # Errors
+    /// [`KernelError::Shape`] if lengths disagree.
+    ///
+    /// # Safety
+    /// `out` must be valid for writes of these pixels, which no other thread touches meanwhile.
+    pub unsafe fn run(&self, isa: Isa, rows: Range<usize>) -> Result<(), KernelError> {
+        self.x.check("pool", self.geometry, self.channels)?;
+        if rows.end > self.geometry.batch * self.geometry.output[0] {
+            let what = format!("rows {rows:?} of {:?}", self.geometry);
+            return Err(KernelError::Shape { kernel: "pool", what });
+        }
+        for row in rows {
+            match self.pooling {
+                Pooling::Max => vector::run(isa, Row::<true> { task: self, row }),
+                _ => vector::run(isa, Row::<false> { task: self, row }),
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Row<'a, const MAX: bool> {
+    task: &'a Pool<'a>,
+    row: usize,
+}
+
+impl<const MAX: bool> Kernel for Row<'_, MAX> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let (task, geometry) = (self.task, self.task.geometry);
+        let (image, row) = (self.row / geometry.output[0], self.row % geometry.output[0]);
+        let inside = |axis: usize, at: usize| {
+            let taps = 0..geometry.kernel[axis];
+            let first = taps.clone().find(|&tap| geometry.source(axis, at, tap).is_some());
+            let last = taps.rev().find(|&tap| geometry.source(axis, at, tap).is_some());
+            first.zip(last).map_or(0..0, |(first, last)| first..last + 1)
+        };
+        let rows = inside(0, row);
+        for column in 0..geometry.output[1] {
+            let columns = inside(1, column);
+            let count = match task.pooling {
+                Pooling::MeanOfWindow => geometry.taps(),
+                _ => rows.len() * columns.len(),
+            };
+            let factor = v.splat(1.0 / count as f32);
+            for c in (0..task.channels).step_by(V::LANES) {
+                let lanes = V::LANES.min(task.channels - c);
+                let mut kept = v.splat(if MAX { f32::NEG_INFINITY } else { 0.0 });
+                for ky in rows.clone() {
+                    let Some(y) = geometry.source(0, row, ky) else { continue };
+                    for kx in columns.clone() {
+                        let Some(x) = geometry.source(1, column, kx) else { continue };
+                        let from = &task.x.data[task.x.at([image, y, x]) + c..];
+                        let x = if lanes == V::LANES && from.len() >= V::LANES {
+                            // SAFETY: a whole vector is there.
+                            unsafe { v.load(from.as_ptr()) }
+                        } else {
+                            v.load_part(&from[..lanes])
+                        };
+                        kept = if MAX { v.max(kept, x) } else { v.add(kept, x) };
+                    }
+                }
+                if !MAX {
+                    kept = v.mul(kept, factor);
+                }
+                let pixel = self.row * geometry.output[1] + column;
+                // SAFETY: the caller of `run` vouches for the output.
+                unsafe {
+                    let to = task.out.data.add(pixel * task.out.stride + c);
+                    if lanes == V::LANES {
+                        v.store(to, kept);
+                    } else {
+                        v.store_part(std::slice::from_raw_parts_mut(to, lanes), kept);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds `rows` rows of `sums.len()` elements at a distance of `stride` to `sums`.
+///
+/// # Errors
+/// [`KernelError::Shape`] if `x` is too short.
+pub fn add_rows(
+    isa: Isa,
+    x: &[f32],
+    rows: usize,
+    stride: usize,
+    sums: &mut [f32],
+) -> Result<(), KernelError> {
+    if rows > 0 && x.len() < (rows - 1) * stride + sums.len() {
+        let what = format!("{} elements of {rows} rows at a distance of {stride}", x.len());
+        return Err(KernelError::Shape { kernel: "add_rows", what });
+    }
+    vector::run(isa, AddRows { x, rows, stride, sums });
+    Ok(())
+}
+
+struct AddRows<'a> {
+    x: &'a [f32],
+    rows: usize,
+    stride: usize,
+    sums: &'a mut [f32],
+}
+
+impl Kernel for AddRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let whole = self.sums.len() / V::LANES * V::LANES;
+        for row in 0..self.rows {
+            let x = &self.x[row * self.stride..][..self.sums.len()];
+            for c in (0..whole).step_by(V::LANES) {
+                // SAFETY: both hold a whole vector from `c`.
+                unsafe {
+                    let sum = v.add(v.load(self.sums.as_ptr().add(c)), v.load(x.as_ptr().add(c)));
+                    v.store(self.sums.as_mut_ptr().add(c), sum);
+                }
+            }
+            for (sum, x) in self.sums[whole..].iter_mut().zip(&x[whole..]) {
+                *sum += x;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Pool, Pooling, add_rows};
+    use crate::Isa;
+    use crate::conv::Images;
+    use crate::conv::tests::geometry;
+    use crate::gemm::Target;
+    use crate::gemm::tests::{assert_close, numbers};
+
+    #[test]
+    fn pools_equal_their_definition() {
+        for isa in Isa::available() {
+            for (channels, g) in [
+                (16, geometry(2, [9, 8], [3, 3], 2, 1, 1)),
+                (5, geometry(1, [9, 8], [2, 3], 1, 1, 0)),
+                (33, geometry(1, [7, 7], [5, 5], 1, 1, 2)),
+            ] {
+                let x = numbers(1, g.batch * g.input[0] * g.input[1] * channels);
+                for pooling in [Pooling::Max, Pooling::Mean, Pooling::MeanOfWindow] {
+                    let mut expected = Vec::new();
+                    for i in 0..g.pixels() * channels {
+                        let [image, row, column] = g.place(i / channels);
+                        let seen: Vec<f32> = (0..g.taps())
+                            .filter_map(|tap| {
+                                let y = g.source(0, row, tap / g.kernel[1])?;
+                                let at = g.source(1, column, tap % g.kernel[1])?;
+                                let pixel = (image * g.input[0] + y) * g.input[1] + at;
+                                Some(x[pixel * channels + i % channels])
+                            })
+                            .collect();
+                        let sum: f32 = seen.iter().sum();
+                        expected.push(match pooling {
+                            Pooling::Max => seen.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+                            Pooling::Mean => sum / seen.len() as f32,
+                            Pooling::MeanOfWindow => sum / g.taps() as f32,
+                        });
+                    }
+                    let mut out = vec![0.0; expected.len()];
+                    let row_stride = g.input[1] * channels;
+                    let images = Images {
+                        data: &x,
+                        image_stride: g.input[0] * row_stride,
+                        row_stride,
+                        pixel_stride: channels,
+                    };
+                    let out_target = Target { data: out.as_mut_ptr(), stride: channels };
+                    let task = Pool { pooling, geometry: &g, channels, x: images, out: out_target };
+                    // SAFETY: `out` holds all pixels.
+                    unsafe { task.run(isa, 0..g.batch * g.output[0]).unwrap() };
+                    assert_close(&out, &expected, 1e-6, &format!("{pooling:?} {g:?}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_added() {
+        for isa in Isa::available() {
+            let x = numbers(1, 100);
+            let mut sums = vec![1.0; 23];
+            add_rows(isa, &x, 3, 30, &mut sums).unwrap();
+            let expected: Vec<f32> = (0..23).map(|c| 1.0 + x[c] + x[30 + c] + x[60 + c]).collect();
+            assert_close(&sums, &expected, 1e-6, "sums");
+            assert!(add_rows(isa, &x, 4, 30, &mut sums).is_err());
+        }
+    }
+}
