@@ -69,7 +69,7 @@ fn attention(c: &mut Criterion) {
             let rows = TOKENS * group_heads;
             let queries = numbers(rows * head_dim);
             let queries: Vec<_> = (queries.chunks(head_dim).enumerate())
-                .map(|(row, q)| Query { q, position: row / group_heads })
+                .map(|(row, q)| Query { q, position: row / group_heads, bias: &[] })
                 .collect();
             let mut out = vec![0.0; rows * head_dim];
             let mut scratch = vec![0; layout.scratch_bytes(TILE)];
@@ -90,7 +90,7 @@ fn attention(c: &mut Criterion) {
                     group.throughput(Throughput::Bytes((context / 64 * layout.page_bytes()) as u64));
                     let last: Vec<_> = queries[..group_heads]
                         .iter()
-                        .map(|query| Query { q: query.q, position: context - 1 })
+                        .map(|query| Query { position: context - 1, ..*query })
                         .collect();
                     let name = format!("decode {context} {dtype:?}");
                     group.bench_function(BenchmarkId::new(name, isa.name()), |b| {

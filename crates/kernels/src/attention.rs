@@ -9,7 +9,7 @@ pub use layout::{KvLayout, KvType};
 
 use crate::vector::{self, Kernel, MAX_LANES, Vector};
 use crate::{Isa, KernelError};
-use page::{BLOCK_ROWS, Block, Rows, Source};
+use page::{BLOCK_ROWS, Bias, Block, Rows, Source};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
@@ -22,13 +22,17 @@ pub struct Query<'a> {
     pub q: &'a [f32],
     /// Position of its token in the sequence; it sees itself and everything before.
     pub position: usize,
+    /// Added to the score of a key so many positions before; the last one holds for all farther ones. May be empty.
+    pub bias: &'a [f32],
 }
 
-/// Attention of query rows of one sequence over one key/value head: `out[r] = softmax(scale * q[r] K^T) V`.
+/// Attention of query rows of one sequence over one key/value head: `out[r] = softmax(scale * q[r] K^T + bias) V`.
 ///
 /// `queries` and `out` have one entry per row, `[Dh]` each; the rows are the heads of the group, token by token. A query
 /// at position `p` sees positions `max(0, p + 1 - window_tokens) ..= p`, all of which must have been written.
 /// `pages(i)` is the [`KvLayout::head_range`] of the page with positions `i * 64 ..`.
+///
+/// Pages of [`KvType::F32`] must be aligned for f32.
 ///
 /// The result of a row does not depend on the other rows of the call, down to the last bit.
 ///
@@ -96,7 +100,7 @@ impl<'a> Scratch<'a> {
     fn lengths(layout: &KvLayout, rows: usize) -> [usize; 9] {
         let (dim, padded) = (layout.head_dim(), layout.padded_dim());
         let scales = match layout.dtype() {
-            KvType::F16 => 0,
+            KvType::F16 | KvType::F32 => 0,
             KvType::Q8_0 => layout.scales(),
         };
         let largest = rows.next_multiple_of(MAX_LANES);
@@ -203,7 +207,11 @@ impl Kernel for Attend<'_, '_, '_> {
             for (row, query) in self.queries.iter().enumerate() {
                 let seen = self.seen(page, query.position);
                 if !seen.is_empty() {
-                    block.push(row, seen);
+                    let bias = Bias {
+                        by_distance: query.bias,
+                        first: query.position.saturating_sub(page * PAGE),
+                    };
+                    block.push(row, seen, bias);
                 }
                 if block.is_full() || row + 1 == rows {
                     // SAFETY: `row` is below `rows`, which `state` has; `source` reads from this page or the scratch.

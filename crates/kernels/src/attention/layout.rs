@@ -13,6 +13,8 @@ pub enum KvType {
     F16,
     /// int8 in groups of 32 elements of a head, with an f16 scale each.
     Q8_0,
+    /// Single precision: nothing is rounded.
+    F32,
 }
 
 /// Elements of a head that share a scale in [`KvType::Q8_0`].
@@ -95,6 +97,7 @@ impl KvLayout {
         match self.dtype {
             KvType::F16 => elements * 2,
             KvType::Q8_0 => elements + 2 * self.scales() * 2,
+            KvType::F32 => elements * 4,
         }
     }
 
@@ -108,6 +111,7 @@ impl KvLayout {
         match self.dtype {
             KvType::F16 => Self::PAGE_TOKENS * self.head_dim * 2,
             KvType::Q8_0 => Self::PAGE_TOKENS * self.head_dim + self.scales() * 2,
+            KvType::F32 => Self::PAGE_TOKENS * self.head_dim * 4,
         }
     }
 
@@ -152,6 +156,16 @@ impl KvLayout {
                     for (i, v) in v.iter().enumerate() {
                         values[slot * self.head_dim + group * GROUP + i] = quantize(v * inverse);
                     }
+                }
+            }
+            KvType::F32 => {
+                for (d, k) in k.iter().enumerate() {
+                    keys[(d * Self::PAGE_TOKENS + slot) * 4..][..4].copy_from_slice(&k.to_ne_bytes());
+                }
+                let row_bytes = self.padded_dim() * 4;
+                let row = values[slot * row_bytes..][..row_bytes].as_chunks_mut::<4>().0;
+                for (i, out) in row.iter_mut().enumerate() {
+                    *out = v.get(i).copied().unwrap_or(0.0).to_ne_bytes();
                 }
             }
         }

@@ -6,6 +6,7 @@
 use super::{KvLayout, KvType, PAGE};
 use crate::attention::layout::GROUP;
 use crate::vector::{Kernel, MAX_LANES, Vector, math};
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 /// Query rows that are worked on together: with [`Vector::COLUMNS`] they fill the registers.
@@ -91,7 +92,7 @@ impl Matrix for ByteValues {
 /// Where the keys and values of a page are read from.
 #[derive(Clone, Copy)]
 pub(super) enum Source {
-    /// Widened to f32.
+    /// [`KvType::F32`] as stored, or others widened.
     Floats(Floats, Floats),
     /// [`KvType::F16`] as stored.
     Halves(Halves, Halves),
@@ -119,6 +120,16 @@ impl Source {
                 Halves { data: keys.as_ptr(), stride: PAGE },
                 Halves { data: values.as_ptr(), stride: layout.padded_dim() },
             ),
+            KvType::F32 => {
+                let floats = |part: &[u8]| {
+                    assert!(part.as_ptr().cast::<f32>().is_aligned(), "pages of f32 are aligned");
+                    part.as_ptr().cast::<f32>()
+                };
+                Source::Floats(
+                    Floats { data: floats(keys), stride: PAGE },
+                    Floats { data: floats(values), stride: layout.padded_dim() },
+                )
+            }
             KvType::Q8_0 => {
                 let elements = PAGE * layout.head_dim();
                 widen_scales(v, &keys[elements..], &mut key_scales[..layout.scales()]);
@@ -213,16 +224,37 @@ pub(super) struct Rows {
 
 /// Query rows that see something of a page, and which of its slots.
 #[derive(Default)]
-pub(super) struct Block {
+pub(super) struct Block<'a> {
     rows: [usize; BLOCK_ROWS],
     seen: [Range<usize>; BLOCK_ROWS],
+    biases: [Bias<'a>; BLOCK_ROWS],
     len: usize,
 }
 
-impl Block {
-    pub(super) fn push(&mut self, row: usize, seen: Range<usize>) {
+/// What is added to the scores of a row by distance.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Bias<'a> {
+    /// By distance; the last one holds for all farther ones. Empty: nothing is added.
+    pub(super) by_distance: &'a [f32],
+    /// Distance of the page's first slot.
+    pub(super) first: usize,
+}
+
+impl Bias<'_> {
+    /// Adds to the scores, to base 2, of the slots `seen`, none of which is after the query.
+    fn add(&self, scores: &mut [f32], seen: Range<usize>) {
+        let Some(last) = self.by_distance.len().checked_sub(1) else { return };
+        for slot in seen {
+            scores[slot] += self.by_distance[(self.first - slot).min(last)] * LOG2_E;
+        }
+    }
+}
+
+impl<'a> Block<'a> {
+    pub(super) fn push(&mut self, row: usize, seen: Range<usize>, bias: Bias<'a>) {
         self.rows[self.len] = row;
         self.seen[self.len] = seen;
+        self.biases[self.len] = bias;
         self.len += 1;
     }
 
@@ -287,6 +319,7 @@ impl Block {
             v.call(Scores { keys, head_dim: dim, queries, out: state.weights });
             for r in 0..R {
                 let weights = state.weights.add(r * PAGE);
+                self.biases[r].add(std::slice::from_raw_parts_mut(weights, PAGE), self.seen[r].clone());
                 v.call(Soften { row: self.rows[r], seen: self.seen[r].clone(), weights, state });
             }
             // Slots that a row does not see may hold anything, so that a weight of 0 would not do: every row adds just

@@ -26,6 +26,8 @@ struct Cache {
     pages: Vec<Vec<u8>>,
     keys: Vec<Vec<f32>>,
     values: Vec<Vec<f32>>,
+    /// By distance, for all queries.
+    bias: Vec<f32>,
 }
 
 impl Cache {
@@ -39,7 +41,7 @@ impl Cache {
             keys.push(k);
             values.push(v);
         }
-        Cache { layout, pages, keys, values }
+        Cache { layout, pages, keys, values, bias: Vec::new() }
     }
 
     fn attend(
@@ -52,7 +54,7 @@ impl Cache {
         let mut out = vec![vec![f32::NAN; self.layout.head_dim()]; queries.len()];
         let mut rows: Vec<&mut [f32]> = out.iter_mut().map(Vec::as_mut_slice).collect();
         let queries: Vec<Query<'_>> =
-            queries.iter().map(|(q, position)| Query { q, position: *position }).collect();
+            queries.iter().map(|(q, position)| Query { q, position: *position, bias: &self.bias }).collect();
         let mut scratch = vec![0xff; self.layout.scratch_bytes(queries.len())];
         attend(isa, &self.layout, &queries, &|i| &self.pages[i], scale, window, &mut rows, &mut scratch)
             .unwrap();
@@ -66,7 +68,8 @@ impl Cache {
             .map(|i| {
                 let dot: f64 =
                     query.iter().zip(&self.keys[i]).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
-                dot * f64::from(scale)
+                let bias = self.bias.get(position - i).or(self.bias.last()).copied().unwrap_or(0.0);
+                dot * f64::from(scale) + f64::from(bias)
             })
             .collect();
         let top = scores.iter().fold(f64::NEG_INFINITY, |m, s| m.max(*s));
@@ -92,12 +95,16 @@ type Case = (Cache, Vec<(Vec<f32>, usize)>, f32, Option<usize>);
 /// A case of any kind.
 fn random_case(isa: Isa, dtype: KvType, numbers: &mut Numbers) -> Case {
     let dims: &[usize] = match dtype {
-        KvType::F16 => &[1, 8, 17, 40, 64, 80, 96, 128],
+        KvType::F16 | KvType::F32 => &[1, 8, 17, 40, 64, 80, 96, 128],
         KvType::Q8_0 => &[32, 64, 96, 128],
     };
     let head_dim = dims[numbers.below(dims.len())];
     let tokens = 1 + numbers.below(300);
-    let cache = Cache::random(isa, dtype, head_dim, tokens, numbers);
+    let mut cache = Cache::random(isa, dtype, head_dim, tokens, numbers);
+    if numbers.below(2) == 0 {
+        let len = 1 + numbers.below(100);
+        cache.bias = numbers.take(len);
+    }
     let (group, steps) = (1 + numbers.below(4), 1 + numbers.below(tokens.min(12)));
     let mut queries = Vec::new();
     for step in 0..steps {
@@ -114,7 +121,7 @@ fn random_case(isa: Isa, dtype: KvType, numbers: &mut Numbers) -> Case {
 fn agrees_with_naive_attention_on_ragged_cases() {
     for isa in Isa::available() {
         // f16 has 11 bits; int8 about 7, which both scores and values feel.
-        for (dtype, bound) in [(KvType::F16, 2e-3), (KvType::Q8_0, 4e-2)] {
+        for (dtype, bound) in [(KvType::F16, 2e-3), (KvType::Q8_0, 4e-2), (KvType::F32, 3e-5)] {
             let mut numbers = Numbers(11);
             for case in 0..60 {
                 let (cache, queries, scale, window) = random_case(isa, dtype, &mut numbers);
@@ -152,7 +159,7 @@ fn agrees_closely_where_the_cache_loses_nothing() {
 #[test]
 fn a_row_never_depends_on_the_rows_beside_it() {
     for isa in Isa::available() {
-        for dtype in [KvType::F16, KvType::Q8_0] {
+        for dtype in [KvType::F16, KvType::Q8_0, KvType::F32] {
             let mut numbers = Numbers(13);
             for _ in 0..40 {
                 let (cache, queries, scale, window) = random_case(isa, dtype, &mut numbers);
@@ -176,7 +183,7 @@ fn a_row_never_depends_on_the_rows_beside_it() {
 #[test]
 fn later_tokens_change_nothing() {
     for isa in Isa::available() {
-        for dtype in [KvType::F16, KvType::Q8_0] {
+        for dtype in [KvType::F16, KvType::Q8_0, KvType::F32] {
             let mut numbers = Numbers(14);
             let mut cache = Cache::random(isa, dtype, 64, 70, &mut numbers);
             let queries: Vec<_> = (60..70).map(|position| (numbers.take(64), position)).collect();
@@ -194,7 +201,7 @@ fn later_tokens_change_nothing() {
 
 #[test]
 fn the_instruction_sets_store_the_same_bytes() {
-    for dtype in [KvType::F16, KvType::Q8_0] {
+    for dtype in [KvType::F16, KvType::Q8_0, KvType::F32] {
         let pages: Vec<_> = Isa::available()
             .into_iter()
             .map(|isa| Cache::random(isa, dtype, 96, 65, &mut Numbers(15)).pages)
@@ -205,7 +212,7 @@ fn the_instruction_sets_store_the_same_bytes() {
 
 #[test]
 fn heads_share_a_page_without_overlap() {
-    for dtype in [KvType::F16, KvType::Q8_0] {
+    for dtype in [KvType::F16, KvType::Q8_0, KvType::F32] {
         let layout = KvLayout::new(dtype, 3, 64).unwrap();
         let ranges: Vec<_> = (0..3).map(|head| layout.head_range(head)).collect();
         assert_eq!(ranges[0].start, 0);
@@ -234,7 +241,7 @@ fn shapes_that_disagree_are_refused() {
         attend(
             isa,
             &layout,
-            &[Query { q, position: 0 }],
+            &[Query { q, position: 0, bias: &[] }],
             &|_| page,
             1.0,
             window,
