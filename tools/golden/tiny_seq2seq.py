@@ -157,11 +157,11 @@ FR = "fr"
 # Tokenizer, configuration class, settings, generation defaults.
 MODELS = {
     "t5": (t5_tokenizer, "T5Config", dict(T5, feed_forward_proj="relu", tie_word_embeddings=True,
-           decoder_start_token_id=0), {}),
+           decoder_start_token_id=0), dict(max_length=21)),
     "flan_t5": (t5_tokenizer, "T5Config", dict(T5, feed_forward_proj="gated-gelu",
-           tie_word_embeddings=False, decoder_start_token_id=0), {}),
+           tie_word_embeddings=False, decoder_start_token_id=0), dict(max_length=21)),
     "mt5": (t5_tokenizer, "MT5Config", dict(T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False,
-           decoder_start_token_id=0, pad_token_id=0, eos_token_id=1), {}),
+           decoder_start_token_id=0, pad_token_id=0, eos_token_id=1), dict(max_length=21)),
     "bart": (bart_tokenizer, "BartConfig", dict(BART, activation_function="gelu"),
              dict(forced_bos_token_id=0, forced_eos_token_id=2, no_repeat_ngram_size=3, num_beams=4,
                   length_penalty=2.0, min_length=6, max_length=24, early_stopping=True)),
@@ -211,6 +211,10 @@ def make(name, config_class, settings, vocab, seed):
     base = getattr(transformers, config_class)(**settings, vocab_size=vocab)
     base._attn_implementation = "eager"
     model = transformers.AutoModelForSeq2SeqLM.from_config(base).eval()
+    if settings.get("tie_word_embeddings") is False:
+        # As the first files of these families are; transformers 5 would tie them.
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+        model.config.tie_word_embeddings = False
     generator = torch.Generator().manual_seed(seed)
     d = base.d_model
     with torch.no_grad():
@@ -232,6 +236,8 @@ def make(name, config_class, settings, vocab, seed):
                 # T5 does not divide its scores by the root of the head width.
                 if config_class.endswith("T5Config") and ".q." in key:
                     drawn = drawn * settings["d_kv"] ** -0.5
+            if ("shared" in key or "lm_head" in key) and config_class.endswith("T5Config"):
+                drawn[base.eos_token_id] *= 2.5  # or answers would never end
             value.copy_(drawn.half().float())
         if hasattr(model, "final_logits_bias"):
             drawn = 0.3 * torch.randn(model.final_logits_bias.shape, generator=generator)
@@ -281,7 +287,7 @@ def golden(name, model, tokenizer, texts, seed):
         return None, f"only {finished} end by themselves"
     if len(found) < 16 or len({f["name"] for f in found}) < 9:
         return None, f"{len(found)} firm cases"
-    source, decoder = sources[0], torch.tensor([found[4]["output"][:9]])
+    source, decoder = sources[0], torch.tensor([max((f["output"] for f in found), key=len)[:9]])
     with torch.no_grad():
         result = model(input_ids=source, decoder_input_ids=decoder)
     rows = [0, 1, 4, decoder.shape[1] - 1]

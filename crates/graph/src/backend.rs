@@ -210,6 +210,14 @@ pub trait Program: Send {
     /// # Errors
     /// [`RunError`] if the inputs do not fit the plan.
     fn run(&mut self, inputs: &Inputs<'_>, outputs: &mut Outputs) -> Result<(), RunError>;
+    /// Makes page `to` of the cache what page `from` is: two continuations of one sequence part there.
+    ///
+    /// # Errors
+    /// [`RunError::Input`] if the program has no such pages.
+    fn copy_page(&mut self, from: u32, to: u32) -> Result<(), RunError> {
+        let what = format!("this program has no pages to copy {from} to {to}");
+        Err(RunError::Input { name: "pages".into(), what })
+    }
     /// What it takes.
     fn memory(&self) -> MemoryReport;
 }

@@ -6,7 +6,7 @@ use kun_tensor::DType;
 
 /// Lengths of the symbolic dimensions, as far as known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sizes([Option<usize>; 6]);
+pub(crate) struct Sizes([Option<usize>; 7]);
 
 impl Sizes {
     /// The bounds that a program is planned for; images have none yet.
@@ -53,6 +53,8 @@ struct InputRule {
     is_index: bool,
     /// Lengths of what it indexes.
     below: Vec<Dim>,
+    /// Set for pairs of a first row and the row after the last: what they index, and the most rows between.
+    spans: Option<(Dim, usize)>,
 }
 
 /// What a compiled graph asks of each run.
@@ -88,6 +90,7 @@ impl Contract {
                     shape: info.shape.clone(),
                     is_index: false,
                     below: Vec::new(),
+                    spans: None,
                 }
             })
             .collect();
@@ -98,6 +101,13 @@ impl Contract {
                 Op::Rope(_) => (1, None),
                 Op::Attention(_) => {
                     (has_cache, has_sequences) = (true, true);
+                    continue;
+                }
+                Op::CrossAttention(spec) => {
+                    let rows = graph.value(node.inputs[1]).shape[0];
+                    if let Some(at) = graph.inputs.iter().position(|&id| id == node.inputs[3]) {
+                        inputs[at].spans = Some((rows, spec.max_rows));
+                    }
                     continue;
                 }
                 Op::SelfAttention(_) | Op::Pool(_) => {
@@ -173,13 +183,26 @@ impl Contract {
         }
         // Indices last: their bounds may be lengths of other inputs.
         for (rule, tensor) in self.inputs.iter().zip(&tensors) {
-            if let TensorRef::I32(data, _) = tensor
-                && rule.is_index
-            {
-                check_indices(rule, data, &sizes)?;
+            if let TensorRef::I32(data, _) = tensor {
+                if rule.is_index {
+                    check_indices(rule, data, &sizes)?;
+                }
+                if let Some((rows, most)) = rule.spans {
+                    check_spans(&rule.name, data, sizes.dim(rows).unwrap_or(0), most)?;
+                }
             }
         }
         Ok(Bound { tensors, sequences: inputs.sequences, sizes })
+    }
+
+    /// Whether the cache has both pages, and they differ.
+    pub(crate) fn check_pages(&self, from: u32, to: u32) -> Result<(), RunError> {
+        let has = |page: u32| self.has_cache && (page as usize) < self.pages;
+        if has(from) && has(to) && from != to {
+            return Ok(());
+        }
+        let what = format!("cannot copy {from} to {to} of {}", self.pages);
+        Err(RunError::Input { name: "pages".into(), what })
     }
 
     fn check_sequences(&self, sequences: &[Sequence<'_>], sizes: &mut Sizes) -> Result<(), RunError> {
@@ -262,6 +285,17 @@ fn check_indices(rule: &InputRule, data: &[i32], sizes: &Sizes) -> Result<(), Ru
     }
 }
 
+fn check_spans(name: &str, data: &[i32], rows: usize, most: usize) -> Result<(), RunError> {
+    for (at, span) in data.chunks_exact(2).enumerate() {
+        let bounds = usize::try_from(span[0]).ok().zip(usize::try_from(span[1]).ok());
+        if !bounds.is_some_and(|(first, end)| first < end && end <= rows && end - first <= most) {
+            let what = format!("span {at} is {}..{} of {rows} rows; at most {most} fit", span[0], span[1]);
+            return Err(RunError::Input { name: name.to_owned(), what });
+        }
+    }
+    Ok(())
+}
+
 fn describe(sym: Sym) -> &'static str {
     match sym {
         Sym::Tokens => "number of tokens",
@@ -270,5 +304,6 @@ fn describe(sym: Sym) -> &'static str {
         Sym::Batch => "batch size",
         Sym::Height => "image height",
         Sym::Width => "image width",
+        Sym::Sources => "rows of sources",
     }
 }

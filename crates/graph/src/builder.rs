@@ -1,8 +1,8 @@
 //! Builds graphs with calls that nest and never fail; the first error is kept and told by [`Builder::finish`].
 
 use crate::graph::{
-    AttentionSpec, BinaryOp, Dim, Graph, Node, Op, Pool, RopeSpec, RopeStyle, SelfAttentionSpec, UnaryOp,
-    ValueId, ValueInfo, WeightId, WeightInfo,
+    AttentionSpec, BinaryOp, CrossAttentionSpec, Dim, Graph, Node, Op, Pool, RopeSpec, RopeStyle,
+    SelfAttentionSpec, UnaryOp, ValueId, ValueInfo, WeightId, WeightInfo,
 };
 use crate::shape;
 use kun_tensor::DType;
@@ -233,6 +233,18 @@ impl Builder {
     /// Attention within each sequence of the batch, in both directions -> `[T, Hq * Dh]`.
     pub fn self_attention(&self, q: Value, k: Value, v: Value, spec: SelfAttentionSpec) -> Value {
         self.one("self_attention", Op::SelfAttention(spec), &[q, k, v])
+    }
+
+    /// Attention of each token to the rows `spans` i32 `[T, 2]` of `k` and `v` `[U, H * Dh]` -> `[T, H * Dh]`.
+    pub fn cross_attention(
+        &self,
+        q: Value,
+        k: Value,
+        v: Value,
+        spans: Value,
+        spec: CrossAttentionSpec,
+    ) -> Value {
+        self.one("cross_attention", Op::CrossAttention(spec), &[q, k, v, spans])
     }
 
     /// One row per sequence of the batch: `[T, D]` -> `[S, D]`.

@@ -143,6 +143,12 @@ impl Program for CpuProgram {
         run::run(self, &bound, outputs)
     }
 
+    fn copy_page(&mut self, from: u32, to: u32) -> Result<(), RunError> {
+        self.contract.check_pages(from, to)?;
+        self.cache.copy(from, to);
+        Ok(())
+    }
+
     fn memory(&self) -> MemoryReport {
         self.memory
     }

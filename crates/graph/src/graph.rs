@@ -33,6 +33,8 @@ pub enum Sym {
     Height,
     /// `W`: image columns.
     Width,
+    /// `U`: rows of keys and values that a caller keeps, such as those of encoded sources.
+    Sources,
 }
 
 impl Sym {
@@ -45,6 +47,7 @@ impl Sym {
             Sym::Batch => 'N',
             Sym::Height => 'H',
             Sym::Width => 'W',
+            Sym::Sources => 'U',
         }
     }
 }
@@ -112,6 +115,21 @@ pub struct AttentionSpec {
     pub scale: f32,
     /// Only the last this many positions are seen, counting the query's own.
     pub window_tokens: Option<usize>,
+    /// Added to the scores by how far back a key is; all its buckets are for distances backwards.
+    pub bias: Option<DistanceBias>,
+}
+
+/// Attention of tokens to rows that the caller gives, such as those of an encoded source.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CrossAttentionSpec {
+    /// Heads `H` of queries, keys and values.
+    pub heads: usize,
+    /// Head width `Dh`.
+    pub head_dim: usize,
+    /// Factor on the scores; above 0.
+    pub scale: f32,
+    /// Most rows that a token sees.
+    pub max_rows: usize,
 }
 
 /// Attention of every token of a sequence to all tokens of it, without a cache: encoders.
@@ -151,6 +169,16 @@ impl DistanceBias {
     pub fn weight(&self) -> WeightId {
         match self {
             DistanceBias::Slopes(weight) | DistanceBias::Buckets { table: weight, .. } => *weight,
+        }
+    }
+
+    /// The bias of `head` for a key `distance` tokens before the query where no key is after it; `values` is the weight.
+    pub fn value_before(&self, values: &[f32], heads: usize, head: usize, distance: usize) -> f32 {
+        match *self {
+            DistanceBias::Slopes(_) => -values[head] * distance as f32,
+            DistanceBias::Buckets { max_distance, .. } => {
+                values[distance_bucket(distance, values.len() / heads, max_distance) * heads + head]
+            }
         }
     }
 
@@ -244,6 +272,9 @@ pub enum Op {
     Attention(AttentionSpec),
     /// `q [T, Hq * Dh], k [T, Hkv * Dh], v [T, Hkv * Dh] -> [T, Hq * Dh]`: within each sequence of the batch.
     SelfAttention(SelfAttentionSpec),
+    /// `q [T, H * Dh], k [U, H * Dh], v [U, H * Dh], spans i32 [T, 2] -> [T, H * Dh]`: token `t` sees the rows
+    /// `spans[t][0] .. spans[t][1]` of k and v.
+    CrossAttention(CrossAttentionSpec),
     /// `x [T, D] -> [S, D]`: one row per sequence of the batch.
     Pool(Pool),
     /// `gate [.., F], up [.., F] -> [.., F]`: `activation(gate) * up`.

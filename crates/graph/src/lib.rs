@@ -23,8 +23,8 @@ pub use backend::{
 pub use builder::{BuildError, Builder, Value};
 pub use cpu::{CpuBackend, CpuProgram, Pool};
 pub use graph::{
-    AttentionSpec, BinaryOp, Dim, DistanceBias, Graph, Node, NodeId, Op, RopeSpec, RopeStyle,
-    SelfAttentionSpec, Sym, UnaryOp, ValueId, ValueInfo, WeightId, WeightInfo, distance_bucket,
+    AttentionSpec, BinaryOp, CrossAttentionSpec, Dim, DistanceBias, Graph, Node, NodeId, Op, RopeSpec,
+    RopeStyle, SelfAttentionSpec, Sym, UnaryOp, ValueId, ValueInfo, WeightId, WeightInfo, distance_bucket,
 };
 pub use kun_kernels::{Isa, peak};
 pub use reference::{ReferenceBackend, ReferenceProgram};

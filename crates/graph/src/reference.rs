@@ -130,6 +130,18 @@ impl Program for ReferenceProgram {
         Ok(())
     }
 
+    fn copy_page(&mut self, from: u32, to: u32) -> Result<(), RunError> {
+        self.contract.check_pages(from, to)?;
+        let copies: Vec<_> = self
+            .cache
+            .iter()
+            .filter(|((_, page), _)| *page == from)
+            .map(|((l, _), p)| (*l, p.clone()))
+            .collect();
+        self.cache.extend(copies.into_iter().map(|(layer, page)| ((layer, to), page)));
+        Ok(())
+    }
+
     fn memory(&self) -> MemoryReport {
         self.memory
     }
@@ -170,9 +182,13 @@ fn evaluate(
             let table = spec.bias.map(|bias| w(&bias.weight()));
             vec![ops::self_attention((x(0), x(1), x(2)), spec, table, &lengths())]
         }
+        Op::CrossAttention(spec) => vec![ops::cross_attention((x(0), x(1), x(2)), ids(3), spec)],
         Op::Pool(pool) => vec![ops::pool(x(0), *pool, &lengths())],
         Op::Rope(spec) => vec![ops::rope(x(0), ids(1), spec, w(&spec.inverse_frequencies))],
-        Op::Attention(spec) => vec![attention(x(0), x(1), x(2), spec, bound.sequences, cache)],
+        Op::Attention(spec) => {
+            let table = spec.bias.map(|bias| w(&bias.weight()));
+            vec![attention((x(0), x(1), x(2)), spec, table, bound.sequences, cache)]
+        }
         Op::Gated(op) => {
             vec![ops::binary(crate::graph::BinaryOp::Mul, &ops::unary(*op, x(0)), x(1))]
         }
@@ -185,10 +201,9 @@ fn evaluate(
 
 /// Appends `k` and `v` to the cache, then lets every query see the positions up to its own.
 fn attention(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
+    (q, k, v): (&Tensor, &Tensor, &Tensor),
     spec: &AttentionSpec,
+    table: Option<&Tensor>,
     sequences: &[Sequence<'_>],
     cache: &mut HashMap<(usize, u32), Page>,
 ) -> Tensor {
@@ -220,7 +235,12 @@ fn attention(
                 let at = (token + i) * q_width + head * dh;
                 let query = &q.data[at..at + dh];
                 let scores: Vec<f64> = (first..=position)
-                    .map(|p| ops::dot(query, row(p, head).0) * f64::from(spec.scale))
+                    .map(|p| {
+                        let bias = spec.bias.zip(table).map_or(0.0, |(bias, table)| {
+                            f64::from(bias.value_before(&table.data, spec.heads, head, position - p))
+                        });
+                        ops::dot(query, row(p, head).0) * f64::from(spec.scale) + bias
+                    })
                     .collect();
                 let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();

@@ -121,6 +121,43 @@ pub fn infer(op: &Op, inputs: &[&ValueInfo], weights: &[WeightInfo]) -> Result<V
             if !spec.scale.is_finite() {
                 return Err(format!("a scale of {}", spec.scale));
             }
+            match spec.bias {
+                None => {}
+                Some(DistanceBias::Slopes(_)) => return Err("slopes with a cache are not supported".into()),
+                Some(DistanceBias::Buckets { table, max_distance }) => {
+                    let [buckets, n] = weight_dims(weights, table)?;
+                    let exact = buckets / 2;
+                    if n != spec.heads || exact == 0 || max_distance <= exact {
+                        return Err(format!(
+                            "a bias of [{buckets}, {n}] up to {max_distance} for {} heads",
+                            spec.heads
+                        ));
+                    }
+                }
+            }
+            one(DType::F32, q.shape.clone())
+        }
+        Op::CrossAttention(spec) => {
+            let [q, k, v, spans] = operands(inputs)?;
+            if spec.heads == 0 || spec.head_dim == 0 || spec.max_rows == 0 {
+                return Err("no heads, heads of no width, or no rows".into());
+            }
+            for (value, name) in [(q, "q"), (k, "k"), (v, "v")] {
+                is(value, DType::F32, name)?;
+                let width = matrix_width(value, name)?;
+                if Some(width) != spec.heads.checked_mul(spec.head_dim) {
+                    return Err(format!(
+                        "{name} has rows of {width}, not {} heads of {}",
+                        spec.heads, spec.head_dim
+                    ));
+                }
+            }
+            same(&k.shape, &v.shape, "k and v")?;
+            is(spans, DType::I32, "spans")?;
+            same(&spans.shape, &[q.shape[0], Dim::Const(2)], "spans")?;
+            if !(spec.scale.is_finite() && spec.scale > 0.0) {
+                return Err(format!("a scale of {}", spec.scale));
+            }
             one(DType::F32, q.shape.clone())
         }
         Op::SelfAttention(spec) => {

@@ -1,5 +1,6 @@
 //! Whole graphs: the CPU program against the reference, and against itself under other batches and threads.
 
+mod cross;
 mod decoder;
 mod encoder;
 mod errors;

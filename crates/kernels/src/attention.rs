@@ -207,10 +207,8 @@ impl Kernel for Attend<'_, '_, '_> {
             for (row, query) in self.queries.iter().enumerate() {
                 let seen = self.seen(page, query.position);
                 if !seen.is_empty() {
-                    let bias = Bias {
-                        by_distance: query.bias,
-                        first: query.position.saturating_sub(page * PAGE),
-                    };
+                    let bias =
+                        Bias { by_distance: query.bias, first: query.position.saturating_sub(page * PAGE) };
                     block.push(row, seen, bias);
                 }
                 if block.is_full() || row + 1 == rows {

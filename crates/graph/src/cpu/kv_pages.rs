@@ -37,6 +37,12 @@ impl KvPages {
         self.block.bytes_mut(self.range(layer, page, head))
     }
 
+    /// Makes page `to` what page `from` is.
+    pub(crate) fn copy(&mut self, from: u32, to: u32) {
+        let range = |page: u32| page as usize * self.page_bytes..(page as usize + 1) * self.page_bytes;
+        self.block.bytes_mut(range(to)).copy_from_slice(self.block.bytes(range(from)));
+    }
+
     fn range(&self, layer: &LayerPages, page: u32, head: usize) -> std::ops::Range<usize> {
         let start = page as usize * self.page_bytes + layer.offset;
         let range = layer.layout.head_range(head);

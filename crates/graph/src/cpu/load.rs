@@ -15,13 +15,23 @@ use std::sync::{Mutex, PoisonError};
 /// Source bytes that one task reads at a time: few enough that packing adds little to the memory of the weights.
 const TASK_BYTES: usize = 1 << 20;
 
-/// The small weights, as f32.
+/// The small weights, as f32, then the biases by distance.
 pub(crate) fn constants(
     plan: &Plan,
     graph: &Graph,
     source: &dyn WeightSource,
 ) -> Result<Vec<Vec<f32>>, CompileError> {
-    plan.constants.iter().map(|&id| Ok(reference::load(graph.weight(id), source)?.data)).collect()
+    let load = |&id| Ok(reference::load(graph.weight(id), source)?.data);
+    let mut constants = plan.constants.iter().map(load).collect::<Result<Vec<_>, CompileError>>()?;
+    for backward in &plan.backward {
+        let (table, distances) = (&constants[backward.constant], 0..backward.distances());
+        let rows = (0..backward.heads).flat_map(|head| {
+            distances.clone().map(move |d| backward.bias.value_before(table, backward.heads, head, d))
+        });
+        let rows = rows.collect();
+        constants.push(rows);
+    }
+    Ok(constants)
 }
 
 /// Packs all large weights into `block`, on `threads` threads of the pool.

@@ -6,7 +6,9 @@ mod planner;
 pub(crate) use planner::plan;
 
 use crate::cpu::kv_pages::LayerPages;
-use crate::graph::{BinaryOp, Dim, DistanceBias, Pool, RopeStyle, SelfAttentionSpec, UnaryOp, WeightId};
+use crate::graph::{
+    BinaryOp, CrossAttentionSpec, Dim, DistanceBias, Pool, RopeStyle, SelfAttentionSpec, UnaryOp, WeightId,
+};
 use kun_kernels::Isa;
 use kun_kernels::linear::{ActivationFormat, PANEL_ROWS, PackedLayout};
 use kun_tensor::DType;
@@ -132,6 +134,38 @@ pub(crate) struct AttentionStep {
     pub(crate) heads: usize,
     pub(crate) scale: f32,
     pub(crate) window_tokens: Option<usize>,
+    /// Position in [`Plan::backward`].
+    pub(crate) bias: Option<usize>,
+}
+
+/// Biases of a cached attention by distance, worked out once: `[Hq, max_distance + 1]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct BackwardBias {
+    pub(crate) bias: DistanceBias,
+    pub(crate) heads: usize,
+    pub(crate) constant: usize,
+}
+
+impl BackwardBias {
+    /// Distances that have a number of their own; farther ones share the last.
+    pub(crate) fn distances(&self) -> usize {
+        match self.bias {
+            DistanceBias::Buckets { max_distance, .. } => max_distance + 1,
+            DistanceBias::Slopes(_) => 1,
+        }
+    }
+}
+
+/// Attention to rows of the caller's.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CrossAttentionStep {
+    pub(crate) q: Slot,
+    pub(crate) k: Slot,
+    pub(crate) v: Slot,
+    /// Position in the graph's inputs.
+    pub(crate) spans: usize,
+    pub(crate) out: Slot,
+    pub(crate) spec: CrossAttentionSpec,
 }
 
 /// Biases of all heads by distance: `[Hq, 2 N - 1]` for the longest sequence, of `N` tokens.
@@ -170,6 +204,7 @@ pub(crate) enum Work {
     Linear(LinearStep),
     Attention(AttentionStep),
     SelfAttention(SelfAttentionStep),
+    CrossAttention(CrossAttentionStep),
     Pool { pool: Pool, x: Slot, width: usize, out: Slot },
 }
 
@@ -206,6 +241,8 @@ pub(crate) struct Plan {
     pub(crate) places: Vec<Place>,
     pub(crate) tables: Vec<RopeTable>,
     pub(crate) distances: Vec<DistanceTable>,
+    /// Their values follow the constants.
+    pub(crate) backward: Vec<BackwardBias>,
     /// Weights kept as f32 slices.
     pub(crate) constants: Vec<WeightId>,
     pub(crate) matrices: Vec<Matrix>,

@@ -1,6 +1,7 @@
 //! Walks the steps of a plan on every thread of the pool.
 
 mod attention;
+mod cross;
 mod linear;
 mod sequences;
 
@@ -231,6 +232,7 @@ impl<'a> Run<'a> {
             Work::Binary { op, a, b, shape, out } => self.binary(*op, a, b, shape, *out, worker),
             Work::Linear(step) => linear::run(self, step, worker, scratch),
             Work::Attention(step) => attention::run(self, step, worker, scratch),
+            Work::CrossAttention(step) => cross::attention(self, step, worker, scratch),
             Work::SelfAttention(step) => sequences::attention(self, step, worker, scratch),
             Work::Pool { pool, x, width, out } => sequences::pool(self, *pool, (*x, *width), *out, worker),
         }

@@ -1,6 +1,6 @@
 //! The definitions of the operations, on dense f32 tensors.
 
-use crate::graph::{BinaryOp, Pool, RopeSpec, RopeStyle, SelfAttentionSpec, UnaryOp};
+use crate::graph::{BinaryOp, CrossAttentionSpec, Pool, RopeSpec, RopeStyle, SelfAttentionSpec, UnaryOp};
 
 /// A dense tensor.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,6 +130,33 @@ pub(crate) fn self_attention(
             }
         }
         first += n;
+    }
+    Tensor { shape: q.shape.clone(), data }
+}
+
+/// Attention of each token to the rows of its span.
+pub(crate) fn cross_attention(
+    (q, k, v): (&Tensor, &Tensor, &Tensor),
+    spans: &[i32],
+    spec: &CrossAttentionSpec,
+) -> Tensor {
+    let (dh, width) = (spec.head_dim, spec.heads * spec.head_dim);
+    let mut data = vec![0.0; q.data.len()];
+    for (t, span) in spans.chunks_exact(2).enumerate() {
+        for at in (0..width).step_by(dh) {
+            let row = |x: &'_ Tensor, j: usize| x.data[j * width + at..][..dh].to_vec();
+            let rows = span[0] as usize..span[1] as usize;
+            let scores: Vec<f64> =
+                rows.clone().map(|j| dot(&row(q, t), &row(k, j)) * f64::from(spec.scale)).collect();
+            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for d in 0..dh {
+                let mixed: f64 =
+                    rows.clone().zip(&weights).map(|(j, w)| w * f64::from(v.data[j * width + at + d])).sum();
+                data[t * width + at + d] = (mixed / total) as f32;
+            }
+        }
     }
     Tensor { shape: q.shape.clone(), data }
 }

@@ -149,6 +149,7 @@ impl Decoder {
             head_dim: HEAD_DIM,
             scale: 1.0 / (HEAD_DIM as f32).sqrt(),
             window_tokens: self.window,
+            bias: None,
         };
         let attended = g.attention(rope(q), rope(k), v, spec);
         let x = g.add(x, linear(attended, "o", WIDTH, HEADS * HEAD_DIM, false));

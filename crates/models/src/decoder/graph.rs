@@ -93,7 +93,7 @@ fn layer(
             qk_norm,
             norm_eps: config.norm_eps,
             rotation: config.layers[index].rope.then_some(rotation),
-            spec: AttentionSpec { layer: index, heads, kv_heads, head_dim, scale, window_tokens },
+            spec: AttentionSpec { layer: index, heads, kv_heads, head_dim, scale, window_tokens, bias: None },
         },
         attention_output: weights.linear(
             g,

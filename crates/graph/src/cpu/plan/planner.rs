@@ -2,14 +2,14 @@
 
 use super::absorb::{self, Absorbed, HeadChain};
 use super::{
-    ATTENTION_ROWS, AttentionStep, Chunk, DistanceTable, HeadWork, LinearPart, LinearStep, Matrix,
-    MatrixForm, PRIVATE_ELEMENTS, Place, Plan, RopeTable, RowSource, Rows, Scratch, SelfAttentionStep, Slot,
-    Step, Turn, WIDE_PANELS, Work, private_rows,
+    ATTENTION_ROWS, AttentionStep, BackwardBias, Chunk, CrossAttentionStep, DistanceTable, HeadWork,
+    LinearPart, LinearStep, Matrix, MatrixForm, PRIVATE_ELEMENTS, Place, Plan, RopeTable, RowSource, Rows,
+    Scratch, SelfAttentionStep, Slot, Step, Turn, WIDE_PANELS, Work, private_rows,
 };
 use crate::backend::{CompileError, CompileOptions};
 use crate::bind::Sizes;
 use crate::cpu::kv_pages::LayerPages;
-use crate::graph::{AttentionSpec, Dim, DistanceBias, Graph, Node, Op, RopeSpec, ValueId, WeightId};
+use crate::graph::{AttentionSpec, Dim, DistanceBias, Graph, Node, Op, RopeSpec, Sym, ValueId, WeightId};
 use crate::memory::{self, Lifetime};
 use kun_kernels::attention::KvLayout;
 use kun_kernels::linear::{ActivationFormat, PackedLayout};
@@ -74,6 +74,7 @@ struct Planner<'a> {
     fixed: HashMap<Slot, Place>,
     tables: Vec<(RopeTable, ValueId, WeightId)>,
     distances: Vec<DistanceTable>,
+    backward: Vec<BackwardBias>,
     constants: Vec<WeightId>,
     constant_of: HashMap<WeightId, usize>,
     matrices: Vec<Matrix>,
@@ -105,6 +106,7 @@ impl<'a> Planner<'a> {
             fixed: HashMap::new(),
             tables: Vec::new(),
             distances: Vec::new(),
+            backward: Vec::new(),
             constants: Vec::new(),
             constant_of: HashMap::new(),
             matrices: Vec::new(),
@@ -133,6 +135,12 @@ impl<'a> Planner<'a> {
             return Err(CompileError::Unsupported { nodes });
         }
         for (index, info) in self.graph.values.iter().enumerate() {
+            let is_input = self.graph.inputs.contains(&ValueId(index as u32));
+            if is_input && info.shape.contains(&Dim::Sym(Sym::Sources)) {
+                // The caller's memory, however much it is.
+                self.bytes.push(0);
+                continue;
+            }
             let Some(bytes) = self.limits.elements(&info.shape).and_then(|n| n.checked_mul(4)) else {
                 let node = self.graph.nodes.iter().find(|n| n.outputs.contains(&ValueId(index as u32)));
                 return Err(CompileError::Node {
@@ -352,6 +360,14 @@ impl<'a> Planner<'a> {
                 let step = SelfAttentionStep { q, k, v, out, spec: *spec, distances };
                 self.push(&node.name, Work::SelfAttention(step), reads, vec![out], None);
             }
+            Op::CrossAttention(spec) => {
+                let (q, k, v) = (slot(node.inputs[0]), slot(node.inputs[1]), slot(node.inputs[2]));
+                let spans = self.input_index(node.inputs[3]);
+                let scratch = self_attention::scratch_bytes(spec.max_rows, spec.head_dim);
+                self.kernel_bytes = self.kernel_bytes.max(scratch);
+                let step = CrossAttentionStep { q, k, v, spans, out, spec: *spec };
+                self.push(&node.name, Work::CrossAttention(step), vec![q, k, v], vec![out], None);
+            }
             Op::Pool(pool) => {
                 let (_, width) = self.rows_of(node.outputs[0]);
                 let x = slot(node.inputs[0]);
@@ -380,6 +396,7 @@ impl<'a> Planner<'a> {
                     heads: spec.heads,
                     scale: spec.scale,
                     window_tokens: spec.window_tokens,
+                    bias: spec.bias.map(|bias| self.backward(bias, spec.heads)),
                 };
                 self.push(&node.name, Work::Attention(step), reads, vec![out], None);
             }
@@ -404,6 +421,15 @@ impl<'a> Planner<'a> {
             in_place: None,
         });
         Ok(self.distances.len() - 1)
+    }
+
+    fn backward(&mut self, bias: DistanceBias, heads: usize) -> usize {
+        if let Some(known) = self.backward.iter().position(|b| b.bias == bias && b.heads == heads) {
+            return known;
+        }
+        let constant = self.constant(bias.weight());
+        self.backward.push(BackwardBias { bias, heads, constant });
+        self.backward.len() - 1
     }
 
     fn layer_pages(&mut self, spec: &AttentionSpec) -> Result<LayerPages, Failure> {
@@ -561,6 +587,7 @@ impl<'a> Planner<'a> {
             places,
             tables: self.tables.into_iter().map(|(table, ..)| table).collect(),
             distances: self.distances,
+            backward: self.backward,
             constants: self.constants,
             matrices: self.matrices,
             matrix_bytes,

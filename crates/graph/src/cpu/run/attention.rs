@@ -89,6 +89,14 @@ pub(super) fn run(
     })
 }
 
+impl<'a> Run<'a> {
+    /// Biases of a query head by distance.
+    fn backward(&self, index: usize, head: usize) -> &'a [f32] {
+        let distances = self.plan.backward[index].distances();
+        &self.constants[self.plan.constants.len() + index][head * distances..][..distances]
+    }
+}
+
 /// Norms and turns the heads `x` of the token in row `row`, in place.
 fn work_on(
     run: &Run<'_>,
@@ -141,7 +149,7 @@ fn look(run: &Run<'_>, step: &AttentionStep, tile: &Tile, head: usize, scratch: 
     }
     let pages = run.bound.sequences[tile.sequence].pages;
     let page = |index: usize| run.cache.head(&step.pages, pages[index], head);
-    let mut queries = [Query { q: &[], position: 0 }; ATTENTION_ROWS];
+    let mut queries = [Query { q: &[], position: 0, bias: &[] }; ATTENTION_ROWS];
     let mut out: [&mut [f32]; ATTENTION_ROWS] = std::array::from_fn(|_| &mut [][..]);
     let rows = tile.tokens * group;
     for start in (0..rows).step_by(ATTENTION_ROWS) {
@@ -149,7 +157,8 @@ fn look(run: &Run<'_>, step: &AttentionStep, tile: &Tile, head: usize, scratch: 
         for (i, (query, out)) in queries.iter_mut().zip(&mut out).take(count).enumerate() {
             let (token, member) = ((start + i) / group, (start + i) % group);
             let at = (tile.row + token) * width + first + member * dh;
-            *query = Query { q: run.read(step.q, at, dh), position: tile.position + token };
+            let bias = step.bias.map_or(&[][..], |index| run.backward(index, head * group + member));
+            *query = Query { q: run.read(step.q, at, dh), position: tile.position + token, bias };
             *out = run.write(step.out, at, dh);
         }
         attend(
