@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod task;
+pub mod text;
 
 pub use task::{Task, TaskError};

@@ -140,6 +140,7 @@ pub struct Tokenizer {
     joints: Joints,
     bos: Option<u32>,
     eos: Option<u32>,
+    unknown: Option<u32>,
     end_tokens: Vec<u32>,
 }
 
@@ -168,6 +169,7 @@ impl Tokenizer {
         let (mut before, mut after) = file.around.clone();
         let bos = named("bos_token").or_else(|| named("cls_token")).or(before.first().copied());
         let eos = named("eos_token").or_else(|| named("sep_token"));
+        let unknown = named("unk_token");
         match (flag("add_bos_token"), bos) {
             (Some(true), Some(bos)) if before.is_empty() => before.push(bos),
             (Some(false), Some(bos)) => before.retain(|&id| id != bos),
@@ -204,6 +206,7 @@ impl Tokenizer {
             after,
             bos,
             eos,
+            unknown,
             end_tokens: eos.into_iter().chain(ends).collect(),
         };
         tokenizer.finish()?;
@@ -279,6 +282,7 @@ impl Tokenizer {
             after,
             bos,
             eos,
+            unknown: vocabulary.unk,
             end_tokens: eos.into_iter().chain(vocabulary.eot).chain(ends).collect(),
         };
         tokenizer.finish()?;
@@ -426,6 +430,10 @@ impl Tokenizer {
     /// End of text.
     pub fn eos(&self) -> Option<u32> {
         self.eos
+    }
+    /// What stands for characters that the vocabulary lacks.
+    pub fn unknown(&self) -> Option<u32> {
+        self.unknown
     }
     /// Every token that ends an answer (end of text, end of turn), in ascending order.
     pub fn end_tokens(&self) -> &[u32] {

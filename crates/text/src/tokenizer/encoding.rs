@@ -167,6 +167,15 @@ impl Tokenizer {
         matches!(self.model, Model::Json(_))
     }
 
+    /// Whether the vocabulary marks tokens that go on with a word, as WordPiece does: [`Pieces::words`] are words then.
+    pub fn marks_words(&self) -> bool {
+        match &self.model {
+            Model::WordPiece(_) => true,
+            Model::Json(pipeline) => pipeline.is_word_piece(),
+            Model::Bpe(_) | Model::SentencePiece(_) => false,
+        }
+    }
+
     /// Special tokens that [`Tokenizer::join`] adds around one text, or around two.
     pub fn added_tokens(&self, two: bool) -> usize {
         let joints = if two { &self.joints.two } else { &self.joints.one };

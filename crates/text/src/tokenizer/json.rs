@@ -440,6 +440,11 @@ impl Pipeline {
         result.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
     }
 
+    /// Whether tokens that go on with a word are marked.
+    pub fn is_word_piece(&self) -> bool {
+        matches!(self.model, ModelWrapper::WordPiece(_))
+    }
+
     /// The id of the token spelt `text`.
     pub fn find(&self, text: &str) -> Option<u32> {
         self.model.token_to_id(text)
