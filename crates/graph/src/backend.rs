@@ -110,6 +110,17 @@ pub enum CompileError {
     },
 }
 
+/// Tensor operations run as a [`crate::TensorProgram`], not as a program with a cache.
+pub(crate) fn refuse_tensor_ops(graph: &Graph) -> Result<(), CompileError> {
+    let nodes: Vec<String> = graph
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.op, crate::Op::Tensor(_)))
+        .map(|node| node.name.clone())
+        .collect();
+    if nodes.is_empty() { Ok(()) } else { Err(CompileError::Unsupported { nodes }) }
+}
+
 /// Why a run failed. Except for [`RunError::Failed`], nothing was computed, and the cache is as it was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -132,6 +143,17 @@ pub enum RunError {
         /// Planned.
         limit: usize,
     },
+    /// A node cannot compute its results from these operands.
+    #[error("node `{node}`: {what}")]
+    Node {
+        /// Its name.
+        node: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A shape of the inputs does not fit the model.
+    #[error("cannot plan for these shapes")]
+    Plan(#[source] Box<CompileError>),
     /// A step panicked: a fault of this program. Unlike the other errors, the cache may hold part of the run.
     #[error("a compute step failed")]
     Failed,

@@ -30,6 +30,7 @@ impl Sizes {
         match dim {
             Dim::Const(n) => Some(n),
             Dim::Sym(sym) => self.sym(sym),
+            Dim::Named(_) | Dim::Unknown => None,
         }
     }
 

@@ -57,7 +57,7 @@ impl State {
 
     fn value(&mut self, dtype: DType, shape: Vec<Dim>) -> ValueId {
         let id = ValueId(u32::try_from(self.graph.values.len()).expect("fewer than 2^32 values"));
-        self.graph.values.push(ValueInfo { name: None, dtype, shape });
+        self.graph.values.push(ValueInfo::tensor(dtype, shape));
         id
     }
 

@@ -76,6 +76,7 @@ impl CpuBackend {
 
     fn plan(&self, graph: &Graph, options: &CompileOptions) -> Result<(Plan, Contract, Graph), CompileError> {
         graph.validate().map_err(|e| CompileError::Node { node: e.node, what: e.what })?;
+        crate::backend::refuse_tensor_ops(graph)?;
         let optimized = passes::optimize(graph);
         let options = CompileOptions { threads: self.threads(options), ..*options };
         let plan = plan::plan(&optimized, self.isa, &options)?;

@@ -1,6 +1,7 @@
 //! The graph as plain data.
 
 use crate::builder::{BuildError, check_weight};
+use crate::ops::TensorOp;
 use crate::shape;
 pub use kun_kernels::elementwise::{BinaryOp, UnaryOp};
 pub use kun_kernels::rope::RopeStyle;
@@ -11,6 +12,12 @@ use std::sync::Arc;
 /// Index of a value: the output of a node or an input of the graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ValueId(pub u32);
+
+impl ValueId {
+    /// An operand that is left out; tensor operations alone have such.
+    pub const ABSENT: ValueId = ValueId(u32::MAX);
+}
+
 /// Index of a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WeightId(pub u32);
@@ -59,6 +66,24 @@ pub enum Dim {
     Const(usize),
     /// Known when it runs.
     Sym(Sym),
+    /// Known when it runs, by a name of the model's own: an index of [`Graph::symbols`].
+    Named(u32),
+    /// Known when it runs.
+    Unknown,
+}
+
+/// Whether type and shape of a value are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ValueKind {
+    /// A tensor of the type and shape that stand beside.
+    #[default]
+    Tensor,
+    /// A tensor of this type; the shape that stands beside means nothing.
+    AnyShape,
+    /// Type and shape that stand beside mean nothing: not known before [`crate::specialize`], or even before a run.
+    Any,
+    /// A sequence of tensors, or an optional value.
+    Container,
 }
 
 /// What is known of a value.
@@ -70,6 +95,20 @@ pub struct ValueInfo {
     pub dtype: DType,
     /// Dimensions, outermost first, row-major.
     pub shape: Vec<Dim>,
+    /// Whether type and shape are known.
+    pub kind: ValueKind,
+}
+
+impl ValueInfo {
+    /// A tensor without a name.
+    pub fn tensor(dtype: DType, shape: Vec<Dim>) -> ValueInfo {
+        ValueInfo { name: None, dtype, shape, kind: ValueKind::Tensor }
+    }
+
+    /// A value of which nothing is known yet.
+    pub fn any() -> ValueInfo {
+        ValueInfo { name: None, dtype: DType::F32, shape: Vec::new(), kind: ValueKind::Any }
+    }
 }
 
 /// A tensor that is part of the model.
@@ -287,6 +326,8 @@ pub enum Op {
     Weight(WeightId),
     /// `x [T, D], rows i32 [R] -> [R, D]`.
     SelectRows,
+    /// An operation of an ONNX model. Graphs with such run as a [`crate::TensorProgram`].
+    Tensor(TensorOp),
 }
 
 /// One step of the graph.
@@ -315,6 +356,8 @@ pub struct Graph {
     pub inputs: Vec<ValueId>,
     /// What the caller gets.
     pub outputs: Vec<ValueId>,
+    /// Names of [`Dim::Named`].
+    pub symbols: Vec<String>,
 }
 
 impl Graph {
@@ -328,8 +371,13 @@ impl Graph {
         &self.weights[id.0 as usize]
     }
 
+    /// Whether any node is a tensor operation: shapes are known only once those of the inputs are.
+    pub fn has_tensor_ops(&self) -> bool {
+        self.nodes.iter().any(|node| matches!(node.op, Op::Tensor(_)))
+    }
+
     /// Checks a graph that did not come from [`crate::Builder`]: every index, shape and constant, and that nodes stand in
-    /// an order in which they can run.
+    /// an order in which they can run. In a graph with tensor operations, shapes are left to [`crate::specialize`].
     ///
     /// # Errors
     /// [`BuildError`] naming the first node that is wrong.
@@ -347,6 +395,7 @@ impl Graph {
                 return fail(&format!("weight {}", info.name), what);
             }
         }
+        let open = self.has_tensor_ops();
         let mut known = vec![false; self.values.len()];
         let define = |known: &mut [bool], id: ValueId| {
             known.get_mut(id.0 as usize).is_some_and(|slot| !std::mem::replace(slot, true))
@@ -360,13 +409,23 @@ impl Graph {
             if info.name.as_ref().is_none_or(|name| !names.insert(name)) {
                 return fail("inputs", format!("value {} has no name of its own", id.0));
             }
-            if !matches!(info.dtype, DType::F32 | DType::I32) {
+            if !open && !matches!(info.dtype, DType::F32 | DType::I32) {
                 return fail("inputs", format!("value {} is {}", id.0, info.dtype));
             }
         }
         for node in &self.nodes {
-            if let Some(id) = node.inputs.iter().find(|id| !known.get(id.0 as usize).is_some_and(|k| *k)) {
+            if let Some(id) = node
+                .inputs
+                .iter()
+                .find(|id| !(known.get(id.0 as usize).is_some_and(|k| *k) || open && **id == ValueId::ABSENT))
+            {
                 return fail(&node.name, format!("operand {} is not computed before", id.0));
+            }
+            if open {
+                if let Some(id) = node.outputs.iter().find(|&&id| !define(&mut known, id)) {
+                    return fail(&node.name, format!("result {} is missing or defined twice", id.0));
+                }
+                continue;
             }
             let infos: Vec<&ValueInfo> = node.inputs.iter().map(|&id| self.value(id)).collect();
             let results = match shape::infer(&node.op, &infos, &self.weights) {
@@ -394,7 +453,7 @@ impl Graph {
             if name.is_none_or(|name| !names.insert(name)) {
                 return fail("outputs", format!("value {} is not computed, or has no name of its own", id.0));
             }
-            if self.value(id).dtype != DType::F32 {
+            if !open && self.value(id).dtype != DType::F32 {
                 return fail("outputs", format!("value {} is {}", id.0, self.value(id).dtype));
             }
         }

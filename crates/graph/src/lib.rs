@@ -10,9 +10,13 @@ pub mod builder;
 pub mod cpu;
 pub mod graph;
 pub mod memory;
+pub mod ops;
 pub mod passes;
+pub mod plain;
 pub mod reference;
 pub mod shape;
+pub mod specialize;
+pub mod tensor_program;
 #[cfg(test)]
 mod tests;
 
@@ -22,9 +26,14 @@ pub use backend::{
 };
 pub use builder::{BuildError, Builder, Value};
 pub use cpu::{CpuBackend, CpuProgram, Pool};
+pub use graph::ValueKind;
 pub use graph::{
     AttentionSpec, BinaryOp, CrossAttentionSpec, Dim, DistanceBias, Graph, Node, NodeId, Op, RopeSpec,
     RopeStyle, SelfAttentionSpec, Sym, UnaryOp, ValueId, ValueInfo, WeightId, WeightInfo, distance_bucket,
 };
 pub use kun_kernels::{Isa, peak};
+pub use ops::{Fact, TensorOp};
+pub use plain::Datum;
 pub use reference::{ReferenceBackend, ReferenceProgram};
+pub use specialize::specialize;
+pub use tensor_program::{TensorOptions, TensorProgram};

@@ -51,6 +51,7 @@ impl Backend for ReferenceBackend {
 
     fn estimate(&self, graph: &Graph, options: &CompileOptions) -> Result<MemoryReport, CompileError> {
         graph.validate().map_err(|e| CompileError::Node { node: e.node, what: e.what })?;
+        crate::backend::refuse_tensor_ops(graph)?;
         let elements: usize = graph.weights.iter().map(|w| w.shape.iter().product::<usize>()).sum();
         let kv: usize = graph
             .nodes
@@ -196,6 +197,7 @@ fn evaluate(
         Op::Binary(op) => vec![ops::binary(*op, x(0), x(1))],
         Op::Weight(weight) => vec![w(weight).clone()],
         Op::SelectRows => vec![ops::rows(x(0), ids(1))],
+        Op::Tensor(_) => unreachable!("refused when compiled"),
     }
 }
 

@@ -229,6 +229,7 @@ pub fn infer(op: &Op, inputs: &[&ValueInfo], weights: &[WeightInfo]) -> Result<V
             }
             one(DType::F32, vec![rows.shape[0], x.shape[1]])
         }
+        Op::Tensor(_) => Err("a tensor operation has no shape before those of the inputs are known".into()),
     }
 }
 
@@ -318,6 +319,7 @@ pub fn show(shape: &[Dim]) -> String {
         .map(|dim| match dim {
             Dim::Const(n) => n.to_string(),
             Dim::Sym(sym) => sym.letter().to_string(),
+            Dim::Named(_) | Dim::Unknown => "?".to_owned(),
         })
         .collect();
     format!("[{}]", dims.join(", "))

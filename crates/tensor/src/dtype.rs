@@ -16,8 +16,33 @@ pub enum DType {
     I32,
     I16,
     I8,
+    U64,
+    U32,
+    U16,
     U8,
     Bool,
+    /// Text; its bytes have no fixed size.
+    Text,
+    /// 8-bit floats, 4 exponent and 3 mantissa bits, no infinity (arXiv:2209.05433).
+    F8E4M3,
+    /// As [`DType::F8E4M3`] with exponent bias 8 and no negative zero (arXiv:2206.02915).
+    F8E4M3Uz,
+    /// 8-bit floats, 5 exponent and 2 mantissa bits, as IEEE 754 would have them.
+    F8E5M2,
+    /// As [`DType::F8E5M2`] with exponent bias 16, no infinity, no negative zero.
+    F8E5M2Uz,
+    /// Powers of two, the scales of the OCP microscaling formats.
+    F8E8M0,
+    /// 4-bit floats, 2 exponent bits and 1 mantissa bit; one a byte in memory.
+    F4E2M1,
+    /// Two's complement in the low 4 bits of a byte.
+    I4,
+    /// The low 4 bits of a byte.
+    U4,
+    /// Two's complement in the low 2 bits of a byte.
+    I2,
+    /// The low 2 bits of a byte.
+    U2,
     Q4_0,
     Q4_1,
     Q5_0,
@@ -34,7 +59,7 @@ pub enum DType {
 
 impl DType {
     /// Every type, in declaration order.
-    pub const ALL: [DType; 22] = [
+    pub const ALL: [DType; 36] = [
         DType::F64,
         DType::F32,
         DType::F16,
@@ -43,8 +68,22 @@ impl DType {
         DType::I32,
         DType::I16,
         DType::I8,
+        DType::U64,
+        DType::U32,
+        DType::U16,
         DType::U8,
         DType::Bool,
+        DType::Text,
+        DType::F8E4M3,
+        DType::F8E4M3Uz,
+        DType::F8E5M2,
+        DType::F8E5M2Uz,
+        DType::F8E8M0,
+        DType::F4E2M1,
+        DType::I4,
+        DType::U4,
+        DType::I2,
+        DType::U2,
         DType::Q4_0,
         DType::Q4_1,
         DType::Q5_0,
@@ -68,13 +107,16 @@ impl DType {
         }
     }
 
-    /// Bytes per block; the element size for plain types.
+    /// Bytes per block; the element size for plain types, 0 for [`DType::Text`].
     pub const fn block_bytes(self) -> usize {
         match self {
-            DType::F64 | DType::I64 => 8,
-            DType::F32 | DType::I32 => 4,
-            DType::F16 | DType::BF16 | DType::I16 => 2,
+            DType::F64 | DType::I64 | DType::U64 => 8,
+            DType::F32 | DType::I32 | DType::U32 => 4,
+            DType::F16 | DType::BF16 | DType::I16 | DType::U16 => 2,
             DType::I8 | DType::U8 | DType::Bool => 1,
+            DType::F8E4M3 | DType::F8E4M3Uz | DType::F8E5M2 | DType::F8E5M2Uz | DType::F8E8M0 => 1,
+            DType::F4E2M1 | DType::I4 | DType::U4 | DType::I2 | DType::U2 => 1,
+            DType::Text => 0,
             DType::Q4_0 | DType::Iq4Nl => 18,
             DType::Q4_1 => 20,
             DType::Q5_0 => 22,
@@ -89,14 +131,31 @@ impl DType {
         }
     }
 
+    /// Whether one element takes a byte whose meaning a table gives: small floats, and integers below 8 bits.
+    pub const fn is_narrow(self) -> bool {
+        matches!(
+            self,
+            DType::F8E4M3
+                | DType::F8E4M3Uz
+                | DType::F8E5M2
+                | DType::F8E5M2Uz
+                | DType::F8E8M0
+                | DType::F4E2M1
+                | DType::I4
+                | DType::U4
+                | DType::I2
+                | DType::U2
+        )
+    }
+
     /// Whether elements are stored in quantised blocks.
     pub const fn is_quantized(self) -> bool {
         self.block_len() > 1
     }
 
-    /// Bytes of `elements` elements, or `None` if they do not fill whole blocks or the product overflows.
+    /// Bytes of `elements` elements, or `None` if they do not fill whole blocks, have no fixed size, or the product overflows.
     pub const fn bytes_for(self, elements: usize) -> Option<usize> {
-        if !elements.is_multiple_of(self.block_len()) {
+        if !elements.is_multiple_of(self.block_len()) || matches!(self, DType::Text) {
             return None;
         }
         (elements / self.block_len()).checked_mul(self.block_bytes())
@@ -113,8 +172,22 @@ impl DType {
             DType::I32 => "i32",
             DType::I16 => "i16",
             DType::I8 => "i8",
+            DType::U64 => "u64",
+            DType::U32 => "u32",
+            DType::U16 => "u16",
             DType::U8 => "u8",
             DType::Bool => "bool",
+            DType::Text => "text",
+            DType::F8E4M3 => "f8_e4m3",
+            DType::F8E4M3Uz => "f8_e4m3uz",
+            DType::F8E5M2 => "f8_e5m2",
+            DType::F8E5M2Uz => "f8_e5m2uz",
+            DType::F8E8M0 => "f8_e8m0",
+            DType::F4E2M1 => "f4_e2m1",
+            DType::I4 => "i4",
+            DType::U4 => "u4",
+            DType::I2 => "i2",
+            DType::U2 => "u2",
             DType::Q4_0 => "q4_0",
             DType::Q4_1 => "q4_1",
             DType::Q5_0 => "q5_0",

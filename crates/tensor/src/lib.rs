@@ -4,9 +4,12 @@
 #![deny(unsafe_code)]
 
 pub mod dtype;
+pub mod elements;
+pub mod narrow;
 pub mod quant;
 pub mod storage;
 pub mod tensor;
 
 pub use dtype::DType;
-pub use tensor::{Elements, ShapeError, Tensor, Tensors};
+pub use elements::{Element, Elements};
+pub use tensor::{ShapeError, Tensor, Tensors};

@@ -61,7 +61,7 @@ pub enum QuantError {
 ///
 /// # Errors
 /// [`QuantError::PartialBlock`] or [`QuantError::Length`] if the sizes disagree; [`QuantError::Unsupported`] for
-/// [`DType::Bool`].
+/// [`DType::Bool`] and [`DType::Text`].
 pub fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), QuantError> {
     check(dtype, out.len(), bytes.len())?;
     match dtype {
@@ -73,8 +73,21 @@ pub fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), QuantEr
         DType::I32 => plain::decode(bytes, out, |b| i32::from_le_bytes(b) as f32),
         DType::I16 => plain::decode(bytes, out, |b| f32::from(i16::from_le_bytes(b))),
         DType::I8 => plain::decode(bytes, out, |b| f32::from(i8::from_le_bytes(b))),
+        DType::U64 => plain::decode(bytes, out, |b| u64::from_le_bytes(b) as f32),
+        DType::U32 => plain::decode(bytes, out, |b| u32::from_le_bytes(b) as f32),
+        DType::U16 => plain::decode(bytes, out, |b| f32::from(u16::from_le_bytes(b))),
         DType::U8 => plain::decode(bytes, out, |[b]: [u8; 1]| f32::from(b)),
-        DType::Bool => return Err(QuantError::Unsupported { dtype, action: "decoded" }),
+        DType::F8E4M3
+        | DType::F8E4M3Uz
+        | DType::F8E5M2
+        | DType::F8E5M2Uz
+        | DType::F8E8M0
+        | DType::F4E2M1
+        | DType::I4
+        | DType::U4
+        | DType::I2
+        | DType::U2 => plain::decode(bytes, out, |[b]: [u8; 1]| crate::narrow::decode(dtype, b)),
+        DType::Bool | DType::Text => return Err(QuantError::Unsupported { dtype, action: "decoded" }),
         DType::Q4_0 => decode_blocks(bytes, out, q4_0::decode),
         DType::Q4_1 => decode_blocks(bytes, out, q4_1::decode),
         DType::Q5_0 => decode_blocks(bytes, out, q5_0::decode),
@@ -97,7 +110,7 @@ pub fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), QuantEr
 ///
 /// # Errors
 /// [`QuantError::PartialBlock`] or [`QuantError::Length`] if the sizes disagree; [`QuantError::Unsupported`] for
-/// integers and [`DType::Bool`].
+/// integers of 8 bits or more, [`DType::Bool`] and [`DType::Text`].
 pub fn encode(dtype: DType, values: &[f32], out: &mut [u8]) -> Result<(), QuantError> {
     check(dtype, values.len(), out.len())?;
     match dtype {
@@ -105,7 +118,27 @@ pub fn encode(dtype: DType, values: &[f32], out: &mut [u8]) -> Result<(), QuantE
         DType::F32 => plain::encode(values, out, f32::to_le_bytes),
         DType::F16 => plain::encode(values, out, |x| f16::from_f32(x).to_le_bytes()),
         DType::BF16 => plain::encode(values, out, plain::f32_to_bf16),
-        DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::U8 | DType::Bool => {
+        DType::F8E4M3
+        | DType::F8E4M3Uz
+        | DType::F8E5M2
+        | DType::F8E5M2Uz
+        | DType::F8E8M0
+        | DType::F4E2M1
+        | DType::I4
+        | DType::U4
+        | DType::I2
+        | DType::U2 => plain::encode(values, out, |x| [crate::narrow::encode(dtype, x, true)]),
+        DType::I64
+        | DType::I32
+        | DType::I16
+        | DType::I8
+        | DType::U64
+        | DType::U32
+        | DType::U16
+        | DType::U8 => {
+            return Err(QuantError::Unsupported { dtype, action: "encoded" });
+        }
+        DType::Bool | DType::Text => {
             return Err(QuantError::Unsupported { dtype, action: "encoded" });
         }
         DType::Q4_0 => encode_blocks(values, out, q4_0::encode),

@@ -1,64 +1,7 @@
 //! Dense tensors in ordinary memory: what tasks, one-pass models and files exchange.
 
-use crate::DType;
-use half::{bf16, f16};
+use crate::{DType, Element, Elements};
 use std::collections::BTreeMap;
-
-/// The elements of a [`Tensor`], row-major.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)]
-#[non_exhaustive]
-pub enum Elements {
-    F64(Vec<f64>),
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-    BF16(Vec<bf16>),
-    I64(Vec<i64>),
-    I32(Vec<i32>),
-    I16(Vec<i16>),
-    I8(Vec<i8>),
-    U8(Vec<u8>),
-    Bool(Vec<bool>),
-}
-
-impl Elements {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        match self {
-            Elements::F64(v) => v.len(),
-            Elements::F32(v) => v.len(),
-            Elements::F16(v) => v.len(),
-            Elements::BF16(v) => v.len(),
-            Elements::I64(v) => v.len(),
-            Elements::I32(v) => v.len(),
-            Elements::I16(v) => v.len(),
-            Elements::I8(v) => v.len(),
-            Elements::U8(v) => v.len(),
-            Elements::Bool(v) => v.len(),
-        }
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Their type.
-    pub fn dtype(&self) -> DType {
-        match self {
-            Elements::F64(_) => DType::F64,
-            Elements::F32(_) => DType::F32,
-            Elements::F16(_) => DType::F16,
-            Elements::BF16(_) => DType::BF16,
-            Elements::I64(_) => DType::I64,
-            Elements::I32(_) => DType::I32,
-            Elements::I16(_) => DType::I16,
-            Elements::I8(_) => DType::I8,
-            Elements::U8(_) => DType::U8,
-            Elements::Bool(_) => DType::Bool,
-        }
-    }
-}
 
 /// Why a tensor cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -119,6 +62,29 @@ impl Tensor {
     /// The type of the elements.
     pub fn dtype(&self) -> DType {
         self.elements.dtype()
+    }
+
+    /// A tensor without dimensions: one element.
+    pub fn scalar<T: Element>(value: T) -> Tensor {
+        Tensor { shape: Vec::new(), elements: T::wrap(vec![value]) }
+    }
+
+    /// A list: a tensor of one dimension.
+    pub fn list<T: Element>(values: Vec<T>) -> Tensor {
+        Tensor { shape: vec![values.len()], elements: T::wrap(values) }
+    }
+
+    /// The elements, if they are of type `T`.
+    pub fn values<T: Element>(&self) -> Option<&[T]> {
+        T::of(&self.elements)
+    }
+
+    /// The same elements in another shape.
+    ///
+    /// # Errors
+    /// As [`Tensor::new`].
+    pub fn reshaped(self, shape: impl Into<Vec<usize>>) -> Result<Tensor, ShapeError> {
+        Tensor::new(shape, self.elements)
     }
 
     /// The elements, if they are f32.

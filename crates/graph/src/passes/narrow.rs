@@ -125,7 +125,7 @@ fn selection(graph: &mut Graph, name: &str, x: ValueId, rows: ValueId) -> (Value
     let info = graph.value(x);
     let shape = vec![graph.value(rows).shape[0], info.shape[1]];
     let dtype = info.dtype;
-    graph.values.push(ValueInfo { name: None, dtype, shape });
+    graph.values.push(ValueInfo::tensor(dtype, shape));
     let node = Node {
         name: format!("{name} rows"),
         op: Op::SelectRows,

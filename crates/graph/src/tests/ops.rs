@@ -38,7 +38,7 @@ pub(super) fn check(graph: &Graph, below: usize, positive: bool, tolerance: f64)
                 .map(|dim| match dim {
                     Dim::Const(n) => *n,
                     Dim::Sym(Sym::Tokens) => t,
-                    Dim::Sym(_) => t.div_ceil(2),
+                    _ => t.div_ceil(2),
                 })
                 .collect();
             let n = shape.iter().product();

@@ -346,6 +346,7 @@ impl<'a> Planner<'a> {
                 let constant = self.constant(*weight);
                 self.fixed.insert(out, Place::Constant(constant));
             }
+            Op::Tensor(_) => unreachable!("refused before planning"),
             Op::Linear { weights, biases, residual } => {
                 self.linear(node, weights, biases, *residual, absorbed)?;
             }

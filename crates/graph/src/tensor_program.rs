@@ -1,0 +1,157 @@
+//! A graph of tensor operations, run for whatever shapes come: specialised, planned and kept per set of input shapes.
+//!
+//! A plan is a list of steps. [`Step::Plain`] runs a node by [`crate::plain`] on tensors of their own, whatever its
+//! shapes turn out to be.
+
+use crate::backend::{CompileError, RunError, WeightSource};
+use crate::graph::{Graph, ValueId};
+use crate::ops::Fact;
+use crate::plain::{self, Context, Datum};
+use crate::specialize::{fact_of, specialize};
+use std::sync::Arc;
+
+/// How a [`TensorProgram`] runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorOptions {
+    /// Most plans that are kept; the one unused for longest goes first.
+    pub plans: usize,
+    /// Most bytes that one result of a node may take.
+    pub max_result_bytes: usize,
+}
+
+impl Default for TensorOptions {
+    fn default() -> TensorOptions {
+        TensorOptions { plans: 8, max_result_bytes: 16 << 30 }
+    }
+}
+
+/// A graph with tensor operations and its weights.
+pub struct TensorProgram {
+    graph: Graph,
+    weights: Arc<dyn WeightSource>,
+    options: TensorOptions,
+    plans: Vec<Plan>,
+    cache: plain::WeightCache,
+}
+
+/// The steps for one set of input shapes.
+struct Plan {
+    key: Vec<Fact>,
+    graph: Graph,
+    steps: Vec<Step>,
+    /// By step: values that nobody reads after it.
+    dropped: Vec<Vec<ValueId>>,
+}
+
+/// One step of a plan.
+#[derive(Clone, Debug, PartialEq)]
+enum Step {
+    /// The node of this index, by [`crate::plain`].
+    Plain(usize),
+}
+
+impl std::fmt::Debug for TensorProgram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TensorProgram").field("nodes", &self.graph.nodes.len()).finish_non_exhaustive()
+    }
+}
+
+impl TensorProgram {
+    /// A program of `graph`.
+    ///
+    /// # Errors
+    /// [`CompileError`] if the graph is not well formed.
+    pub fn new(
+        graph: Graph,
+        weights: Arc<dyn WeightSource>,
+        options: TensorOptions,
+    ) -> Result<TensorProgram, CompileError> {
+        graph.validate().map_err(|e| CompileError::Node { node: e.node, what: e.what })?;
+        Ok(TensorProgram { graph, weights, options, plans: Vec::new(), cache: plain::WeightCache::default() })
+    }
+
+    /// The graph as it was given.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Runs the graph on `inputs`, in the order of [`Graph::inputs`]; results in the order of [`Graph::outputs`].
+    ///
+    /// # Errors
+    /// [`RunError`] if an input does not fit or a node cannot be computed.
+    pub fn run(&mut self, inputs: Vec<Datum>) -> Result<Vec<Datum>, RunError> {
+        if inputs.len() != self.graph.inputs.len() {
+            let what = format!("{} inputs are given", inputs.len());
+            return Err(RunError::Input { name: format!("of {}", self.graph.inputs.len()), what });
+        }
+        let key: Vec<Fact> = inputs.iter().map(fact_of).collect();
+        let at = match self.plans.iter().position(|plan| plan.key == key) {
+            Some(at) => at,
+            None => {
+                let plan = self.plan(key).map_err(|e| RunError::Plan(Box::new(e)))?;
+                if self.plans.len() >= self.options.plans.max(1) {
+                    self.plans.remove(0);
+                }
+                self.plans.push(plan);
+                self.plans.len() - 1
+            }
+        };
+        // The last is the one used last.
+        let plan = self.plans.remove(at);
+        let result = self.execute(&plan, inputs);
+        self.plans.push(plan);
+        result
+    }
+
+    /// The graph for inputs of these types and shapes, with all that follows from them computed.
+    ///
+    /// # Errors
+    /// [`CompileError`] naming the node that they do not fit.
+    pub fn specialized(&self, inputs: &[Fact]) -> Result<Graph, CompileError> {
+        specialize(&self.graph, &*self.weights, inputs)
+    }
+
+    fn plan(&self, key: Vec<Fact>) -> Result<Plan, CompileError> {
+        let graph = self.specialized(&key)?;
+        let steps: Vec<Step> = (0..graph.nodes.len()).map(Step::Plain).collect();
+        let mut last = vec![None; graph.values.len()];
+        for (index, node) in graph.nodes.iter().enumerate() {
+            for id in node.inputs.iter().chain(&node.outputs).filter(|id| **id != ValueId::ABSENT) {
+                last[id.0 as usize] = Some(index);
+            }
+        }
+        graph.outputs.iter().for_each(|id| last[id.0 as usize] = None);
+        let mut dropped = vec![Vec::new(); graph.nodes.len()];
+        for (value, last) in last.into_iter().enumerate() {
+            if let Some(step) = last {
+                dropped[step].push(ValueId(value as u32));
+            }
+        }
+        Ok(Plan { key, graph, steps, dropped })
+    }
+
+    fn execute(&self, plan: &Plan, inputs: Vec<Datum>) -> Result<Vec<Datum>, RunError> {
+        let context = Context::with_cache(&*self.weights, self.options.max_result_bytes, &self.cache);
+        let mut values: Vec<Option<Datum>> = vec![None; plan.graph.values.len()];
+        for (&id, datum) in plan.graph.inputs.iter().zip(inputs) {
+            values[id.0 as usize] = Some(datum);
+        }
+        for (step, dropped) in plan.steps.iter().zip(&plan.dropped) {
+            match step {
+                Step::Plain(node) => {
+                    let node = &plan.graph.nodes[*node];
+                    plain::step(&plan.graph, node, &mut values, &context)
+                        .map_err(|what| RunError::Node { node: node.name.clone(), what })?;
+                }
+            }
+            for id in dropped {
+                values[id.0 as usize] = None;
+            }
+        }
+        let missing = |id: &ValueId| RunError::Node {
+            node: plan.graph.value(*id).name.clone().unwrap_or_default(),
+            what: "the output was not computed".to_owned(),
+        };
+        plan.graph.outputs.iter().map(|id| values[id.0 as usize].clone().ok_or_else(|| missing(id))).collect()
+    }
+}
