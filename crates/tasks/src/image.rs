@@ -1,0 +1,7 @@
+//! Pictures in, pictures out: larger, cleaner, brighter, in another style, cut out of their background.
+
+pub mod cutout;
+pub mod transform;
+
+pub use cutout::cut_out;
+pub use transform::{Colors, Gains, Transform, TransformTile};
