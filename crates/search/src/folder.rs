@@ -1,0 +1,65 @@
+//! The text files of a folder.
+
+use crate::SearchError;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// A longer file is left out.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+/// Folders within folders.
+const MAX_DEPTH: usize = 64;
+
+/// Why a file is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Skipped {
+    NoText,
+    TooLong,
+    Unreadable,
+}
+
+/// Every regular file below `root` in the order of names, as paths from there with `/`. Hidden names and links are left
+/// out.
+///
+/// # Errors
+/// [`SearchError::Io`] if `root` itself cannot be read.
+pub(crate) fn files(root: &Path) -> Result<Vec<(String, PathBuf)>, SearchError> {
+    let mut found = Vec::new();
+    let entries = fs::read_dir(root).map_err(|source| SearchError::Io { path: root.to_owned(), source })?;
+    walk(entries, "", 0, &mut found);
+    found.sort();
+    Ok(found)
+}
+
+fn walk(entries: fs::ReadDir, prefix: &str, depth: usize, found: &mut Vec<(String, PathBuf)>) {
+    for entry in entries.filter_map(Result::ok) {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let Ok(kind) = entry.file_type() else { continue };
+        if name.starts_with('.') {
+            continue;
+        }
+        let path = format!("{prefix}{name}");
+        if kind.is_file() {
+            found.push((path, entry.path()));
+        } else if kind.is_dir() && depth < MAX_DEPTH {
+            // A folder that may not be read is left out.
+            if let Ok(entries) = fs::read_dir(entry.path()) {
+                walk(entries, &format!("{path}/"), depth + 1, found);
+            }
+        }
+    }
+}
+
+/// The text of a file, if it is one.
+pub(crate) fn text(path: &Path) -> Result<String, Skipped> {
+    let file = fs::File::open(path).map_err(|_| Skipped::Unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|_| Skipped::Unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(Skipped::TooLong);
+    }
+    if bytes.contains(&0) {
+        return Err(Skipped::NoText);
+    }
+    String::from_utf8(bytes).map_err(|_| Skipped::NoText)
+}
