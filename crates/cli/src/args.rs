@@ -1,14 +1,15 @@
 //! The command line, declared once: parsing, help, completions, man pages and settings all read it.
 
+mod encode;
 mod generate;
 mod measure;
 mod rows;
 mod values;
 
+pub use encode::{EmbedArgs, EncodeArgs, RerankArgs, VectorEncoding};
 pub use generate::{GenerateArgs, LoadArgs, Thinking};
 pub use measure::{BenchArgs, DoctorArgs, EvalVerb, PerplexityArgs};
-#[allow(unused_imports, reason = "the verbs that use them follow")]
-pub use rows::{InputArgs, InputFormat, OutputArgs, SourceArgs};
+pub use rows::{InputArgs, InputFormat, OutputArgs};
 
 use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -112,6 +113,8 @@ pub enum Verb {
     Rm(RemoveArgs),
     Verify(VerifyArgs),
     Fit(FitArgs),
+    Embed(EmbedArgs),
+    Rerank(RerankArgs),
     Bench(BenchArgs),
     #[command(subcommand)]
     Eval(EvalVerb),

@@ -5,12 +5,14 @@ mod bench;
 mod chat;
 mod config;
 mod doctor;
+mod embed;
 mod fit;
 mod generated;
 mod help;
 mod models;
 mod perplexity;
 pub mod remind;
+mod rerank;
 mod run;
 
 use crate::args::{Cli, EvalVerb, GlobalArgs, Verb};
@@ -51,6 +53,8 @@ pub fn run(cli: Cli, messages: Messages, folders: Folders, files: Files) -> anyh
         Some(Verb::Show(args)) => models::show(&app, &args),
         Some(Verb::Rm(args)) => models::remove(&app, &args),
         Some(Verb::Verify(args)) => models::verify(&app, &args),
+        Some(Verb::Embed(args)) => embed::embed(&app, &args),
+        Some(Verb::Rerank(args)) => rerank::rerank(&app, &args),
         Some(Verb::Fit(args)) => fit::fit(&app, &args),
         Some(Verb::Bench(args)) => bench::bench(&app, &args),
         Some(Verb::Eval(EvalVerb::Perplexity(args))) => perplexity::perplexity(&app, &args),
@@ -64,13 +68,11 @@ pub fn run(cli: Cli, messages: Messages, folders: Folders, files: Files) -> anyh
 
 impl App {
     /// Where notes and errors go.
-    #[allow(dead_code)]
     pub fn messages(&self) -> Messages {
         self.messages
     }
 
     /// Flags of every verb.
-    #[allow(dead_code)]
     pub fn global(&self) -> &GlobalArgs {
         &self.global
     }

@@ -83,8 +83,8 @@ impl Engine {
         Engine::default()
     }
 
-    fn device(&self, options: &LoadOptions) -> Result<(usize, CpuBackend), EngineError> {
-        let threads = options.threads.unwrap_or_else(cores::physical_cores);
+    pub(crate) fn device(&self, threads: Option<usize>) -> Result<(usize, CpuBackend), EngineError> {
+        let threads = threads.unwrap_or_else(cores::physical_cores);
         if !(1..=MAX_THREADS).contains(&threads) {
             return Err(parameter("threads", format!("{threads}, from 1 to {MAX_THREADS}")));
         }
@@ -102,7 +102,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError`].
     pub fn fit(&self, path: &Path, options: &LoadOptions) -> Result<Fit, EngineError> {
-        let (threads, device) = self.device(options)?;
+        let (threads, device) = self.device(options.threads)?;
         let (files, _) = load::open(path, options)?;
         Ok(Plan::new(files, options, threads, &device)?.fit)
     }
@@ -125,7 +125,7 @@ impl Engine {
         options: &LoadOptions,
         progress: impl Fn(Loading) + Send + Sync,
     ) -> Result<Arc<LoadedModel>, EngineError> {
-        let (threads, device) = self.device(options)?;
+        let (threads, device) = self.device(options.threads)?;
         let (files, text) = load::open(path, options)?;
         // Building a large vocabulary takes about as long as packing the weights of a small model.
         let (text, plan, program) = std::thread::scope(|scope| {

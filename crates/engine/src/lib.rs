@@ -6,6 +6,7 @@ pub mod budget;
 pub mod chat;
 pub mod cores;
 pub mod cost;
+pub mod encode;
 pub mod engine;
 pub mod error;
 pub mod kv_cache;
@@ -20,10 +21,15 @@ pub mod worker;
 
 pub use chat::ChatFormat;
 pub use cost::StepCost;
+pub use encode::{
+    EmbedOptions, Embedding, EncodeOptions, Encoded, Fitting, LoadedEncoder, Purpose, RankOptions, Score,
+    Truncated,
+};
 pub use engine::{Canceller, Engine, Fit, GenerateStream, LoadOptions, LoadedModel, Loading};
 pub use error::EngineError;
 pub use kun_graph::{KvType, MemoryReport};
 pub use kun_models::ModelInfo;
+pub use kun_models::encoder::{EncoderInfo, Head, Pooling};
 pub use kun_tensor::DType;
 pub use kun_text::{ChatMessage, Role};
 pub use kv_cache::PageCounts;

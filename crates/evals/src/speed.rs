@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod machine;
+pub mod texts;
 
 pub use bench::{Bench, BenchOptions, Phase, Row, bench};
 pub use machine::{Limits, Machine, machine};
+pub use texts::{TextCase, TextTime, embed_texts};

@@ -20,15 +20,28 @@ fn regular_file(path: &Path, meta: &Metadata) -> Result<(), FormatError> {
 
 /// The file `name` in `folder`, where `name` comes from the model's file `field`.
 pub(crate) fn named(folder: &Path, field: &str, name: &str) -> Result<PathBuf, FormatError> {
-    let mut components = Path::new(name).components();
-    let plain = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None))
-        && !name.contains(['/', '\\', ':', '\0']);
-    if !plain {
+    if !is_plain(name) {
         return Err(FormatError::UnsafeName { field: field.to_owned(), name: shown(name) });
     }
     let path = folder.join(name);
     check(&path)?;
     Ok(path)
+}
+
+/// The folder `name` in `folder`, where `name` comes from the model's file `field`; it need not exist.
+pub(crate) fn folder(folder: &Path, field: &str, name: &str) -> Result<PathBuf, FormatError> {
+    let path = folder.join(name);
+    let link = path.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
+    if !is_plain(name) || link {
+        return Err(FormatError::UnsafeName { field: field.to_owned(), name: shown(name) });
+    }
+    Ok(path)
+}
+
+fn is_plain(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    matches!((components.next(), components.next()), (Some(Component::Normal(_)), None))
+        && !name.contains(['/', '\\', ':', '\0'])
 }
 
 /// Fails unless the file at `path`, whose name a model chose, lies in its folder: a regular file with one name,

@@ -26,7 +26,37 @@ pub struct HfConfig {
     pub tokenizer_json: Vec<u8>,
     /// `chat_template.jinja`, if the folder has one.
     pub chat_template: Option<String>,
+    /// `config_sentence_transformers.json`, or null.
+    pub sentence: Value,
+    /// The settings of a sentence-transformers folder's transformer (`sentence_bert_config.json`), or null.
+    pub sentence_transformer: Value,
+    /// The modules that `modules.json` lists; empty without that file.
+    pub sentence_modules: Vec<SentenceModule>,
 }
+
+/// A module of a sentence-transformers folder.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SentenceModule {
+    /// The last part of its class: `Transformer`, `Pooling`, `Dense`, `Normalize`.
+    pub kind: String,
+    /// Its folder, a single name; empty for the folder of the model itself.
+    pub path: String,
+    /// Its `config.json`, or null.
+    pub config: Value,
+}
+
+/// Most modules that a folder may list.
+const MAX_MODULES: usize = 64;
+/// What the transformer's settings are called, by the family of the model.
+const TRANSFORMER_SETTINGS: [&str; 7] = [
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+];
 
 impl HfConfig {
     /// Reads the files of `folder`, which must hold a `config.json`.
@@ -54,6 +84,13 @@ impl HfConfig {
             tokenizer_json: optional_file(&folder.join("tokenizer.json"), MAX_TOKENIZER_BYTES)?
                 .unwrap_or_default(),
             chat_template,
+            sentence: optional_json(folder, "config_sentence_transformers.json")?,
+            sentence_transformer: TRANSFORMER_SETTINGS
+                .iter()
+                .map(|name| optional_json(folder, name))
+                .find(|found| !matches!(found, Ok(Value::Null)))
+                .unwrap_or(Ok(Value::Null))?,
+            sentence_modules: modules(folder)?,
         })
     }
 
@@ -161,6 +198,28 @@ impl HfConfig {
         let texts = value.as_array().and_then(|values| values.iter().map(Value::as_str).collect());
         texts.map(Some).ok_or_else(|| wrong(path, value, "array of strings"))
     }
+}
+
+/// The modules that `modules.json` of `folder` lists.
+fn modules(folder: &Path) -> Result<Vec<SentenceModule>, FormatError> {
+    let list = optional_json(folder, "modules.json")?;
+    let Value::Array(list) = list else { return Ok(Vec::new()) };
+    if list.len() > MAX_MODULES {
+        let (value, wanted) = (list.len().to_string(), "at most 64 modules");
+        return Err(FormatError::OutOfRange { key: "modules.json".to_owned(), value, wanted });
+    }
+    list.iter()
+        .map(|entry| {
+            let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
+            let kind = text("type").rsplit('.').next().unwrap_or_default().to_owned();
+            let path = text("path").trim_end_matches('/').to_owned();
+            let config = match path.as_str() {
+                "" => Value::Null,
+                path => optional_json(&confine::folder(folder, "modules.json", path)?, "config.json")?,
+            };
+            Ok(SentenceModule { kind, path, config })
+        })
+        .collect()
 }
 
 fn missing(path: &str) -> FormatError {

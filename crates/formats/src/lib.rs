@@ -15,6 +15,6 @@ pub mod table;
 
 pub use error::FormatError;
 pub use gguf::{Gguf, Metadata};
-pub use hf_config::HfConfig;
+pub use hf_config::{HfConfig, SentenceModule};
 pub use open::{ModelFiles, open};
 pub use table::{TensorInfo, TensorTable};

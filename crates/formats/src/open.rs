@@ -103,14 +103,19 @@ fn open_folder(folder: &Path, access: Access) -> Result<ModelFiles, FormatError>
         };
         return Err(FormatError::NoConfig { path: folder.to_owned(), hint });
     }
-    let tensors = if has(safetensors::INDEX) {
+    let mut tensors = if has(safetensors::INDEX) {
         safetensors::open_index(folder, access)?
     } else if has("model.safetensors") {
         safetensors::open(&[folder.join("model.safetensors")], access)?
     } else {
         safetensors::open(&[only_weights(folder, &weights)?], access)?
     };
-    Ok(ModelFiles::HuggingFace { config: Box::new(HfConfig::read(folder)?), tensors })
+    let config = Box::new(HfConfig::read(folder)?);
+    for module in config.sentence_modules.iter().filter(|module| module.kind == "Dense") {
+        let weights = confine::folder(folder, "modules.json", &module.path)?.join("model.safetensors");
+        safetensors::add(&mut tensors, &weights, &format!("{}/", module.path), access)?;
+    }
+    Ok(ModelFiles::HuggingFace { config, tensors })
 }
 
 fn only_weights(folder: &Path, names: &[&String]) -> Result<PathBuf, FormatError> {

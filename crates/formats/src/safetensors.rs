@@ -24,7 +24,7 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 pub fn open(files: &[PathBuf], access: Access) -> Result<TensorTable, FormatError> {
     let mut table = TensorTable::default();
     for path in files {
-        add(&mut table, path, access)?;
+        add(&mut table, path, "", access)?;
     }
     Ok(table)
 }
@@ -36,7 +36,7 @@ pub(crate) fn open_index(folder: &Path, access: Access) -> Result<TensorTable, F
     let mut table = TensorTable::default();
     for name in &index.files {
         let shard = confine::named(folder, "weight_map", name).map_err(|error| error.in_file(&path))?;
-        add(&mut table, &shard, access)?;
+        add(&mut table, &shard, "", access)?;
     }
     for (name, file) in &index.tensors {
         if table.get(name).is_none_or(|info| info.file != *file) {
@@ -47,7 +47,13 @@ pub(crate) fn open_index(folder: &Path, access: Access) -> Result<TensorTable, F
     Ok(table)
 }
 
-fn add(table: &mut TensorTable, path: &Path, access: Access) -> Result<(), FormatError> {
+/// Adds the tensors of a file, `prefix` before their names.
+pub(crate) fn add(
+    table: &mut TensorTable,
+    path: &Path,
+    prefix: &str,
+    access: Access,
+) -> Result<(), FormatError> {
     confine::check(path)?;
     let file =
         DataFile::open(path, access).map_err(|source| FormatError::Io { path: path.to_owned(), source })?;
@@ -55,14 +61,19 @@ fn add(table: &mut TensorTable, path: &Path, access: Access) -> Result<(), Forma
         return Err(FormatError::Empty { path: path.to_owned() });
     }
     let tensors = parse::read(&file).map_err(|error| error.in_file(path))?;
-    join(table, tensors).map_err(|error| error.in_file(path))?;
+    join(table, prefix, tensors).map_err(|error| error.in_file(path))?;
     table.files.push(file);
     Ok(())
 }
 
-fn join(table: &mut TensorTable, tensors: BTreeMap<String, TensorInfo>) -> Result<(), FormatError> {
+fn join(
+    table: &mut TensorTable,
+    prefix: &str,
+    tensors: BTreeMap<String, TensorInfo>,
+) -> Result<(), FormatError> {
     let file = table.files.len();
     for (name, mut info) in tensors {
+        let name = format!("{prefix}{name}");
         if table.tensors.contains_key(&name) {
             let offset = info.offset;
             return Err(FormatError::Duplicate { what: "tensor", name: shown(&name), offset });

@@ -111,7 +111,7 @@ impl Contract {
                     }
                     continue;
                 }
-                Op::SelfAttention(_) | Op::Pool(_) => {
+                Op::SelfAttention(_) | Op::DisentangledAttention(_) | Op::Pool(_) => {
                     has_sequences = true;
                     continue;
                 }

@@ -1,8 +1,8 @@
 //! Builds graphs with calls that nest and never fail; the first error is kept and told by [`Builder::finish`].
 
 use crate::graph::{
-    AttentionSpec, BinaryOp, CrossAttentionSpec, Dim, Graph, Node, Op, Pool, RopeSpec, RopeStyle,
-    SelfAttentionSpec, UnaryOp, ValueId, ValueInfo, WeightId, WeightInfo,
+    AttentionSpec, BinaryOp, CrossAttentionSpec, Dim, DisentangledSpec, Graph, Node, Op, Pool, RopeSpec,
+    RopeStyle, SelfAttentionSpec, UnaryOp, ValueId, ValueInfo, WeightId, WeightInfo,
 };
 use crate::shape;
 use kun_tensor::DType;
@@ -245,6 +245,18 @@ impl Builder {
         spec: CrossAttentionSpec,
     ) -> Value {
         self.one("cross_attention", Op::CrossAttention(spec), &[q, k, v, spans])
+    }
+
+    /// Attention within each sequence that compares content and distance apart; `distances` are the tables that `spec` asks
+    /// for, the key's first -> `[T, H * Dh]`.
+    pub fn disentangled_attention(
+        &self,
+        [q, k, v]: [Value; 3],
+        distances: &[Value],
+        spec: DisentangledSpec,
+    ) -> Value {
+        let operands = [&[q, k, v], distances].concat();
+        self.one("disentangled_attention", Op::DisentangledAttention(spec), &operands)
     }
 
     /// One row per sequence of the batch: `[T, D]` -> `[S, D]`.

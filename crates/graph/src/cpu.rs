@@ -43,6 +43,8 @@ pub struct CpuProgram {
     cache: KvPages,
     memory: MemoryReport,
     profile: Option<Profile>,
+    /// The steps that run once have run.
+    warm: bool,
 }
 
 impl CpuBackend {
@@ -120,6 +122,7 @@ impl Backend for CpuBackend {
             cache,
             memory,
             profile: None,
+            warm: false,
         })
     }
 

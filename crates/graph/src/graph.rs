@@ -249,6 +249,49 @@ pub fn distance_bucket(distance: usize, buckets: usize, max_distance: usize) -> 
     exact.saturating_add(further).min(buckets - 1)
 }
 
+/// Attention that compares content and distance apart (DeBERTa, arXiv:2006.03654).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DisentangledSpec {
+    /// Heads `H`.
+    pub heads: usize,
+    /// Head width `Dh`.
+    pub head_dim: usize,
+    /// Factor on the sum of all scores; above 0.
+    pub scale: f32,
+    /// Distances of one direction that have a row of their own.
+    pub span: usize,
+    /// With it, near distances have a row each and farther ones share rows up to this one.
+    pub max_distance: Option<usize>,
+    /// The query's content meets the key's distance: operand `[2 * span, H * Dh]`.
+    pub content_to_position: bool,
+    /// The key's content meets the query's distance: another such operand.
+    pub position_to_content: bool,
+}
+
+impl DisentangledSpec {
+    /// The row of the tables of distances for a query `distance` tokens after the key.
+    pub fn row(&self, distance: i64) -> usize {
+        let span = self.span as i64;
+        let bucket = match self.max_distance {
+            Some(max_distance) => log_bucket(distance, self.span, max_distance),
+            None => distance,
+        };
+        usize::try_from((bucket + span).clamp(0, 2 * span - 1)).unwrap_or(0)
+    }
+}
+
+/// A distance as DeBERTa v2 counts it: far ones logarithmically, with its rounding in f32.
+fn log_bucket(distance: i64, buckets: usize, max_distance: usize) -> i64 {
+    let middle = (buckets / 2) as i64;
+    if distance.abs() <= middle {
+        return distance;
+    }
+    let ratio = (distance.unsigned_abs() as f32 / middle as f32).ln();
+    let whole = ((max_distance as f32 - 1.0) / middle as f32).ln();
+    let further = (ratio / whole * (middle - 1) as f32).ceil() as i64 + middle;
+    further * distance.signum()
+}
+
 /// How the rows of a sequence become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pool {
@@ -314,6 +357,9 @@ pub enum Op {
     /// `q [T, H * Dh], k [U, H * Dh], v [U, H * Dh], spans i32 [T, 2] -> [T, H * Dh]`: token `t` sees the rows
     /// `spans[t][0] .. spans[t][1]` of k and v.
     CrossAttention(CrossAttentionSpec),
+    /// `q, k, v [T, H * Dh] (, key distances [2 * span, H * Dh]) (, query distances [2 * span, H * Dh]) -> [T, H * Dh]`: within
+    /// each sequence of the batch.
+    DisentangledAttention(DisentangledSpec),
     /// `x [T, D] -> [S, D]`: one row per sequence of the batch.
     Pool(Pool),
     /// `gate [.., F], up [.., F] -> [.., F]`: `activation(gate) * up`.

@@ -28,8 +28,9 @@ pub use builder::{BuildError, Builder, Value};
 pub use cpu::{CpuBackend, CpuProgram, Pool};
 pub use graph::ValueKind;
 pub use graph::{
-    AttentionSpec, BinaryOp, CrossAttentionSpec, Dim, DistanceBias, Graph, Node, NodeId, Op, RopeSpec,
-    RopeStyle, SelfAttentionSpec, Sym, UnaryOp, ValueId, ValueInfo, WeightId, WeightInfo, distance_bucket,
+    AttentionSpec, BinaryOp, CrossAttentionSpec, Dim, DisentangledSpec, DistanceBias, Graph, Node, NodeId,
+    Op, RopeSpec, RopeStyle, SelfAttentionSpec, Sym, UnaryOp, ValueId, ValueInfo, WeightId, WeightInfo,
+    distance_bucket,
 };
 pub use kun_kernels::{Isa, peak};
 pub use ops::{Fact, TensorOp};

@@ -184,6 +184,14 @@ fn evaluate(
             vec![ops::self_attention((x(0), x(1), x(2)), spec, table, &lengths())]
         }
         Op::CrossAttention(spec) => vec![ops::cross_attention((x(0), x(1), x(2)), ids(3), spec)],
+        Op::DisentangledAttention(spec) => {
+            let mut more = 3..node.inputs.len();
+            let mut table = |has: bool| has.then(|| more.next()).flatten().map(x);
+            let (to_position, to_content) =
+                (table(spec.content_to_position), table(spec.position_to_content));
+            let tables = (to_position, to_content);
+            vec![ops::disentangled_attention((x(0), x(1), x(2)), tables, spec, &lengths())]
+        }
         Op::Pool(pool) => vec![ops::pool(x(0), *pool, &lengths())],
         Op::Rope(spec) => vec![ops::rope(x(0), ids(1), spec, w(&spec.inverse_frequencies))],
         Op::Attention(spec) => {

@@ -187,6 +187,29 @@ pub fn infer(op: &Op, inputs: &[&ValueInfo], weights: &[WeightInfo]) -> Result<V
             }
             one(DType::F32, q.shape.clone())
         }
+        Op::DisentangledAttention(spec) => {
+            let tables = usize::from(spec.content_to_position) + usize::from(spec.position_to_content);
+            let (Some((&[q, k, v], distances)), true) =
+                (inputs.split_first_chunk::<3>(), inputs.len() == 3 + tables)
+            else {
+                return Err(format!("takes {} operands, has {}", 3 + tables, inputs.len()));
+            };
+            heads([q, k, v], spec.heads, spec.heads, spec.head_dim)?;
+            if !(spec.scale.is_finite() && spec.scale > 0.0) || spec.span == 0 {
+                return Err(format!("a scale of {} over a span of {}", spec.scale, spec.span));
+            }
+            if spec.max_distance.is_some_and(|far| spec.span < 4 || far <= spec.span / 2 + 1) {
+                return Err(format!("{} buckets up to {:?}", spec.span, spec.max_distance));
+            }
+            let rows = spec.span.checked_mul(2).ok_or("the span overflows")?;
+            for table in distances {
+                is(table, DType::F32, "distances")?;
+                if table.shape != [Dim::Const(rows), q.shape[1]] {
+                    return Err(format!("distances of {} for a span of {}", show(&table.shape), spec.span));
+                }
+            }
+            one(DType::F32, q.shape.clone())
+        }
         Op::Pool(_) => {
             let [x] = operands(inputs)?;
             is(x, DType::F32, "x")?;

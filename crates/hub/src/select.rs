@@ -178,6 +178,14 @@ fn safetensors_files<'a>(files: &[&'a str]) -> Option<Vec<&'a str>> {
         data && !file.starts_with('.')
     };
     let mut chosen: Vec<&str> = top.iter().copied().filter(|f| described(f)).collect();
+    // The modules of sentence-transformers: `1_Pooling/config.json`, `2_Dense/model.safetensors`.
+    if top.contains(&"modules.json") {
+        chosen.extend(files.iter().copied().filter(|file| {
+            let numbered = file.starts_with(|c: char| c.is_ascii_digit());
+            let parts: Vec<&str> = file.split('/').collect();
+            numbered && matches!(parts.as_slice(), [_, "config.json" | "model.safetensors"])
+        }));
+    }
     chosen.extend(weights);
     Some(chosen)
 }

@@ -108,6 +108,81 @@ pub unsafe fn self_attention(
     Ok(())
 }
 
+/// Bytes of scratch that [`dot_products`] needs for `columns` columns.
+pub const fn dot_scratch_bytes(columns: usize, head_dim: usize) -> usize {
+    (columns.next_multiple_of(vector::MAX_LANES) * head_dim + vector::MAX_LANES) * 4
+}
+
+/// Elements that [`dot_products`] writes: rows and columns, each rounded up.
+pub const fn dot_len(rows: usize, columns: usize) -> usize {
+    rows.next_multiple_of(ROWS) * columns.next_multiple_of(vector::MAX_LANES)
+}
+
+/// `out[i][j] = rows[i] . columns[j]`; rows of `out` are `columns` rounded up to [`vector::MAX_LANES`] elements apart.
+///
+/// # Errors
+/// [`KernelError::Shape`] if lengths disagree.
+pub fn dot_products(
+    isa: Isa,
+    rows: (HeadRows<'_>, usize),
+    columns: (HeadRows<'_>, usize),
+    head_dim: usize,
+    out: &mut [f32],
+    scratch: &mut [u8],
+) -> Result<(), KernelError> {
+    let fits = |(rows, count): (HeadRows<'_>, usize)| {
+        count > 0 && ((count - 1) * rows.row_stride + head_dim) <= rows.data.len()
+    };
+    if !fits(rows)
+        || !fits(columns)
+        || head_dim == 0
+        || out.len() < dot_len(rows.1, columns.1)
+        || scratch.len() < dot_scratch_bytes(columns.1, head_dim)
+    {
+        let what = format!("{} by {} products in {} elements", rows.1, columns.1, out.len());
+        return Err(KernelError::Shape { kernel: "dot_products", what });
+    }
+    // SAFETY: any bytes are floats.
+    let (_, scratch, _) = unsafe { scratch.align_to_mut::<f32>() };
+    vector::run(isa, Dots { rows, columns, head_dim, out, scratch });
+    Ok(())
+}
+
+/// Checked arguments of [`dot_products`].
+struct Dots<'a> {
+    rows: (HeadRows<'a>, usize),
+    columns: (HeadRows<'a>, usize),
+    head_dim: usize,
+    out: &'a mut [f32],
+    scratch: &'a mut [f32],
+}
+
+impl Kernel for Dots<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let ((rows, count), (keys, n)) = (self.rows, self.columns);
+        let padded = n.next_multiple_of(vector::MAX_LANES);
+        let columns = &mut self.scratch[..padded * self.head_dim];
+        transpose::<V>(v, keys, n, self.head_dim, padded, columns);
+        for first in (0..count).step_by(ROWS) {
+            let row = |r: usize| (first + r).min(count - 1) * rows.row_stride;
+            let queries: [&[f32]; ROWS] = std::array::from_fn(|r| &rows.data[row(r)..]);
+            let scores = &mut self.out[first * padded..(first + ROWS) * padded];
+            v.call(Products {
+                queries,
+                columns,
+                scores,
+                head_dim: self.head_dim,
+                padded,
+                from: 0,
+                end: padded,
+            });
+        }
+    }
+}
+
 /// A checked task.
 struct Head<'a> {
     task: &'a SelfAttention<'a>,

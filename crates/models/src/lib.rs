@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod decoder;
+pub mod encoder;
 pub mod error;
 pub mod layers;
 pub mod load;

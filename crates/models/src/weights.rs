@@ -9,7 +9,7 @@ use kun_graph::graph::WeightId;
 use kun_graph::{Builder, WeightError, WeightSource};
 use kun_tensor::{DType, quant};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -41,13 +41,23 @@ enum Role {
     Output,
 }
 
+/// A weight as it will be given.
+#[derive(Clone, Debug)]
+struct Given {
+    dtype: DType,
+    /// The tensor that it is, or is part of.
+    tensor: String,
+    /// The part, along the outermost dimension.
+    rows: Range<usize>,
+}
+
 /// The weights that a graph has declared so far.
 #[derive(Debug)]
 pub struct Declared<'a> {
     meta: &'a Metadata<'a>,
     quantize: Option<DType>,
     tied_embeddings: bool,
-    given: BTreeMap<String, DType>,
+    given: BTreeMap<String, Given>,
     parameters: u64,
     bytes: u64,
     linear_elements: BTreeMap<DType, u64>,
@@ -112,7 +122,7 @@ impl<'a> Declared<'a> {
         };
         let elements = rows as u64 * width as u64;
         *self.linear_elements.entry(given).or_default() += elements;
-        Ok(self.declare(g, name, given, &[rows, width]))
+        Ok(self.declare(g, name.clone(), Given { dtype: given, tensor: name, rows: 0..rows }, &[rows, width]))
     }
 
     /// A vector `[len]`, given as f32 whatever its stored float type is.
@@ -130,7 +140,7 @@ impl<'a> Declared<'a> {
         if !is_float(stored) {
             return Err(ModelError::Tensor { name, what: format!("type {stored}, wanted f32, f16 or bf16") });
         }
-        Ok(self.declare(g, name, DType::F32, &[len]))
+        Ok(self.declare(g, name.clone(), Given { dtype: DType::F32, tensor: name, rows: 0..len }, &[len]))
     }
 
     /// A projection from `k` to `n` elements.
@@ -149,6 +159,59 @@ impl<'a> Declared<'a> {
             weight: self.matrix(g, part, n, k)?,
             bias: if bias { Some(self.vector(g, part, Kind::Bias, n)?) } else { None },
         })
+    }
+
+    /// The tensor `name`, or the part `rows` of it along its outermost dimension, as a weight of `shape`. With `exact` it is
+    /// given as f32, whatever its float type; other matrices are given as asked for.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensor`] naming the tensor and both shapes.
+    pub fn part(
+        &mut self,
+        g: &Builder,
+        name: &str,
+        rows: Option<Range<usize>>,
+        shape: &[usize],
+        exact: bool,
+    ) -> Result<WeightId, ModelError> {
+        let error = |what: String| ModelError::Tensor { name: name.to_owned(), what };
+        let Some(tensor) = self.meta.tensors().get(name) else {
+            return Err(error(format!("missing; wanted shape {shape:?}")));
+        };
+        let (count, own) = match (tensor.shape.as_slice(), &rows) {
+            ([count, rest @ ..], Some(rows)) => {
+                (*count, [&[rows.len().min(count.saturating_sub(rows.start))], rest].concat())
+            }
+            (own, _) => (own.first().copied().unwrap_or(1), own.to_vec()),
+        };
+        if own != shape {
+            let part = rows.map(|rows| format!(" from {} of {count}", rows.start)).unwrap_or_default();
+            return Err(error(format!("shape {:?}, wanted {shape:?}{part}", tensor.shape)));
+        }
+        if !is_float(tensor.dtype) {
+            return Err(error(format!("type {}, wanted f32, f16 or bf16", tensor.dtype)));
+        }
+        let dtype = match self.quantize {
+            _ if exact => DType::F32,
+            Some(requested) => target(requested, shape.last().copied().unwrap_or(1), Role::Body),
+            None => tensor.dtype,
+        };
+        if !exact {
+            *self.linear_elements.entry(dtype).or_default() += shape.iter().product::<usize>() as u64;
+        }
+        let label = match &rows {
+            Some(rows) => format!("{name}[{}..{}]", rows.start, rows.end),
+            None => name.to_owned(),
+        };
+        let given = Given { dtype, tensor: name.to_owned(), rows: rows.unwrap_or(0..count) };
+        Ok(self.declare(g, label, given, shape))
+    }
+
+    /// Tensors of the files that no weight takes from.
+    pub fn unused(&self) -> impl Iterator<Item = &str> {
+        let used: BTreeSet<&str> = self.given.values().map(|given| given.tensor.as_str()).collect();
+        let names = self.meta.tensors().tensors.keys().map(String::as_str);
+        names.filter(move |name| !used.contains(name))
     }
 
     /// Makes sure that the description used every tensor of the file: one left over would have changed the answers.
@@ -213,12 +276,14 @@ impl<'a> Declared<'a> {
         Ok((name, tensor.dtype))
     }
 
-    fn declare(&mut self, g: &Builder, name: String, dtype: DType, shape: &[usize]) -> WeightId {
+    fn declare(&mut self, g: &Builder, name: String, given: Given, shape: &[usize]) -> WeightId {
+        let dtype = given.dtype;
         let id = g.weight(&name, dtype, shape);
         let elements: usize = shape.iter().product();
-        self.parameters += elements as u64;
-        self.bytes += dtype.bytes_for(elements).unwrap_or(0) as u64;
-        self.given.insert(name, dtype);
+        if self.given.insert(name, given).is_none() {
+            self.parameters += elements as u64;
+            self.bytes += dtype.bytes_for(elements).unwrap_or(0) as u64;
+        }
         id
     }
 }
@@ -275,7 +340,7 @@ pub fn rope_divisors(meta: &Metadata<'_>, pairs: usize) -> Result<Option<Vec<f32
 #[derive(Debug)]
 pub struct FileWeights {
     files: Arc<ModelFiles>,
-    given: BTreeMap<String, DType>,
+    given: BTreeMap<String, Given>,
 }
 
 impl FileWeights {
@@ -289,24 +354,36 @@ impl FileWeights {
 
 impl WeightSource for FileWeights {
     fn info(&self, name: &str) -> Option<(DType, Vec<usize>)> {
-        let dtype = self.given.get(name)?;
-        Some((*dtype, self.table().get(name)?.shape.clone()))
+        let given = self.given.get(name)?;
+        let mut shape = self.table().get(&given.tensor)?.shape.clone();
+        if let Some(count) = shape.first_mut() {
+            *count = given.rows.len();
+        }
+        Some((given.dtype, shape))
     }
 
     fn rows(&self, name: &str, rows: Range<usize>) -> Result<Cow<'_, [u8]>, WeightError> {
         let missing = || WeightError::Missing { name: name.to_owned() };
-        let given = *self.given.get(name).ok_or_else(missing)?;
-        let tensor = self.table().get(name).ok_or_else(missing)?;
-        let (count, width) = match tensor.shape.as_slice() {
-            [count, width] => (*count, *width),
-            shape => (1, shape.iter().product()),
+        let Given { dtype: given, tensor, rows: part } = self.given.get(name).ok_or_else(missing)?;
+        let given = *given;
+        let tensor = self.table().get(tensor).ok_or_else(missing)?;
+        // A vector is one row, also where it is part of a longer one.
+        let (first, count, width) = match tensor.shape.as_slice() {
+            [_, width] => (part.start, part.len(), *width),
+            [_] => (0, 1, part.len()),
+            shape => (0, 1, shape.iter().product()),
+        };
+        let skipped = match tensor.shape.as_slice() {
+            [_] => tensor.dtype.bytes_for(part.start).ok_or_else(missing)?,
+            _ => 0,
         };
         let stored_row = tensor.dtype.bytes_for(width).ok_or_else(missing)?;
         if rows.start > rows.end || rows.end > count {
             let what = format!("rows {}..{} of {count}", rows.start, rows.end);
             return Err(read_error(name, std::io::Error::new(std::io::ErrorKind::InvalidInput, what)));
         }
-        let range = (rows.start * stored_row) as u64..(rows.end * stored_row) as u64;
+        let start = skipped + first * stored_row;
+        let range = (start + rows.start * stored_row) as u64..(start + rows.end * stored_row) as u64;
         let stored = self.table().bytes(tensor, range).map_err(|source| read_error(name, source))?;
         if tensor.dtype == given {
             return Ok(stored);
@@ -323,7 +400,7 @@ impl WeightSource for FileWeights {
     }
 
     fn release(&self, name: &str) {
-        if let Some(tensor) = self.table().get(name) {
+        if let Some(tensor) = self.given.get(name).and_then(|given| self.table().get(&given.tensor)) {
             self.table().release(tensor);
         }
     }

@@ -1,8 +1,9 @@
 //! Flags of the verbs that measure.
 
 use super::generate::ComputeArgs;
-use super::values::parse_count;
+use super::values::{parse_count, parse_precision};
 use clap::{Args, Subcommand};
+use kun_engine::DType;
 use std::path::PathBuf;
 
 /// Measure prefill and decode speed beside the machine's limits
@@ -25,6 +26,12 @@ pub struct BenchArgs {
     /// Repetitions; the median counts
     #[arg(short, long, default_value = "5", value_parser = parse_count, value_name = "COUNT")]
     pub repetitions: usize,
+    /// Time an encoder on the texts of a JSON file instead: a list of { name, texts, batch }
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub texts: Option<PathBuf>,
+    /// Type that an encoder's weights are multiplied in: f32 or bf16
+    #[arg(long, value_parser = parse_precision, requires = "texts", value_name = "TYPE", hide_short_help = true)]
+    pub precision: Option<DType>,
     /// Leave out the machine's limits, which take a second to measure
     #[arg(long)]
     pub no_limits: bool,

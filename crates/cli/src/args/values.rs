@@ -68,6 +68,15 @@ pub(super) fn parse_kv_type(text: &str) -> Result<KvType, String> {
     }
 }
 
+/// The types that encoders multiply in.
+pub(super) fn parse_precision(text: &str) -> Result<DType, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "f32" => Ok(DType::F32),
+        "bf16" => Ok(DType::BF16),
+        _ => Err("expected f32 or bf16".to_owned()),
+    }
+}
+
 pub(super) fn parse_dtype(text: &str) -> Result<DType, String> {
     DType::from_name(text).filter(|dtype| dtype.is_quantized()).ok_or_else(|| {
         let known: Vec<_> = DType::ALL.iter().filter(|d| d.is_quantized()).map(|d| d.name()).collect();

@@ -4,12 +4,19 @@ use super::App;
 use crate::args::BenchArgs;
 use crate::exit::Misuse;
 use crate::terminal::human_bytes;
-use kun_evals::speed::{self, Bench, BenchOptions, Limits, Phase, Row};
+use anyhow::Context;
+use kun_engine::EncodeOptions;
+use kun_evals::speed::{self, Bench, BenchOptions, Limits, Phase, Row, TextCase, TextTime};
+use serde_json::json;
+use std::path::Path;
 
 /// Measures a model's rates and prints them beside the machine's limits.
 pub fn bench(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
     if args.repetitions == 0 || args.batch.contains(&0) {
         return Err(Misuse("--repetitions and --batch must be at least 1".to_owned()).into());
+    }
+    if let Some(path) = &args.texts {
+        return texts(app, args, path);
     }
     let model = app.fetch(&args.model)?;
     let options = BenchOptions {
@@ -33,6 +40,38 @@ pub fn bench(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
     } else {
         Ok(app.output.write(&summary(&model.name, &measured))?)
     }
+}
+
+/// Measures how fast an encoder reads texts.
+fn texts(app: &App, args: &BenchArgs, path: &Path) -> anyhow::Result<()> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let cases: Vec<TextCase> = serde_json::from_slice(&bytes)
+        .map_err(|error| Misuse(format!("{} is no list of cases: {error}", path.display())))?;
+    let load = EncodeOptions {
+        threads: args.compute.threads,
+        precision: args.precision,
+        max_memory_bytes: args.compute.max_memory,
+        no_mmap: args.compute.no_mmap,
+        ..EncodeOptions::default()
+    };
+    let found = app.fetch(&args.model)?;
+    let model = app.engine.load_encoder(&found.path, &load, |_| {})?;
+    let mut times = Vec::with_capacity(cases.len());
+    for case in &cases {
+        let time = speed::embed_texts(&model, case, args.repetitions)?;
+        if !args.json {
+            let TextTime { name, texts, tokens, seconds, texts_per_s } = &time;
+            app.output.line(&format!(
+                "{name:<24}{texts:>6} texts {tokens:>8} tokens {seconds:>9.4} s {texts_per_s:>9.1} texts/s"
+            ))?;
+        }
+        times.push(time);
+    }
+    if args.json {
+        let threads = model.threads();
+        app.output.json(&json!({ "model": found.name, "threads": threads, "cases": times }))?;
+    }
+    Ok(())
 }
 
 fn summary(name: &str, bench: &Bench) -> String {

@@ -220,7 +220,7 @@ fn repeat(times: usize, mut run: impl FnMut() -> anyhow::Result<f64>) -> anyhow:
 }
 
 /// The middle value, or the mean of the two in the middle.
-fn median(values: &[f64]) -> f64 {
+pub(super) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

@@ -7,7 +7,8 @@ pub(crate) use planner::plan;
 
 use crate::cpu::kv_pages::LayerPages;
 use crate::graph::{
-    BinaryOp, CrossAttentionSpec, Dim, DistanceBias, Pool, RopeStyle, SelfAttentionSpec, UnaryOp, WeightId,
+    BinaryOp, CrossAttentionSpec, Dim, DisentangledSpec, DistanceBias, Pool, RopeStyle, SelfAttentionSpec,
+    UnaryOp, WeightId,
 };
 use kun_kernels::Isa;
 use kun_kernels::linear::{ActivationFormat, PANEL_ROWS, PackedLayout};
@@ -189,6 +190,18 @@ pub(crate) struct SelfAttentionStep {
     pub(crate) distances: Option<usize>,
 }
 
+/// Attention within sequences that compares content and distance apart.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DisentangledStep {
+    pub(crate) q: Slot,
+    pub(crate) k: Slot,
+    pub(crate) v: Slot,
+    /// Distances of keys, then of queries.
+    pub(crate) distances: [Option<Slot>; 2],
+    pub(crate) out: Slot,
+    pub(crate) spec: DisentangledSpec,
+}
+
 /// What one step does.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Work {
@@ -204,6 +217,7 @@ pub(crate) enum Work {
     Linear(LinearStep),
     Attention(AttentionStep),
     SelfAttention(SelfAttentionStep),
+    Disentangled(DisentangledStep),
     CrossAttention(CrossAttentionStep),
     Pool { pool: Pool, x: Slot, width: usize, out: Slot },
 }
@@ -213,6 +227,8 @@ pub(crate) enum Work {
 pub(crate) struct Step {
     pub(crate) name: String,
     pub(crate) work: Work,
+    /// It depends on weights alone: it runs once, and its results stay.
+    pub(crate) once: bool,
 }
 
 /// How a large weight is kept.

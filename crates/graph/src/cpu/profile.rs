@@ -64,6 +64,7 @@ fn kind(work: &Work) -> &'static str {
         Work::Linear(_) => "linear",
         Work::DistanceTable(_) => "distance_biases",
         Work::SelfAttention(_) => "self_attention",
+        Work::Disentangled(_) => "disentangled_attention",
         Work::CrossAttention(_) => "cross_attention",
         Work::Pool { .. } => "pool",
         Work::Attention(_) => "attention",

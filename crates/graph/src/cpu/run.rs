@@ -3,7 +3,7 @@
 mod attention;
 mod cross;
 mod linear;
-mod sequences;
+pub(crate) mod sequences;
 
 use crate::backend::{OutputTensor, Outputs, RunError, TensorRef};
 use crate::bind::{Bound, Sizes};
@@ -62,10 +62,11 @@ pub(crate) fn run(
         pages: if plan.page_bytes > 0 { attention::page_runs(bound.sequences) } else { Vec::new() },
         stretches: sequences::stretches(bound.sequences),
     };
+    let warm = program.warm;
     let profile = program.profile.as_mut().map(Mutex::new);
     let result = program.pool.run(program.threads, |worker| {
         let mut scratch = run.scratch(worker.index);
-        for (index, step) in plan.steps.iter().enumerate() {
+        for (index, step) in plan.steps.iter().enumerate().filter(|(_, step)| !(step.once && warm)) {
             let started = profile.as_ref().filter(|_| worker.index == 0).map(|_| Instant::now());
             run.step(&step.work, worker, &mut scratch)?;
             if let (Some(profile), Some(started)) = (&profile, started) {
@@ -77,6 +78,8 @@ pub(crate) fn run(
         }
         Ok(())
     });
+    drop(run);
+    program.warm |= result.is_ok();
     result.map_err(|Panicked| RunError::Failed)
 }
 
@@ -234,6 +237,7 @@ impl<'a> Run<'a> {
             Work::Attention(step) => attention::run(self, step, worker, scratch),
             Work::CrossAttention(step) => cross::attention(self, step, worker, scratch),
             Work::SelfAttention(step) => sequences::attention(self, step, worker, scratch),
+            Work::Disentangled(step) => sequences::disentangled(self, step, worker, scratch),
             Work::Pool { pool, x, width, out } => sequences::pool(self, *pool, (*x, *width), *out, worker),
         }
     }

@@ -89,6 +89,16 @@ pub(crate) fn as_bytes(floats: &[f32]) -> &[u8] {
     unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), size_of_val(floats)) }
 }
 
+/// The first `len` floats of some bytes, from the first place on where floats may lie, and the bytes after them.
+pub(crate) fn split_floats(bytes: &mut [u8], len: usize) -> (&mut [f32], &mut [u8]) {
+    let skip = bytes.as_ptr().align_offset(64).min(bytes.len());
+    let (floats, rest) = bytes[skip..].split_at_mut(len * 4);
+    // SAFETY: any bytes are floats.
+    let (before, floats, _) = unsafe { floats.align_to_mut::<f32>() };
+    debug_assert!(before.is_empty());
+    (floats, rest)
+}
+
 /// A slice of the caller's, written by several threads in disjoint parts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SharedSlice<'a> {

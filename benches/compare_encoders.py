@@ -1,0 +1,230 @@
+"""Texts per second of Kun beside sentence-transformers (torch), ONNX Runtime and OpenVINO, in one run, in turns.
+
+    compare_encoders.py --kun target/release/kun --model FOLDER [--texts stsb.csv] [--threads 2] [--rounds 5]
+                        [--only kun,torch,onnxruntime,openvino] [--json out.json]
+
+FOLDER holds a sentence-transformers model (config.json, tokenizer.json, model.safetensors). Every engine embeds the same
+texts with the same threads: all sentences of the file (the peers sorted by length in batches of 32 and padded, as
+sentence-transformers does), texts of 128 and of 512 tokens at batch 1 and 32, and one short text alone. The figure is
+the median over the rounds; `ratio` is Kun's beside the best peer's. Kun runs as one process per round (`kun bench --texts`),
+which times each case after one pass to warm up, so that rounds of all engines take turns.
+"""
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+PEERS = ["torch", "onnxruntime", "openvino"]
+
+
+def sentences(path: str) -> list[str]:
+    with open(path, newline="") as file:
+        return [text for row in csv.reader(file) for text in row[:2]]
+
+
+def long_text(tokenizer, words: list[str], tokens: int, start: int) -> str:
+    """A text of exactly this many tokens, special ones included, made of words that are one token each."""
+    return " ".join(words[(start * 7 + i * 13) % len(words)] for i in range(tokens - 2))
+
+
+def cases(tokenizer, texts: list[str], limit: int) -> dict[str, tuple[list[str], int]]:
+    """Texts and batch size by the name of the case."""
+    words = sorted({w for t in texts for w in t.lower().split() if w.isalpha()})
+    words = [w for w in words if len(tokenizer(w)["input_ids"]) == 3][:400]
+    made = {"file": (texts, 0), "short, batch 1": (texts[:64], 1)}
+    for tokens in [128, 512]:
+        if tokens <= limit:
+            many = [long_text(tokenizer, words, tokens, i) for i in range(32)]
+            assert all(len(tokenizer(t)["input_ids"]) == tokens for t in many)
+            made[f"{tokens} tokens, batch 1"] = (many[: 8 if tokens == 128 else 4], 1)
+            made[f"{tokens} tokens, batch 32"] = (many, 32)
+    return made
+
+
+class Torch:
+    def __init__(self, folder, threads):
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        torch.set_num_threads(threads)
+        self.model = SentenceTransformer(folder, device="cpu")
+        self.model.max_seq_length = 512
+
+    def embed(self, texts, batch):
+        return self.model.encode(texts, batch_size=batch or 32, show_progress_bar=False, normalize_embeddings=True)
+
+
+class Batched:
+    """Sorts by length and pads batches, as sentence-transformers does; mean pooling in NumPy."""
+
+    def __init__(self, folder):
+        import transformers
+
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+
+    def embed(self, texts, batch):
+        import numpy as np
+
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        out = [None] * len(texts)
+        batch = batch or 32
+        for start in range(0, len(order), batch):
+            part = order[start : start + batch]
+            feed = self.tokenizer([texts[i] for i in part], padding=True, truncation=True, max_length=512, return_tensors="np")
+            feed = {k: v.astype("int64") for k, v in feed.items() if k in self.inputs}
+            states = self.run(feed)
+            mask = feed["attention_mask"][..., None].astype("float32")
+            pooled = (states * mask).sum(1) / mask.sum(1)
+            pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
+            for row, index in zip(pooled, part):
+                out[index] = row
+        return np.stack(out)
+
+
+def export(folder: str, out: str) -> str:
+    """The model as ONNX, with symbolic batch and length."""
+    path = os.path.join(out, "model.onnx")
+    if os.path.exists(path):
+        return path
+    import torch
+    import transformers
+
+    model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").eval().float()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    feed = tokenizer(["a text", "another longer text"], padding=True, return_tensors="pt")
+    names = list(feed)
+
+    class Wrapped(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, *values):
+            return self.model(**dict(zip(names, values))).last_hidden_state
+
+    axes = {name: {0: "batch", 1: "length"} for name in names}
+    torch.onnx.export(
+        Wrapped(), tuple(feed.values()), path, input_names=names, output_names=["states"],
+        dynamic_axes={**axes, "states": {0: "batch", 1: "length"}}, opset_version=17, dynamo=False,
+    )
+    return path
+
+
+class OnnxRuntime(Batched):
+    def __init__(self, folder, threads, path):
+        import onnxruntime
+
+        super().__init__(folder)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.inputs = [i.name for i in self.session.get_inputs()]
+
+    def run(self, feed):
+        return self.session.run(None, feed)[0]
+
+
+class OpenVino(Batched):
+    def __init__(self, folder, threads, path, precision):
+        import openvino
+
+        super().__init__(folder)
+        core = openvino.Core()
+        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        self.model = core.compile_model(core.read_model(path), "CPU", settings)
+        self.request = self.model.create_infer_request()
+        self.inputs = [i.get_any_name() for i in self.model.inputs]
+
+    def run(self, feed):
+        return self.request.infer(feed)[self.model.output(0)]
+
+
+def kun(binary: str, folder: str, threads: int, precision: str, made, work: str) -> dict[str, float]:
+    """Seconds of one pass over each case."""
+    path = os.path.join(work, "cases.json")
+    with open(path, "w") as file:
+        json.dump([dict(name=n, texts=t, batch=b) for n, (t, b) in made.items()], file)
+    command = [binary, "bench", folder, "--texts", path, "-t", str(threads), "--precision", precision, "--json", "--offline"]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return {case["name"]: case["seconds"] for case in json.loads(answer)["cases"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kun", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--texts", required=True, help="a CSV file with two sentences a row")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--limit", type=int, default=512, help="longest text of the model")
+    parser.add_argument("--only", default="kun,kun-bf16," + ",".join(PEERS) + ",openvino-bf16")
+    parser.add_argument("--cases", default="", help="only cases whose names contain this")
+    parser.add_argument("--json")
+    args = parser.parse_args()
+    wanted = args.only.split(",")
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if args.threads > 1 else "false"
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)
+    made = {n: c for n, c in cases(tokenizer, sentences(args.texts), args.limit).items() if args.cases in n}
+    work = tempfile.mkdtemp()
+    engines = {}
+    if "torch" in wanted:
+        engines["torch"] = Torch(args.model, args.threads)
+    if any(w.startswith(("onnx", "open")) for w in wanted):
+        path = export(args.model, work)
+        if "onnxruntime" in wanted:
+            engines["onnxruntime"] = OnnxRuntime(args.model, args.threads, path)
+        if "openvino" in wanted:
+            engines["openvino"] = OpenVino(args.model, args.threads, path, "f32")
+        if "openvino-bf16" in wanted:
+            engines["openvino-bf16"] = OpenVino(args.model, args.threads, path, "bf16")
+    times: dict[str, dict[str, list[float]]] = {}
+    for round in range(args.rounds):
+        for name, engine in engines.items():
+            for case, (texts, batch) in made.items():
+                if round == 0:
+                    engine.embed(texts[: max(batch, 32)], batch)
+                begun = time.perf_counter()
+                if batch == 0:
+                    engine.embed(texts, 0)
+                else:
+                    for start in range(0, len(texts), batch):
+                        engine.embed(texts[start : start + batch], batch)
+                times.setdefault(case, {}).setdefault(name, []).append(time.perf_counter() - begun)
+        for name, precision in [("kun", "f32"), ("kun-bf16", "bf16")]:
+            if name in wanted:
+                for case, seconds in kun(args.kun, args.model, args.threads, precision, made, work).items():
+                    times.setdefault(case, {}).setdefault(name, []).append(seconds)
+        print(f"round {round + 1} of {args.rounds}", file=sys.stderr)
+    table = {}
+    for case, engines_times in times.items():
+        rates = {n: len(made[case][0]) / statistics.median(t) for n, t in engines_times.items()}
+        plain = [r for n, r in rates.items() if n in PEERS]
+        row = {n: round_rate(r) for n, r in rates.items()}
+        if "kun" in rates and plain:
+            row["ratio"] = round(rates["kun"] / max(plain), 2)
+        if "kun-bf16" in rates and "kun" in rates:
+            row["bf16 beside f32"] = round(rates["kun-bf16"] / rates["kun"], 2)
+        if "kun-bf16" in rates and "openvino-bf16" in rates:
+            row["bf16 ratio"] = round(rates["kun-bf16"] / rates["openvino-bf16"], 2)
+        table[case] = row
+        print(f"{case:24}", "  ".join(f"{n} {v}" for n, v in row.items()))
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump(table, file, indent=1)
+
+
+def round_rate(rate: float) -> float:
+    return float(f"{rate:.4g}")
+
+
+if __name__ == "__main__":
+    main()

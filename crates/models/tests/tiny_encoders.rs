@@ -1,0 +1,144 @@
+//! Tiny random-weight encoders of every architecture and head against the outputs of transformers.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use kun_graph::{
+    Backend, CompileOptions, CpuBackend, Inputs, KvOptions, Outputs, Program, ReferenceBackend, Sequence,
+    TensorRef,
+};
+use kun_models::encoder::{self, Encoder, EncoderOptions, Pooling};
+use kun_tensor::DType;
+use kun_tensor::storage::Access;
+use kun_testkit::{Tolerance, golden};
+use std::sync::Arc;
+
+const MODELS: &[&str] = &[
+    "bert",
+    "bert_sequence",
+    "bert_tokens",
+    "bert_span",
+    "roberta_sequence",
+    "xlm_roberta_tokens",
+    "distilbert_sequence",
+    "distilbert_span",
+    "mpnet",
+    "mpnet_sequence",
+    "electra_sequence",
+    "electra_tokens",
+    "albert_sequence",
+    "modernbert",
+    "modernbert_sequence",
+    "modernbert_tokens",
+    "nomic_bert",
+    "gte_sequence",
+    "jina_v3",
+    "deberta_v3_sequence",
+    "deberta_v2_tokens",
+    "sentence_cls",
+    "sentence_mean",
+    "sentence_max",
+    "sentence_mean_sqrt_len_tokens",
+    "sentence_weightedmean",
+    "sentence_lasttoken",
+];
+
+/// What `tools/golden/tiny_encoders.py` writes for one text.
+#[derive(serde::Deserialize)]
+struct Text {
+    ids: Vec<i32>,
+    types: Vec<i32>,
+    output: Vec<f32>,
+}
+
+fn load(name: &str, options: &EncoderOptions) -> Encoder {
+    let folder = golden::testdata().join("encoders").join(name);
+    let files =
+        kun_formats::open(&folder, Access::Mapped).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    encoder::load(Arc::new(files), options).unwrap_or_else(|error| panic!("{name}: {error:?}"))
+}
+
+fn texts(name: &str) -> Vec<Text> {
+    golden::json(&golden::testdata().join("encoders").join(name).join("golden.json"))
+}
+
+/// Outputs of all texts in one batch, in their order.
+fn run<B: Backend>(backend: &B, model: &Encoder, texts: &[Text]) -> Vec<f32> {
+    let options = CompileOptions {
+        max_tokens: 256,
+        max_rows: 16,
+        max_sequences: 16,
+        threads: 2,
+        kv: KvOptions::default(),
+    };
+    let mut program = backend
+        .compile(&model.graph, model.weights.as_ref(), &options)
+        .unwrap_or_else(|error| panic!("{error:?}"));
+    let (mut tokens, mut types, mut positions, mut rows) = (vec![], vec![], vec![], vec![]);
+    let mut sequences = Vec::new();
+    for text in texts {
+        let first = i32::try_from(model.info.first_position).unwrap();
+        positions.extend((first..).take(text.ids.len()));
+        let row = if model.info.row == Some(Pooling::Last) { text.ids.len() - 1 } else { 0 };
+        rows.push(i32::try_from(tokens.len() + row).unwrap());
+        tokens.extend(&text.ids);
+        types.extend(&text.types);
+        sequences.push(Sequence { start: 0, tokens: text.ids.len(), pages: &[] });
+    }
+    let (token_shape, row_shape) = ([tokens.len()], [rows.len()]);
+    let all = [
+        ("tokens", TensorRef::I32(&tokens, &token_shape)),
+        ("positions", TensorRef::I32(&positions, &token_shape)),
+        ("types", TensorRef::I32(&types, &token_shape)),
+        ("rows", TensorRef::I32(&rows, &row_shape)),
+    ];
+    let reads = |wanted: &str| {
+        model.graph.inputs.iter().any(|&id| model.graph.value(id).name.as_deref() == Some(wanted))
+    };
+    let tensors = all.into_iter().filter(|(name, _)| reads(name)).collect();
+    let mut outputs = Outputs::default();
+    program
+        .run(&Inputs { tensors, sequences: &sequences }, &mut outputs)
+        .unwrap_or_else(|error| panic!("{error:?}"));
+    let (_, output) = outputs.tensors.into_iter().next().unwrap();
+    assert_eq!(output.shape[1], model.info.output_width);
+    output.data
+}
+
+fn check(backend: &impl Backend, options: &EncoderOptions, tolerance: Tolerance) {
+    for name in MODELS {
+        let (model, texts) = (load(name, options), texts(name));
+        let expected: Vec<f32> = texts.iter().flat_map(|text| text.output.iter().copied()).collect();
+        tolerance.assert(name, &run(backend, &model, &texts), &expected);
+    }
+}
+
+#[test]
+fn reference_outputs_match_transformers() {
+    check(&ReferenceBackend, &EncoderOptions::default(), Tolerance::AbsoluteMax(2e-5));
+}
+
+#[test]
+fn compiled_outputs_match_transformers() {
+    check(&CpuBackend::new(2).unwrap(), &EncoderOptions::default(), Tolerance::AbsoluteMax(1e-4));
+}
+
+#[test]
+fn bf16_stays_near() {
+    let options = EncoderOptions { precision: Some(DType::BF16), without_head: false };
+    check(&CpuBackend::new(2).unwrap(), &options, Tolerance::Cosine(0.999));
+}
+
+#[test]
+fn a_classifier_without_its_head_embeds() {
+    let model = load("bert_sequence", &EncoderOptions { precision: None, without_head: true });
+    assert_eq!((model.info.output_width, model.info.labels.len()), (16, 0));
+}
+
+#[test]
+fn labels_and_limits_are_read() {
+    let model = load("bert_sequence", &EncoderOptions::default());
+    assert_eq!(model.info.labels, ["LABEL_0", "LABEL_1", "LABEL_2"]);
+    assert_eq!((model.info.max_tokens, model.info.token_types), (48, 2));
+    let model = load("roberta_sequence", &EncoderOptions::default());
+    assert_eq!((model.info.max_tokens, model.info.first_position), (46, 2));
+}
