@@ -6,6 +6,12 @@ use kun_testkit::peak_memory::{CountingAllocator, abort_above};
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
+/// Leaves panics that the code under test catches to it, where libFuzzer's hook ends the process at once (after a
+/// backtrace, which takes more memory than an input may). A panic that nothing catches still ends the process.
+pub fn allow_caught_panics() {
+    std::panic::set_hook(Box::new(|_| {}));
+}
+
 /// Runs `work` on an input of `input_bytes`; the process ends if it takes more than 8 times that and 16 MiB.
 pub fn bounded<T>(input_bytes: usize, work: impl FnOnce() -> T) -> T {
     within(input_bytes.saturating_mul(8).saturating_add(16 << 20), work)

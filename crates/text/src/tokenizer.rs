@@ -6,6 +6,7 @@
 
 mod added;
 mod bpe;
+mod charsmap;
 mod encoding;
 mod json;
 mod pattern;

@@ -127,19 +127,46 @@ fn patterns_of_every_kind_stay_within_bounds() {
     }
 }
 
+/// A map from `a` to `text`, whose table has `units` units of which `changed` are set to other values.
+fn charsmap(units: usize, changed: &[(usize, u32)], text: &[u8]) -> Value {
+    let mut table = vec![0u32; units];
+    for &(at, unit) in [(0x61, 0x61 | 1 << 8 | 1 << 10), (0x60, 1 << 31)].iter().chain(changed) {
+        if let Some(place) = table.get_mut(at) {
+            *place = unit;
+        }
+    }
+    let size = u32::try_from(4 * units).expect("a small table").to_le_bytes();
+    let bytes =
+        [&size[..], &table.iter().flat_map(|unit| unit.to_le_bytes()).collect::<Vec<_>>(), text].concat();
+    json!({"type": "Precompiled", "precompiled_charsmap": base64(&bytes)})
+}
+
 #[test]
-fn refuses_precompiled_maps_that_amplify() {
+fn refuses_precompiled_maps_that_amplify_or_point_outside() {
+    let good = document(&charsmap(256, &[], b"bb\0"), &Value::Null).to_string();
+    let tokenizer = Tokenizer::from_json(good.as_bytes(), None).unwrap();
+    assert_eq!(tokenizer.encode("a", Special::Plain).unwrap(), [1, 1]);
+
     let map = |bytes: &[u8]| json!({"type": "Precompiled", "precompiled_charsmap": base64(bytes)});
     let mut promises = u32::MAX.to_le_bytes().to_vec();
     promises.extend([0; 16]);
-    refused(&document(&map(&promises), &Value::Null), &["normalizer", "precompiled_charsmap", "4294967295"]);
-    let mut long = 4u32.to_le_bytes().to_vec();
-    long.extend([0; 4]);
-    long.extend([b'x'; 40_000]);
-    refused(&document(&map(&long), &Value::Null), &["normalizer", "precompiled_charsmap", "40000", "limit"]);
-    refused(&document(&map(&[1, 2]), &Value::Null), &["normalizer", "precompiled_charsmap"]);
-    let bad = json!({"type": "Precompiled", "precompiled_charsmap": "!!!!"});
-    refused(&document(&bad, &Value::Null), &["normalizer", "precompiled_charsmap"]);
+    let text = json!({"type": "Precompiled", "precompiled_charsmap": "!!!!"});
+    for (map, says) in [
+        (map(&promises), "table of 4294967295 bytes, 16 are there"),
+        (map(&[1, 2]), "has 2 bytes"),
+        (text, "is not base64"),
+        (charsmap(0, &[], b""), "table of 0 bytes"),
+        (charsmap(255, &[], b"b\0"), "table of 1020 bytes, not a multiple of 1024"),
+        (charsmap(256, &[], &[b'x'; 40_000]), "replacement of 40000 bytes, limit 128"),
+        (charsmap(256, &[], b"\xff"), "is not text after its table"),
+        (charsmap(256, &[(7, 1 << 18)], b"b\0"), "unit 7 points to unit 263 of 256"),
+        (charsmap(256, &[(0x60, 1 << 31 | 9)], b"b\0"), "unit 97 points to byte 9 of 2 bytes"),
+        (charsmap(256, &[(0x60, 1 << 31 | 1)], b"\xc3\xa9\0"), "unit 97 points to byte 1 of 3 bytes"),
+    ] {
+        refused(&document(&map, &Value::Null), &["normalizer: precompiled_charsmap", says]);
+    }
+    let empty = json!({"type": "FixedLength", "length": 0});
+    refused(&document(&Value::Null, &empty), &["pre_tokenizer: length 0"]);
 }
 
 fn base64(bytes: &[u8]) -> String {

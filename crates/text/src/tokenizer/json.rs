@@ -13,7 +13,7 @@ use tokenizers::{
 };
 
 use super::encoding::{Joint, Joints};
-use super::{Kind, TokenizerError, pattern};
+use super::{Kind, TokenizerError, charsmap, pattern};
 
 /// Largest file read.
 const MAX_FILE_BYTES: usize = 256 << 20;
@@ -21,8 +21,6 @@ const MAX_FILE_BYTES: usize = 256 << 20;
 const MAX_ADDED_ID: u32 = 1 << 24;
 /// How much a normalizer's replacements may lengthen a text in all.
 const MAX_EXPANSION: usize = 1024;
-/// Longest replacement in a `precompiled_charsmap`; Unicode's own longest has 33 bytes.
-const MAX_REPLACEMENT: usize = 128;
 /// Stages of a normalizer or pre-tokenizer.
 const MAX_STAGES: usize = 64;
 
@@ -109,7 +107,7 @@ fn read_unguarded(bytes: &[u8]) -> Result<Description, TokenizerError> {
     for (field, stage) in ["normalizer", "pre_tokenizer", "decoder"].into_iter().zip(stages) {
         let stage = stage.as_ref().unwrap_or(&Value::Null);
         check_stages(field, stage)?;
-        check_charsmaps(field, stage)?;
+        charsmap::check(field, stage)?;
         if field != "decoder" {
             // One that says `first` is compiled twice, see `later_pre_tokenizer`.
             pattern::check(field, stage, 1 + usize::from(mentions(stage, "first")))?;
@@ -172,25 +170,29 @@ fn guard<T>(what: &str, run: impl FnOnce() -> T) -> Result<T, TokenizerError> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|_| invalid(format!("{what}: inconsistent description")))
 }
 
-/// Refuses stages that would lengthen a text without bound.
+/// Refuses stages that would lengthen a text without bound, or cut it into pieces of no length.
 fn check_stages(field: &str, value: &Value) -> Result<(), TokenizerError> {
-    fn walk(value: &Value, stages: &mut usize, expansion: &mut usize) {
+    fn walk(value: &Value, stages: &mut usize, expansion: &mut usize, empty: &mut bool) {
         match value {
             Value::Object(map) => {
+                *empty |= map.get("length").is_some_and(|length| length == 0);
                 *stages += usize::from(map.contains_key("type"));
                 for key in ["content", "prepend"] {
                     if let Some(Value::String(text)) = map.get(key) {
                         *expansion = expansion.saturating_mul(text.len().max(1));
                     }
                 }
-                map.values().for_each(|inner| walk(inner, stages, expansion));
+                map.values().for_each(|inner| walk(inner, stages, expansion, empty));
             }
-            Value::Array(list) => list.iter().for_each(|inner| walk(inner, stages, expansion)),
+            Value::Array(list) => list.iter().for_each(|inner| walk(inner, stages, expansion, empty)),
             _ => {}
         }
     }
-    let (mut stages, mut expansion) = (0, 1);
-    walk(value, &mut stages, &mut expansion);
+    let (mut stages, mut expansion, mut empty) = (0, 1, false);
+    walk(value, &mut stages, &mut expansion, &mut empty);
+    if empty {
+        return Err(invalid(format!("{field}: length 0, at least 1 is needed")));
+    }
     if stages > MAX_STAGES {
         return Err(invalid(format!("{field}: {stages} stages, limit {MAX_STAGES}")));
     }
@@ -200,60 +202,6 @@ fn check_stages(field: &str, value: &Value) -> Result<(), TokenizerError> {
         )));
     }
     Ok(())
-}
-
-/// Refuses a `precompiled_charsmap` that promises more than it holds, or that lengthens a text without bound:
-/// the size of a table in bytes, the table, and replacements that each end in a zero byte.
-fn check_charsmaps(field: &str, value: &Value) -> Result<(), TokenizerError> {
-    let map = match value {
-        Value::Array(list) => return list.iter().try_for_each(|inner| check_charsmaps(field, inner)),
-        Value::Object(map) => map,
-        _ => return Ok(()),
-    };
-    let Some(Value::String(encoded)) = map.get("precompiled_charsmap") else {
-        return map.values().try_for_each(|inner| check_charsmaps(field, inner));
-    };
-    let wrong = |what: String| invalid(format!("{field}: precompiled_charsmap {what}"));
-    let bytes = base64(encoded).ok_or_else(|| wrong("is not base64".to_owned()))?;
-    let Some((head, rest)) = bytes.split_first_chunk() else {
-        return Err(wrong(format!("has {} bytes", bytes.len())));
-    };
-    let table = u32::from_le_bytes(*head) as usize;
-    let Some(replacements) = rest.get(table / 4 * 4..) else {
-        return Err(wrong(format!("has a table of {table} bytes, {} are there", rest.len())));
-    };
-    let longest = replacements.split(|&byte| byte == 0).map(<[u8]>::len).max().unwrap_or(0);
-    if longest > MAX_REPLACEMENT {
-        return Err(wrong(format!("has a replacement of {longest} bytes, limit {MAX_REPLACEMENT}")));
-    }
-    match std::str::from_utf8(replacements) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(wrong(format!("is not text after its table: {error}"))),
-    }
-}
-
-/// The bytes of a text in base64 with padding.
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let digits = text.trim_end_matches('=').as_bytes();
-    let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 3);
-    for group in digits.chunks(4) {
-        let mut bits = 0;
-        for at in 0..4 {
-            let value = match group.get(at) {
-                Some(digit @ b'A'..=b'Z') => digit - b'A',
-                Some(digit @ b'a'..=b'z') => digit - b'a' + 26,
-                Some(digit @ b'0'..=b'9') => digit - b'0' + 52,
-                Some(b'+') => 62,
-                Some(b'/') => 63,
-                Some(_) => return None,
-                None => 0,
-            };
-            bits = bits << 6 | u32::from(value);
-        }
-        let [_, triple @ ..] = u32::to_be_bytes(bits);
-        bytes.extend(&triple[..group.len().saturating_sub(1)]);
-    }
-    Some(bytes)
 }
 
 /// Whether any string in `value` is `word`.
