@@ -5,7 +5,7 @@ mod load;
 mod plan;
 mod profile;
 mod run;
-mod shared;
+pub(crate) mod shared;
 mod threads;
 
 pub use profile::{Profile, StepTime};

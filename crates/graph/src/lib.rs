@@ -8,6 +8,7 @@ pub mod backend;
 mod bind;
 pub mod builder;
 pub mod cpu;
+mod fast;
 pub mod graph;
 pub mod memory;
 pub mod ops;

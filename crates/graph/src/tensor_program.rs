@@ -4,11 +4,15 @@
 //! shapes turn out to be.
 
 use crate::backend::{CompileError, RunError, WeightSource};
+use crate::cpu::Pool;
+use crate::fast::{FastPlan, PackCache};
 use crate::graph::{Graph, ValueId};
 use crate::ops::Fact;
 use crate::plain::{self, Context, Datum};
 use crate::specialize::{fact_of, specialize};
+use kun_kernels::Isa;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How a [`TensorProgram`] runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,15 +36,24 @@ pub struct TensorProgram {
     options: TensorOptions,
     plans: Vec<Plan>,
     cache: plain::WeightCache,
+    /// Where fast steps run, if they may.
+    pool: Option<Arc<Pool>>,
+    packed: PackCache,
 }
 
 /// The steps for one set of input shapes.
 struct Plan {
     key: Vec<Fact>,
     graph: Graph,
-    steps: Vec<Step>,
-    /// By step: values that nobody reads after it.
-    dropped: Vec<Vec<ValueId>>,
+    form: Form,
+}
+
+/// How the steps are run.
+enum Form {
+    /// Node after node. By step: values that nobody reads after it.
+    Plain { steps: Vec<Step>, dropped: Vec<Vec<ValueId>> },
+    /// Fused, in one arena, on a pool.
+    Fast(Box<FastPlan>, Arc<Pool>),
 }
 
 /// One step of a plan.
@@ -67,7 +80,46 @@ impl TensorProgram {
         options: TensorOptions,
     ) -> Result<TensorProgram, CompileError> {
         graph.validate().map_err(|e| CompileError::Node { node: e.node, what: e.what })?;
-        Ok(TensorProgram { graph, weights, options, plans: Vec::new(), cache: plain::WeightCache::default() })
+        Ok(TensorProgram {
+            graph,
+            weights,
+            options,
+            plans: Vec::new(),
+            cache: plain::WeightCache::default(),
+            pool: None,
+            packed: PackCache::default(),
+        })
+    }
+
+    /// The same, with fast forms of what has one, on the threads of `pool`.
+    pub fn with_pool(mut self, pool: Arc<Pool>) -> TensorProgram {
+        self.pool = Some(pool);
+        self.plans.clear();
+        self
+    }
+
+    /// Bytes of the activations of all plans that are kept.
+    pub fn arena_bytes(&self) -> usize {
+        let bytes = |plan: &Plan| match &plan.form {
+            Form::Fast(plan, _) => plan.arena_bytes(),
+            Form::Plain { .. } => 0,
+        };
+        self.plans.iter().map(bytes).sum()
+    }
+
+    /// Starts (or stops, and forgets) measuring the fast steps of the plan that ran last.
+    pub fn set_profile(&mut self, on: bool) {
+        if let Some(Plan { form: Form::Fast(plan, _), .. }) = self.plans.last() {
+            plan.set_profile(on);
+        }
+    }
+
+    /// What was measured since [`TensorProgram::set_profile`]: kind of step, node, total time; in the order of the steps.
+    pub fn profile(&self) -> Vec<(&'static str, String, Duration)> {
+        match self.plans.last() {
+            Some(Plan { form: Form::Fast(plan, _), graph, .. }) => plan.profile(graph),
+            _ => Vec::new(),
+        }
     }
 
     /// The graph as it was given.
@@ -113,6 +165,11 @@ impl TensorProgram {
 
     fn plan(&self, key: Vec<Fact>) -> Result<Plan, CompileError> {
         let graph = self.specialized(&key)?;
+        if let Some(pool) = &self.pool {
+            let context = Context::new(&*self.weights, self.options.max_result_bytes);
+            let plan = FastPlan::new(&graph, &context, &self.packed, Isa::detect(), pool.threads())?;
+            return Ok(Plan { key, graph, form: Form::Fast(Box::new(plan), Arc::clone(pool)) });
+        }
         let steps: Vec<Step> = (0..graph.nodes.len()).map(Step::Plain).collect();
         let mut last = vec![None; graph.values.len()];
         for (index, node) in graph.nodes.iter().enumerate() {
@@ -127,16 +184,20 @@ impl TensorProgram {
                 dropped[step].push(ValueId(value as u32));
             }
         }
-        Ok(Plan { key, graph, steps, dropped })
+        Ok(Plan { key, graph, form: Form::Plain { steps, dropped } })
     }
 
     fn execute(&self, plan: &Plan, inputs: Vec<Datum>) -> Result<Vec<Datum>, RunError> {
         let context = Context::with_cache(&*self.weights, self.options.max_result_bytes, &self.cache);
+        let (steps, dropped) = match &plan.form {
+            Form::Fast(fast, pool) => return fast.run(&plan.graph, inputs, &context, pool),
+            Form::Plain { steps, dropped } => (steps, dropped),
+        };
         let mut values: Vec<Option<Datum>> = vec![None; plan.graph.values.len()];
         for (&id, datum) in plan.graph.inputs.iter().zip(inputs) {
             values[id.0 as usize] = Some(datum);
         }
-        for (step, dropped) in plan.steps.iter().zip(&plan.dropped) {
+        for (step, dropped) in steps.iter().zip(dropped) {
             match step {
                 Step::Plain(node) => {
                     let node = &plan.graph.nodes[*node];

@@ -31,7 +31,7 @@ impl Axis {
     }
 }
 
-/// Writes output row `row` of image `image` to `out` (`[columns.len(), channels]`). Input rows must be dense.
+/// Writes output row `row` of image `image` to `out`, whose pixels are `out_stride` apart. Input rows must be dense.
 ///
 /// # Errors
 /// [`KernelError::Shape`] if an index or a length does not fit.
@@ -44,10 +44,11 @@ pub fn row(
     rows: &Axis,
     columns: &Axis,
     out: &mut [f32],
+    out_stride: usize,
     scratch: &mut Vec<f32>,
 ) -> Result<(), KernelError> {
     KernelError::check("resize", x.pixel_stride, channels)?;
-    KernelError::check("resize", out.len(), columns.len() * channels)?;
+    KernelError::check("resize", out.len() + out_stride, columns.len() * out_stride + channels)?;
     if row >= rows.len() || columns.indices.iter().any(|&i| i >= width) {
         let what = format!("row {row} of {}, columns of {width}", rows.len());
         return Err(KernelError::Shape { kernel: "resize", what });
@@ -62,13 +63,13 @@ pub fn row(
     let indices = &rows.indices[row * rows.taps..][..rows.taps];
     let weights = &rows.weights[row * rows.taps..][..rows.taps];
     if rows.is_copy() {
-        return across(isa, line(indices[0])?, columns, channels, out);
+        return across(line(indices[0])?, columns, channels, out, out_stride);
     }
     let mut sum = vec![0.0; width * channels];
     for (&index, &weight) in indices.iter().zip(weights) {
         add(isa, line(index)?, weight, &mut sum, scratch)?;
     }
-    across(isa, &sum, columns, channels, out)
+    across(&sum, columns, channels, out, out_stride)
 }
 
 /// `sum += weight * x`.
@@ -87,16 +88,17 @@ fn add(isa: Isa, x: &[f32], weight: f32, sum: &mut [f32], scratch: &mut Vec<f32>
 }
 
 fn across(
-    _isa: Isa,
     line: &[f32],
     columns: &Axis,
     channels: usize,
     out: &mut [f32],
+    out_stride: usize,
 ) -> Result<(), KernelError> {
     let taps = columns.taps;
     let copy = columns.is_copy();
     let pairs = columns.indices.chunks_exact(taps).zip(columns.weights.chunks_exact(taps));
-    for (out, (indices, weights)) in out.chunks_exact_mut(channels).zip(pairs) {
+    for (out, (indices, weights)) in out.chunks_mut(out_stride).zip(pairs) {
+        let out = &mut out[..channels];
         if copy {
             out.copy_from_slice(&line[indices[0] * channels..][..channels]);
             continue;
@@ -127,7 +129,7 @@ mod tests {
         let images = Images { data: &x, image_stride: 60, row_stride: 20, pixel_stride: 5 };
         for isa in Isa::available() {
             let mut out = vec![0.0; 15];
-            row(isa, images, (0, 1), 4, 5, &rows, &columns, &mut out, &mut Vec::new()).unwrap();
+            row(isa, images, (0, 1), 4, 5, &rows, &columns, &mut out, 5, &mut Vec::new()).unwrap();
             let at = |y: usize, x_: usize, c: usize| x[y * 20 + x_ * 5 + c];
             let expected: Vec<f32> = (0..15)
                 .map(|i| {
@@ -136,7 +138,7 @@ mod tests {
                 })
                 .collect();
             assert_close(&out, &expected, 1e-6, "resize");
-            assert!(row(isa, images, (1, 1), 4, 5, &rows, &columns, &mut out, &mut Vec::new()).is_err());
+            assert!(row(isa, images, (1, 1), 4, 5, &rows, &columns, &mut out, 5, &mut Vec::new()).is_err());
         }
     }
 }

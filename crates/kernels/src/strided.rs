@@ -49,6 +49,14 @@ impl Copy {
         self.shape[0]
     }
 
+    /// Elements of the output from the first to the last, both included.
+    pub fn extent(&self) -> usize {
+        if self.shape.contains(&0) {
+            return 0;
+        }
+        1 + self.shape.iter().zip(&self.to).map(|(n, s)| (n - 1) * s).sum::<usize>()
+    }
+
     /// Elements of a piece.
     pub fn piece_elements(&self) -> usize {
         self.shape[1..].iter().product()

@@ -10,8 +10,14 @@
 //!   one before are done (`Worker::phase`).
 #![allow(unsafe_code)]
 
+use kun_kernels::conv::Convolution;
+use kun_kernels::conv::depthwise::Depthwise;
+use kun_kernels::conv::winograd::Winograd;
+use kun_kernels::gemm::{Attention, Product, Scratch, Target};
 use kun_kernels::linear::{Output, PackedLayout};
+use kun_kernels::pool::Pool;
 use kun_kernels::self_attention::{HeadOutput, SelfAttention, self_attention};
+use kun_kernels::strided::Copy;
 use kun_kernels::{Isa, KernelError};
 use kun_tensor::storage::HugeBuffer;
 use std::marker::PhantomData;
@@ -204,6 +210,148 @@ impl<'a> Columns<'a> {
         let out = Output { data, row_stride: self.width, accumulate };
         // SAFETY: these rows of `n <= width` columns lie in `self.rows`; no other task touches these columns by the contract.
         unsafe { layout.matmul(packed, x, t, panels, bias, out, scratch) }
+    }
+}
+
+/// Memory of a result of which tasks write parts that may lie between each other: rows, pixels, some channels of each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Region<'a> {
+    base: *mut f32,
+    len: usize,
+    owner: PhantomData<&'a [f32]>,
+}
+
+impl<'a> Region<'a> {
+    /// `len` elements of a block from byte `offset`.
+    pub(crate) fn in_block(block: &'a Block, offset: usize, len: usize) -> Region<'a> {
+        block.check_floats(offset, len);
+        Region { base: block.base.wrapping_add(offset).cast(), len, owner: PhantomData }
+    }
+
+    /// `len` elements of a slice from element `offset`.
+    pub(crate) fn in_slice(slice: SharedSlice<'a>, offset: usize, len: usize) -> Region<'a> {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= slice.len), "{len} elements at {offset}");
+        Region { base: slice.base.wrapping_add(offset), len, owner: PhantomData }
+    }
+
+    /// Rows `stride` apart from the first element.
+    pub(crate) fn target(&self, stride: usize) -> Target {
+        self.target_at(0, stride)
+    }
+
+    /// Rows `stride` apart from element `first`.
+    pub(crate) fn target_at(&self, first: usize, stride: usize) -> Target {
+        assert!(first <= self.len, "element {first} of {}", self.len);
+        Target { data: self.base.wrapping_add(first), stride }
+    }
+
+    /// Elements that belong to the calling task alone.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) fn row_mut(&self, start: usize, len: usize) -> &'a mut [f32] {
+        assert!(
+            start.checked_add(len).is_some_and(|end| end <= self.len),
+            "{len} elements at {start} of {}",
+            self.len
+        );
+        // SAFETY: in bounds by the assertion; not shared by the contract of this module.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(start), len) }
+    }
+
+    /// Refuses `rows` rows of `width` elements that do not lie in this region.
+    fn check(&self, out: Target, rows: usize, width: usize) {
+        if rows == 0 || width == 0 {
+            return;
+        }
+        let first = (out.data.addr().wrapping_sub(self.base.addr())) / size_of::<f32>();
+        let end = (rows - 1)
+            .checked_mul(out.stride)
+            .and_then(|at| at.checked_add(width)?.checked_add(first))
+            .filter(|&end| first <= self.len && end <= self.len);
+        assert!(
+            end.is_some(),
+            "{rows} rows of {width} at {first}, {} apart, of {} elements",
+            out.stride,
+            self.len
+        );
+    }
+
+    /// Runs a part of a product into this region.
+    pub(crate) fn product(
+        &self,
+        product: &Product<'_>,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        scratch: &mut Scratch,
+    ) -> Result<(), KernelError> {
+        self.check(product.out, rows.end, product.panels.shape().0);
+        // SAFETY: the rows lie in this region by the check; no other task touches these rows of these columns, nor writes
+        // a residual, by the contract of this module.
+        unsafe { product.run(rows, columns, scratch) }
+    }
+
+    /// Runs a part of a convolution into this region.
+    pub(crate) fn convolution(
+        &self,
+        convolution: &Convolution<'_>,
+        pixels: Range<usize>,
+        columns: Range<usize>,
+        scratch: &mut Scratch,
+    ) -> Result<(), KernelError> {
+        self.check(convolution.out, pixels.end, convolution.panels.shape().0);
+        // SAFETY: as for `product`.
+        unsafe { convolution.run(pixels, columns, scratch) }
+    }
+
+    /// Runs some tiles of a convolution into this region.
+    pub(crate) fn winograd(
+        &self,
+        winograd: &Winograd<'_>,
+        tiles: Range<usize>,
+        columns: Range<usize>,
+        scratch: &mut Scratch,
+    ) -> Result<(), KernelError> {
+        self.check(winograd.out, winograd.geometry.pixels(), winograd.panels.shape().0);
+        // SAFETY: as for `product`.
+        unsafe { winograd.run(tiles, columns, scratch) }
+    }
+
+    /// Runs some rows of a convolution of single channels into this region.
+    pub(crate) fn depthwise(
+        &self,
+        isa: Isa,
+        depthwise: &Depthwise<'_>,
+        rows: Range<usize>,
+    ) -> Result<(), KernelError> {
+        self.check(depthwise.out, depthwise.geometry.pixels(), depthwise.channels);
+        // SAFETY: as for `product`.
+        unsafe { depthwise.run(isa, rows, 0..depthwise.channels) }
+    }
+
+    /// Runs some rows of a pooling into this region.
+    pub(crate) fn pool(&self, isa: Isa, pool: &Pool<'_>, rows: Range<usize>) -> Result<(), KernelError> {
+        self.check(pool.out, pool.geometry.pixels(), pool.channels);
+        // SAFETY: as for `product`.
+        unsafe { pool.run(isa, rows) }
+    }
+
+    /// Computes some queries of a head into this region.
+    pub(crate) fn attention(
+        &self,
+        isa: Isa,
+        attention: &Attention<'_>,
+        queries: Range<usize>,
+        scratch: &mut Scratch,
+    ) -> Result<(), KernelError> {
+        self.check(attention.out, queries.end, attention.value_dim);
+        // SAFETY: as for `product`.
+        unsafe { attention.run(isa, queries, scratch) }
+    }
+
+    /// Copies some pieces of a tensor into this region.
+    pub(crate) fn copy(&self, copy: &Copy, pieces: Range<usize>, x: &[f32]) -> Result<(), KernelError> {
+        assert!(copy.extent() <= self.len, "{} elements into {}", copy.extent(), self.len);
+        // SAFETY: the whole tensor lies in this region by the assertion; its pieces are those of different tasks.
+        unsafe { copy.run(pieces, x, self.base) }
     }
 }
 

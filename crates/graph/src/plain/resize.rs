@@ -81,6 +81,24 @@ fn taps(resize: &Resize, x: f64, input: usize, scale: f64) -> Taps {
     Some(taps)
 }
 
+/// The input pixels and weights of every output pixel along one axis; `None` where some lie outside.
+pub(crate) fn axis_taps(
+    resize: &Resize,
+    input: usize,
+    output: usize,
+    scale: f32,
+) -> Option<Vec<Vec<(usize, f64)>>> {
+    if resize.coordinates == Coordinates::TfCropAndResize || input == 0 {
+        return None;
+    }
+    let scale = f64::from(scale);
+    if input == output && (scale - 1.0).abs() < 1e-9 {
+        return Some((0..output).map(|i| vec![(i, 1.0)]).collect());
+    }
+    let place = |i| coordinate(resize.coordinates, i, input, output, scale, (0.0, 1.0));
+    (0..output).map(|i| taps(resize, place(i), input, scale)).collect()
+}
+
 pub(crate) fn resize(resize: &Resize, x: &Args<'_>) -> Result<Tensor, String> {
     let data = x.get(0)?;
     let scales = x.optional(2).map(super::f32s).transpose()?.filter(|s| !s.is_empty());

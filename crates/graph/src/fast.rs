@@ -1,0 +1,256 @@
+//! The fast tier of tensor graphs: fused steps over one arena, on all threads of a pool, for f32 tensors of known shapes.
+//!
+//! [`lower`] turns nodes into fewer, larger operations; [`place`] decides where every value lies and makes steps. A node
+//! without a fast form runs by [`crate::plain`] between two runs of steps.
+
+mod lower;
+mod memory;
+mod place;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use crate::backend::{CompileError, RunError};
+use crate::cpu::shared::{Block, SharedSlice};
+use crate::cpu::{Panicked, Pool};
+use crate::graph::{Graph, ValueId};
+use crate::memory::{Lifetime, arrange};
+use crate::plain::{self, Context, Datum};
+use kun_kernels::Isa;
+use kun_kernels::strided::Copy;
+use kun_tensor::Tensor;
+use memory::{Memory, Thread};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use steps::{Step, Work};
+use view::{Place, View, dense_strides};
+
+/// Packed weights by name and form, shared by the plans of a program.
+#[derive(Debug, Default)]
+pub(crate) struct PackCache(Mutex<HashMap<String, Arc<Block>>>);
+
+impl PackCache {
+    fn get(&self, name: &str) -> Option<Arc<Block>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Keeps a block, unless it has no name.
+    fn keep(&self, name: String, block: Block) -> Arc<Block> {
+        let block = Arc::new(block);
+        if !name.is_empty() {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::clone(&block));
+        }
+        block
+    }
+}
+
+/// What [`place`] makes.
+struct Built {
+    steps: Vec<Step>,
+    /// Elements of each buffer.
+    buffers: Vec<usize>,
+    constants: Vec<Arc<[f32]>>,
+    /// Shapes of the outputs that steps write; others are tensors of their own.
+    outputs: Vec<Option<Vec<usize>>>,
+}
+
+/// The steps of a graph for one set of shapes.
+pub(crate) struct FastPlan {
+    steps: Vec<Step>,
+    /// After each step: tensors that nobody reads any more.
+    dropped: Vec<Vec<ValueId>>,
+    buffers: Vec<usize>,
+    arena: Block,
+    arena_bytes: usize,
+    constants: Vec<Arc<[f32]>>,
+    outputs: Vec<Option<Vec<usize>>>,
+    isa: Isa,
+    threads: Vec<Mutex<Thread>>,
+    profile: Mutex<Option<Vec<Duration>>>,
+}
+
+impl FastPlan {
+    /// Plans `graph`, which [`crate::specialize`] made.
+    pub(crate) fn new(
+        graph: &Graph,
+        context: &Context<'_>,
+        cache: &PackCache,
+        isa: Isa,
+        threads: usize,
+    ) -> Result<FastPlan, CompileError> {
+        let built = place::place(graph, context, cache, isa, lower::lower(graph, context))?;
+        let mut lives: Vec<Lifetime> = built
+            .buffers
+            .iter()
+            .map(|elements| Lifetime { bytes: 4 * elements, first: usize::MAX, last: 0 })
+            .collect();
+        let mut last = vec![None; graph.values.len()];
+        for (index, step) in built.steps.iter().enumerate() {
+            for view in step.work.views() {
+                match view.place {
+                    Place::Buffer(buffer) => {
+                        let life = &mut lives[buffer];
+                        (life.first, life.last) = (life.first.min(index), life.last.max(index));
+                    }
+                    Place::Datum(id) => last[id.0 as usize] = Some(index),
+                    Place::Constant(_) | Place::Output(_) => {}
+                }
+            }
+            if let Work::Plain { .. } = step.work {
+                let node = &graph.nodes[step.node];
+                for id in node.inputs.iter().chain(&node.outputs).filter(|id| **id != ValueId::ABSENT) {
+                    last[id.0 as usize] = Some(index);
+                }
+            }
+        }
+        lives.iter_mut().for_each(|life| life.first = life.first.min(life.last));
+        graph.outputs.iter().for_each(|id| last[id.0 as usize] = None);
+        let mut dropped = vec![Vec::new(); built.steps.len()];
+        for (value, last) in last.into_iter().enumerate() {
+            if let Some(step) = last {
+                dropped[step].push(ValueId(value as u32));
+            }
+        }
+        let too_large = |bytes| CompileError::Memory { bytes, what: "activations" };
+        let arrangement = arrange(&lives).ok_or_else(|| too_large(usize::MAX))?;
+        let bytes = arrangement.bytes;
+        let arena = Block::zeroed(bytes).map_err(|_| too_large(bytes))?;
+        Ok(FastPlan {
+            steps: built.steps,
+            dropped,
+            buffers: arrangement.offsets,
+            arena,
+            arena_bytes: bytes,
+            constants: built.constants,
+            outputs: built.outputs,
+            isa,
+            threads: (0..threads).map(|_| Mutex::default()).collect(),
+            profile: Mutex::new(None),
+        })
+    }
+
+    /// Bytes of the arena.
+    pub(crate) fn arena_bytes(&self) -> usize {
+        self.arena_bytes
+    }
+
+    /// Starts to measure every step, or stops and forgets.
+    pub(crate) fn set_profile(&self, on: bool) {
+        let times = on.then(|| vec![Duration::ZERO; self.steps.len()]);
+        *self.profile.lock().unwrap_or_else(PoisonError::into_inner) = times;
+    }
+
+    /// What was measured: kind of step, node, total time.
+    pub(crate) fn profile(&self, graph: &Graph) -> Vec<(&'static str, String, Duration)> {
+        let times = self.profile.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = times.as_deref().unwrap_or(&[]);
+        let line = |(step, time): (&Step, &Duration)| {
+            let node = &graph.nodes[step.node];
+            (step.work.name(), node.name.clone(), *time)
+        };
+        self.steps.iter().zip(times).map(line).collect()
+    }
+
+    /// Runs the plan.
+    pub(crate) fn run(
+        &self,
+        graph: &Graph,
+        inputs: Vec<Datum>,
+        context: &Context<'_>,
+        pool: &Pool,
+    ) -> Result<Vec<Datum>, RunError> {
+        let mut values: Vec<Option<Datum>> = vec![None; graph.values.len()];
+        for (&id, datum) in graph.inputs.iter().zip(inputs) {
+            values[id.0 as usize] = Some(datum);
+        }
+        let mut results: Vec<Vec<f32>> = self
+            .outputs
+            .iter()
+            .map(|shape| vec![0.0; shape.as_ref().map_or(0, |shape| shape.iter().product())])
+            .collect();
+        let mut start = 0;
+        while start < self.steps.len() {
+            let shared: Vec<SharedSlice<'_>> =
+                results.iter_mut().map(|data| SharedSlice::new(data)).collect();
+            if let Work::Plain { inputs } = &self.steps[start].work {
+                for (id, view) in inputs {
+                    let tensor = self.tensor(view, &self.memory(&values, &shared));
+                    values[id.0 as usize] = Some(Datum::from(tensor));
+                }
+                let node = &graph.nodes[self.steps[start].node];
+                let started = Instant::now();
+                plain::step(graph, node, &mut values, context)
+                    .map_err(|what| RunError::Node { node: node.name.clone(), what })?;
+                self.measured(start, started);
+                for id in &self.dropped[start] {
+                    values[id.0 as usize] = None;
+                }
+                start += 1;
+                continue;
+            }
+            let plain = |step: &Step| matches!(step.work, Work::Plain { .. });
+            let end = self.steps[start..].iter().position(plain).map_or(self.steps.len(), |n| start + n);
+            let memory = self.memory(&values, &shared);
+            let profiled = self.profile.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+            let done = pool.run(self.threads.len(), |worker| {
+                let mut thread = self.threads[worker.index].lock().unwrap_or_else(PoisonError::into_inner);
+                for index in start..end {
+                    let started = (profiled && worker.index == 0).then(Instant::now);
+                    self.steps[index].work.run(self.isa, &memory, worker, &mut thread)?;
+                    if let Some(started) = started {
+                        self.measured(index, started);
+                    }
+                }
+                Ok(())
+            });
+            done.map_err(|Panicked| RunError::Failed)?;
+            for id in self.dropped[start..end].iter().flatten() {
+                values[id.0 as usize] = None;
+            }
+            start = end;
+        }
+        let mut out = Vec::with_capacity(results.len());
+        for ((id, shape), data) in graph.outputs.iter().zip(&self.outputs).zip(results) {
+            let missing = || RunError::Node {
+                node: graph.value(*id).name.clone().unwrap_or_default(),
+                what: "the output was not computed".to_owned(),
+            };
+            out.push(match shape {
+                Some(shape) => Datum::from(Tensor::f32(shape.clone(), data).map_err(|_| missing())?),
+                None => values[id.0 as usize].clone().ok_or_else(missing)?,
+            });
+        }
+        Ok(out)
+    }
+
+    fn measured(&self, index: usize, started: Instant) {
+        if let Some(times) = &mut *self.profile.lock().unwrap_or_else(PoisonError::into_inner) {
+            times[index] += started.elapsed();
+        }
+    }
+
+    fn memory<'a>(&'a self, values: &'a [Option<Datum>], outputs: &'a [SharedSlice<'a>]) -> Memory<'a> {
+        let data = |value: &'a Option<Datum>| value.as_ref()?.tensor()?.as_f32();
+        Memory {
+            arena: &self.arena,
+            buffers: &self.buffers,
+            constants: &self.constants,
+            data: values.iter().map(data).collect(),
+            outputs,
+        }
+    }
+
+    /// A view as a tensor of its own.
+    fn tensor(&self, view: &View, memory: &Memory<'_>) -> Tensor {
+        let mut data = vec![0.0; view.elements()];
+        if !data.is_empty() {
+            let copy = Copy::new(&view.shape, &view.strides, &dense_strides(&view.shape));
+            let region =
+                crate::cpu::shared::Region::in_slice(SharedSlice::new(&mut data), 0, view.elements());
+            region.copy(&copy, 0..copy.pieces(), memory.read(view)).expect("planned sizes fit the kernel");
+        }
+        Tensor::f32(view.shape.clone(), data).expect("as many elements as the shape has")
+    }
+}

@@ -1,0 +1,299 @@
+//! From the nodes of a specialised graph to fewer, larger operations.
+//!
+//! A convolution or product takes what follows it: batch norm and other factors, bias, activation, a sum with another value.
+//! Element-wise nodes become one program each; softmax between two products becomes attention; whatever only moves
+//! dimensions about becomes a view. The rest stays a node for [`crate::plain`].
+
+mod convolution;
+mod elementwise;
+mod matmul;
+mod shape;
+
+use crate::graph::{Dim, Graph, Node, Op, ValueId, ValueKind};
+use crate::ops::TensorOp;
+use crate::plain::Context;
+use kun_kernels::chain;
+use kun_kernels::conv::Geometry;
+use kun_kernels::gemm::Activation;
+use kun_kernels::pool::Pooling;
+use kun_kernels::resize::Axis;
+use kun_tensor::{DType, Tensor};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What an operation reads.
+#[derive(Clone, Debug)]
+pub(crate) enum Input {
+    Value(ValueId),
+    /// Numbers that are not in the graph.
+    Constant(Arc<[f32]>, Vec<usize>),
+}
+
+impl Input {
+    pub(crate) fn value(&self) -> Option<ValueId> {
+        match self {
+            Input::Value(id) => Some(*id),
+            Input::Constant(..) => None,
+        }
+    }
+
+    fn is(&self, other: &Input) -> bool {
+        self.value().is_some() && self.value() == other.value()
+    }
+}
+
+/// What follows a convolution or product.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tail {
+    /// One factor for each output, or none.
+    pub scale: Vec<f32>,
+    /// One for each output, or none.
+    pub bias: Vec<f32>,
+    pub activation: Activation,
+    /// One for each output, with [`Activation::Slopes`].
+    pub slopes: Vec<f32>,
+    /// The last input is added, before or after the activation.
+    pub residual: Option<bool>,
+}
+
+/// A convolution with constant weights; images of one dimension have one row.
+#[derive(Clone, Debug)]
+pub(crate) struct Convolve {
+    pub weight: ValueId,
+    pub geometry: Geometry,
+    pub channels: usize,
+    pub outputs: usize,
+    pub groups: usize,
+    pub tail: Tail,
+}
+
+/// A product with a constant matrix: output `n` at depth `k` is element `n * n_stride + k * k_stride`.
+#[derive(Clone, Debug)]
+pub(crate) struct Multiply {
+    pub weight: ValueId,
+    pub n: usize,
+    pub k: usize,
+    pub n_stride: usize,
+    pub k_stride: usize,
+    pub tail: Tail,
+}
+
+/// A change of a view.
+#[derive(Clone, Debug)]
+pub(crate) enum Move {
+    /// To the shape of the result.
+    Reshape,
+    Transpose(Vec<usize>),
+    /// Axis, start, step and length of each dimension that changes; then to the shape of the result.
+    Slice(Vec<[usize; 4]>),
+    /// To the shape of the result.
+    Expand,
+    /// Blocks of pixels: `[N, C, H, W]` as six dimensions, and their order in the result.
+    Blocks {
+        split: Vec<usize>,
+        order: Vec<usize>,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    /// The node as it stands.
+    Plain,
+    Convolve(Box<Convolve>),
+    Multiply(Box<Multiply>),
+    /// `a [.., m, k], b [.., k, n]`.
+    MatMul,
+    /// `q [.., queries, d], k [.., d, keys], v [.., keys, dv] (, mask)`.
+    Attend {
+        scale: f32,
+    },
+    Pool {
+        pooling: Pooling,
+        geometry: Geometry,
+    },
+    /// `[N, C, H, W]` to `[N, C, 1, 1]`, whatever shape the result has.
+    Mean,
+    Chain(Vec<chain::Step>),
+    /// Along the last dimension.
+    Softmax,
+    /// Over the last dimension.
+    LayerNorm {
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+        epsilon: f32,
+    },
+    Resize {
+        rows: Axis,
+        columns: Axis,
+    },
+    Move(Move),
+    Concat {
+        axis: usize,
+    },
+}
+
+/// One operation.
+#[derive(Clone, Debug)]
+pub(crate) struct Proto {
+    pub kind: Kind,
+    pub inputs: Vec<Input>,
+    pub output: ValueId,
+    /// The last of its nodes, for names.
+    pub node: usize,
+}
+
+/// Makes the operations of `graph`, in an order in which they can run.
+pub(crate) fn lower(graph: &Graph, context: &Context<'_>) -> Vec<Proto> {
+    let mut uses = vec![0; graph.values.len()];
+    let reads = graph.nodes.iter().flat_map(|node| &node.inputs).chain(&graph.outputs);
+    reads.filter(|id| **id != ValueId::ABSENT).for_each(|id| uses[id.0 as usize] += 1);
+    let mut sources = HashMap::new();
+    for (index, node) in graph.nodes.iter().enumerate() {
+        if is_constant(&node.op) {
+            sources.insert(node.outputs[0], index);
+        }
+    }
+    let mut lower = Lower { graph, context, protos: Vec::new(), made: HashMap::new(), uses, sources };
+    for index in 0..graph.nodes.len() {
+        lower.node(index);
+    }
+    lower.protos.into_iter().flatten().collect()
+}
+
+fn is_constant(op: &Op) -> bool {
+    matches!(op, Op::Weight(_) | Op::Tensor(TensorOp::Constant(_)))
+}
+
+struct Lower<'a> {
+    graph: &'a Graph,
+    context: &'a Context<'a>,
+    protos: Vec<Option<Proto>>,
+    /// Which operation a value is the result of.
+    made: HashMap<ValueId, usize>,
+    /// How often a value is read, as an output of the graph included.
+    uses: Vec<usize>,
+    /// Nodes of constants.
+    sources: HashMap<ValueId, usize>,
+}
+
+impl Lower<'_> {
+    fn node(&mut self, index: usize) {
+        let node = &self.graph.nodes[index];
+        let Op::Tensor(op) = &node.op else {
+            if !is_constant(&node.op) {
+                self.plain(index);
+            }
+            return;
+        };
+        if is_constant(&node.op) {
+            return;
+        }
+        let done = node.outputs.iter().all(|id| self.shape(*id).is_some() || self.uses[id.0 as usize] == 0)
+            && self.shape(node.outputs[0]).is_some_and(|shape| !shape.contains(&0))
+            && self.fast(index, node, op).is_some();
+        if !done {
+            self.plain(index);
+        }
+    }
+
+    /// Lowers a node; `None` if it has no fast form, and then nothing has changed.
+    fn fast(&mut self, index: usize, node: &Node, op: &TensorOp) -> Option<()> {
+        match op {
+            TensorOp::Conv(conv) => self.convolution(index, node, conv),
+            TensorOp::BatchNorm(norm) => self.batch_norm(index, node, norm),
+            TensorOp::Pool(pool) => self.pool(index, node, pool),
+            TensorOp::GlobalPool(kind) => self.global_pool(index, node, *kind),
+            TensorOp::Reduce(reduce) => self.reduce(index, node, reduce),
+            TensorOp::Resize(resize) => self.resize(index, node, resize),
+            TensorOp::MatMul => self.matmul(index, node),
+            TensorOp::Gemm(gemm) => self.gemm(index, node, gemm),
+            TensorOp::Softmax { axis } => self.softmax(index, node, *axis),
+            TensorOp::LayerNorm(norm) => self.layer_norm(index, node, norm),
+            TensorOp::Unary(unary) => self.unary(index, node, *unary),
+            TensorOp::Clip => self.clip(index, node),
+            TensorOp::Binary(binary) => self.binary(index, node, *binary),
+            TensorOp::Variadic(variadic) => self.variadic(index, node, *variadic),
+            _ => self.movement(index, node, op),
+        }
+    }
+
+    fn plain(&mut self, index: usize) {
+        let node = &self.graph.nodes[index];
+        let inputs =
+            node.inputs.iter().filter(|id| **id != ValueId::ABSENT).map(|&id| Input::Value(id)).collect();
+        let output = node.outputs[0];
+        self.push(Proto { kind: Kind::Plain, inputs, output, node: index });
+    }
+
+    fn push(&mut self, proto: Proto) {
+        self.made.insert(proto.output, self.protos.len());
+        self.protos.push(Some(proto));
+    }
+
+    /// The shape of an f32 tensor, if it is one and known.
+    fn shape(&self, id: ValueId) -> Option<Vec<usize>> {
+        (id != ValueId::ABSENT).then_some(())?;
+        let info = self.graph.value(id);
+        if info.kind != ValueKind::Tensor || info.dtype != DType::F32 {
+            return None;
+        }
+        info.shape.iter().map(|dim| if let Dim::Const(n) = dim { Some(*n) } else { None }).collect()
+    }
+
+    fn uses(&self, id: ValueId) -> usize {
+        self.uses[id.0 as usize]
+    }
+
+    /// The operation that makes a value which nothing else reads.
+    fn single(&self, id: ValueId) -> Option<&Proto> {
+        let at = *self.made.get(&id)?;
+        (self.uses(id) == 1).then(|| self.protos[at].as_ref())?
+    }
+
+    fn single_mut(&mut self, id: ValueId) -> Option<&mut Proto> {
+        let at = *self.made.get(&id)?;
+        (self.uses(id) == 1).then(|| self.protos[at].as_mut())?
+    }
+
+    /// Takes an operation out; its result is gone.
+    fn take(&mut self, id: ValueId) -> Option<Proto> {
+        self.protos[self.made.remove(&id)?].take()
+    }
+
+    fn is_constant(&self, id: ValueId) -> bool {
+        self.sources.contains_key(&id)
+    }
+
+    /// The elements of a constant of any type.
+    fn constant(&self, id: ValueId) -> Option<Arc<Tensor>> {
+        let node = &self.graph.nodes[*self.sources.get(&id)?];
+        match &node.op {
+            Op::Tensor(TensorOp::Constant(tensor)) => Some(Arc::clone(tensor)),
+            Op::Weight(weight) => self.context.weight(self.graph.weight(*weight)).ok(),
+            _ => None,
+        }
+    }
+
+    /// The elements of an f32 constant of at most `most`.
+    fn numbers(&self, id: ValueId, most: usize) -> Option<Vec<f32>> {
+        let shape = self.shape(id)?;
+        if shape.iter().product::<usize>() > most {
+            return None;
+        }
+        Some(self.constant(id)?.as_f32()?.to_vec())
+    }
+
+    /// The only element of an f32 constant.
+    fn number(&self, id: ValueId) -> Option<f32> {
+        self.numbers(id, 1)?.first().copied()
+    }
+
+    fn integers(&self, id: ValueId) -> Option<Vec<i64>> {
+        (id != ValueId::ABSENT).then_some(())?;
+        Some(self.constant(id)?.as_i64()?.to_vec())
+    }
+
+    fn operand(&self, node: &Node, i: usize) -> Option<ValueId> {
+        node.inputs.get(i).copied().filter(|&id| id != ValueId::ABSENT)
+    }
+}

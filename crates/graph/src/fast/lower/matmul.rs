@@ -1,0 +1,144 @@
+//! Products, attention and norms of rows.
+
+use super::{Input, Kind, Lower, Multiply, Proto, Tail};
+use crate::graph::{Node, ValueId};
+use crate::ops::{Gemm, LayerNorm};
+use kun_kernels::chain::{Function, Source};
+
+impl Lower<'_> {
+    pub(super) fn matmul(&mut self, index: usize, node: &Node) -> Option<()> {
+        let (a, b) = (self.operand(node, 0)?, self.operand(node, 1)?);
+        let (left, right) = (self.shape(a)?, self.shape(b)?);
+        if left.len() < 2 || right.len() < 2 || left.contains(&0) || right.contains(&0) {
+            return None;
+        }
+        let out = node.outputs[0];
+        if self.is_constant(b) && right.len() == 2 && !self.is_constant(a) {
+            let (k, n) = (right[0], right[1]);
+            let multiply = Multiply { weight: b, n, k, n_stride: 1, k_stride: n, tail: Tail::default() };
+            let kind = Kind::Multiply(Box::new(multiply));
+            self.push(Proto { kind, inputs: vec![Input::Value(a)], output: out, node: index });
+            return Some(());
+        }
+        if self.attention(index, a, b, out).is_some() {
+            return Some(());
+        }
+        let inputs = vec![Input::Value(a), Input::Value(b)];
+        self.push(Proto { kind: Kind::MatMul, inputs, output: out, node: index });
+        Some(())
+    }
+
+    /// `softmax(scale * q . k (+ mask)) . v`, if that is what makes `weights`.
+    fn attention(&mut self, index: usize, weights: ValueId, v: ValueId, out: ValueId) -> Option<()> {
+        let softmax = self.single(weights)?;
+        let Kind::Softmax = softmax.kind else { return None };
+        let mut scores = softmax.inputs[0].value()?;
+        let (mut scale, mut mask, mut chain) = (1.0, None, None);
+        if let Some(Proto { kind: Kind::Chain(steps), inputs, .. }) = self.single(scores) {
+            chain = Some(scores);
+            for (i, step) in steps.iter().enumerate() {
+                let before = if i == 0 { Source::Operand(0) } else { Source::Step(i - 1) };
+                if step.a != before {
+                    return None;
+                }
+                match (step.function, step.b) {
+                    (Function::Mul, Source::Number(x)) if mask.is_none() => scale *= x,
+                    (Function::Div, Source::Number(x)) if mask.is_none() => scale /= x,
+                    (Function::Add, Source::Operand(at)) if mask.is_none() && at > 0 => {
+                        mask = Some(inputs[at].clone());
+                    }
+                    _ => return None,
+                }
+            }
+            scores = inputs[0].value()?;
+        }
+        let product = self.single(scores)?;
+        let Kind::MatMul = product.kind else { return None };
+        let (q, k) = (product.inputs[0].clone(), product.inputs[1].clone());
+        let [queries, keys, values] = [self.shape(q.value()?)?, self.shape(k.value()?)?, self.shape(v)?];
+        let rank = queries.len();
+        let same = rank > 2
+            && keys.len() == rank
+            && values.len() == rank
+            && queries[..rank - 2] == keys[..rank - 2]
+            && queries[..rank - 2] == values[..rank - 2];
+        if !same || scale <= 0.0 {
+            return None;
+        }
+        self.take(weights);
+        if let Some(chain) = chain {
+            self.take(chain);
+        }
+        self.take(scores);
+        let inputs = [q, k, Input::Value(v)].into_iter().chain(mask).collect();
+        self.push(Proto { kind: Kind::Attend { scale }, inputs, output: out, node: index });
+        Some(())
+    }
+
+    pub(super) fn gemm(&mut self, index: usize, node: &Node, gemm: &Gemm) -> Option<()> {
+        let (a, b) = (self.operand(node, 0)?, self.operand(node, 1)?);
+        let (left, right) = (self.shape(a)?, self.shape(b)?);
+        if gemm.transpose_a || !self.is_constant(b) || self.is_constant(a) || left.contains(&0) {
+            return None;
+        }
+        let k = left[1];
+        let n = if gemm.transpose_b { right[0] } else { right[1] };
+        let mut tail = Tail::default();
+        if gemm.alpha != 1.0 {
+            tail.scale = vec![gemm.alpha; n];
+        }
+        if let Some(c) = self.operand(node, 2) {
+            let shape = self.shape(c)?;
+            let numbers = self.numbers(c, 1 << 20)?;
+            let bias = match numbers.len() {
+                1 => vec![numbers[0]; n],
+                len if len == n && shape.last() == Some(&n) => numbers,
+                _ => return None,
+            };
+            tail.bias = bias.into_iter().map(|x| x * gemm.beta).collect();
+        }
+        let (n_stride, k_stride) = if gemm.transpose_b { (k, 1) } else { (1, n) };
+        let multiply = Multiply { weight: b, n, k, n_stride, k_stride, tail };
+        let kind = Kind::Multiply(Box::new(multiply));
+        self.push(Proto { kind, inputs: vec![Input::Value(a)], output: node.outputs[0], node: index });
+        Some(())
+    }
+
+    pub(super) fn softmax(&mut self, index: usize, node: &Node, axis: i64) -> Option<()> {
+        let x = self.operand(node, 0)?;
+        let rank = i64::try_from(self.shape(x)?.len()).ok()?;
+        if axis != -1 && axis != rank - 1 {
+            return None;
+        }
+        self.push(Proto {
+            kind: Kind::Softmax,
+            inputs: vec![Input::Value(x)],
+            output: node.outputs[0],
+            node: index,
+        });
+        Some(())
+    }
+
+    pub(super) fn layer_norm(&mut self, index: usize, node: &Node, norm: &LayerNorm) -> Option<()> {
+        let x = self.operand(node, 0)?;
+        let shape = self.shape(x)?;
+        let rank = i64::try_from(shape.len()).ok()?;
+        if norm.axis != -1 && norm.axis != rank - 1
+            || node.outputs[1..].iter().any(|&id| id != ValueId::ABSENT && self.uses(id) > 0)
+        {
+            return None;
+        }
+        let width = *shape.last()?;
+        let weight = self.numbers(self.operand(node, 1)?, width)?;
+        let bias = match self.operand(node, 2) {
+            Some(bias) => self.numbers(bias, width)?,
+            None => Vec::new(),
+        };
+        if weight.len() != width || !bias.is_empty() && bias.len() != width {
+            return None;
+        }
+        let kind = Kind::LayerNorm { weight, bias, epsilon: norm.epsilon };
+        self.push(Proto { kind, inputs: vec![Input::Value(x)], output: node.outputs[0], node: index });
+        Some(())
+    }
+}

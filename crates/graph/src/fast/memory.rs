@@ -1,0 +1,51 @@
+//! The memory of one run.
+
+use super::view::{Place, View};
+use crate::cpu::shared::{Block, Region, SharedSlice};
+use kun_kernels::gemm::Scratch;
+use std::sync::Arc;
+
+/// Where places are while a plan runs.
+pub(crate) struct Memory<'a> {
+    pub arena: &'a Block,
+    /// Bytes of the arena where each buffer starts.
+    pub buffers: &'a [usize],
+    pub constants: &'a [Arc<[f32]>],
+    /// By value: tensors from outside and from plain steps.
+    pub data: Vec<Option<&'a [f32]>>,
+    pub outputs: &'a [SharedSlice<'a>],
+}
+
+/// What one thread has for itself.
+#[derive(Debug, Default)]
+pub(crate) struct Thread {
+    pub kernel: Scratch,
+    pub packed: Vec<f32>,
+    pub chain: Vec<f32>,
+}
+
+impl<'a> Memory<'a> {
+    /// From the view's first element to its last; no task of the step writes them.
+    pub(crate) fn read(&self, view: &View) -> &'a [f32] {
+        let (offset, len) = (view.offset, view.extent());
+        match view.place {
+            Place::Buffer(index) => self.arena.floats(self.buffers[index] + 4 * offset, len),
+            Place::Constant(index) => &self.constants[index][offset..offset + len],
+            Place::Output(index) => self.outputs[index].get(offset..offset + len),
+            Place::Datum(id) => {
+                let data = self.data[id.0 as usize].expect("tensors are there before they are read");
+                &data[offset..offset + len]
+            }
+        }
+    }
+
+    /// The memory of a result, of which tasks write disjoint parts.
+    pub(crate) fn region(&self, view: &View) -> Region<'a> {
+        let (offset, len) = (view.offset, view.extent());
+        match view.place {
+            Place::Buffer(index) => Region::in_block(self.arena, self.buffers[index] + 4 * offset, len),
+            Place::Output(index) => Region::in_slice(self.outputs[index], offset, len),
+            Place::Constant(_) | Place::Datum(_) => unreachable!("operands are never written"),
+        }
+    }
+}

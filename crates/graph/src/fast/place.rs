@@ -1,0 +1,504 @@
+//! From operations to steps: where every value lies, and what must be copied between layouts.
+//!
+//! Images lie with the channels of a pixel together. Results that are parts of a concatenation are written where they
+//! belong in it.
+
+mod chain;
+mod weights;
+
+use super::lower::{Input, Kind, Move, Proto, Tail};
+use super::steps::{Ending, Step, Work};
+use super::view::{Place, View, channels_last_strides, dense_strides, ordered_strides};
+use super::{Built, PackCache};
+use crate::backend::CompileError;
+use crate::graph::{Dim, Graph, Op, ValueId, ValueKind};
+use crate::ops::TensorOp;
+use crate::plain::Context;
+use kun_kernels::Isa;
+use kun_kernels::gemm::Panels;
+use kun_kernels::strided::Copy;
+use kun_tensor::DType;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Which part of which concatenation a value is.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    whole: ValueId,
+    axis: usize,
+    start: usize,
+}
+
+pub(super) struct Placer<'a> {
+    graph: &'a Graph,
+    context: &'a Context<'a>,
+    cache: &'a PackCache,
+    isa: Isa,
+    views: HashMap<ValueId, View>,
+    parts: HashMap<ValueId, Part>,
+    /// Copies of values in other layouts.
+    copies: Vec<(View, View)>,
+    /// Which output of the graph a value is.
+    outputs: HashMap<ValueId, usize>,
+    /// Nodes of constants, and whether they have run as plain steps.
+    sources: HashMap<ValueId, (usize, bool)>,
+    constants: Vec<Arc<[f32]>>,
+    /// Elements of each buffer.
+    buffers: Vec<usize>,
+    steps: Vec<Step>,
+    node: usize,
+}
+
+/// Makes the steps of `protos`.
+pub(super) fn place(
+    graph: &Graph,
+    context: &Context<'_>,
+    cache: &PackCache,
+    isa: Isa,
+    protos: Vec<Proto>,
+) -> Result<Built, CompileError> {
+    let mut sources = HashMap::new();
+    for (index, node) in graph.nodes.iter().enumerate() {
+        if matches!(node.op, Op::Weight(_) | Op::Tensor(TensorOp::Constant(_))) {
+            sources.insert(node.outputs[0], (index, false));
+        }
+    }
+    let outputs = graph.outputs.iter().enumerate().map(|(i, &id)| (id, i)).collect();
+    let mut placer = Placer {
+        graph,
+        context,
+        cache,
+        isa,
+        views: HashMap::new(),
+        parts: HashMap::new(),
+        copies: Vec::new(),
+        outputs,
+        sources,
+        constants: Vec::new(),
+        buffers: Vec::new(),
+        steps: Vec::new(),
+        node: 0,
+    };
+    for &id in &graph.inputs {
+        placer.datum(id);
+    }
+    placer.assign_parts(&protos);
+    for proto in protos {
+        placer.node = proto.node;
+        placer.proto(proto)?;
+    }
+    placer.finish()
+}
+
+impl Placer<'_> {
+    /// The shape of an f32 tensor, if it is one and known.
+    fn shape(&self, id: ValueId) -> Option<Vec<usize>> {
+        let info = self.graph.value(id);
+        if info.kind != ValueKind::Tensor || info.dtype != DType::F32 {
+            return None;
+        }
+        info.shape.iter().map(|dim| if let Dim::Const(n) = dim { Some(*n) } else { None }).collect()
+    }
+
+    /// The shape of a result of a fast operation.
+    fn result_shape(&self, id: ValueId) -> Vec<usize> {
+        self.shape(id).expect("fast operations have f32 results of known shapes")
+    }
+
+    /// A value that is a tensor of its own.
+    fn datum(&mut self, id: ValueId) {
+        if let Some(shape) = self.shape(id) {
+            self.views.insert(id, View::dense(Place::Datum(id), &shape));
+        }
+    }
+
+    fn assign_parts(&mut self, protos: &[Proto]) {
+        let mut makers: HashMap<ValueId, &Kind> = HashMap::new();
+        for proto in protos {
+            makers.insert(proto.output, &proto.kind);
+            let Kind::Concat { axis } = proto.kind else { continue };
+            let image = self.result_shape(proto.output).len() == 4 && axis == 1;
+            let mut start = 0;
+            for input in &proto.inputs {
+                let Some(id) = input.value() else { continue };
+                let fits = match makers.get(&id) {
+                    Some(Kind::Convolve(_) | Kind::Pool { .. } | Kind::Resize { .. }) => image,
+                    Some(Kind::Chain(_)) => true,
+                    _ => false,
+                };
+                let free = !self.parts.contains_key(&id) && !self.outputs.contains_key(&id);
+                let length = self.result_shape(id)[axis];
+                if fits && free {
+                    self.parts.insert(id, Part { whole: proto.output, axis, start });
+                }
+                start += length;
+            }
+        }
+    }
+
+    fn buffer(&mut self, shape: &[usize], strides: Vec<usize>) -> View {
+        let view =
+            View { place: Place::Buffer(self.buffers.len()), offset: 0, shape: shape.to_vec(), strides };
+        self.buffers.push(view.extent());
+        view
+    }
+
+    /// Memory for a result with the strides asked for, unless it is part of a concatenation.
+    fn result(&mut self, id: ValueId, strides: impl FnOnce(&[usize]) -> Vec<usize>) -> View {
+        let shape = self.result_shape(id);
+        if let Some(part) = self.parts.get(&id).copied() {
+            let whole = self.whole(part.whole);
+            let view = whole.sliced(part.axis, part.start, 1, shape[part.axis]);
+            self.views.insert(id, view.clone());
+            return view;
+        }
+        let strides = strides(&shape);
+        let view =
+            View { place: Place::Buffer(0), offset: 0, shape: shape.clone(), strides: strides.clone() };
+        let view = match self.outputs.get(&id) {
+            Some(&index) if view.is_dense() => View { place: Place::Output(index), ..view },
+            _ => self.buffer(&shape, strides),
+        };
+        self.views.insert(id, view.clone());
+        view
+    }
+
+    /// The memory of a concatenation.
+    fn whole(&mut self, id: ValueId) -> View {
+        if let Some(view) = self.views.get(&id) {
+            return view.clone();
+        }
+        self.result(
+            id,
+            |shape| if shape.len() == 4 { channels_last_strides(shape) } else { dense_strides(shape) },
+        )
+    }
+
+    fn push(&mut self, work: Work) {
+        self.steps.push(Step { node: self.node, work });
+    }
+
+    /// Where an operand lies.
+    fn view(&mut self, input: &Input) -> Result<View, CompileError> {
+        let id = match input {
+            Input::Value(id) => *id,
+            Input::Constant(numbers, shape) => {
+                self.constants.push(Arc::clone(numbers));
+                return Ok(View::dense(Place::Constant(self.constants.len() - 1), shape));
+            }
+        };
+        if let Some(view) = self.views.get(&id) {
+            return Ok(view.clone());
+        }
+        if let Some(&(node, _)) = self.sources.get(&id) {
+            let tensor = self.tensor(node)?;
+            let numbers = tensor.as_f32().ok_or_else(|| self.fail("a constant that is no f32".into()))?;
+            self.constants.push(Arc::from(numbers));
+            let view = View::dense(Place::Constant(self.constants.len() - 1), tensor.shape());
+            self.views.insert(id, view.clone());
+            return Ok(view);
+        }
+        Err(self.fail(format!("operand {} is not computed before", id.0)))
+    }
+
+    fn fail(&self, what: String) -> CompileError {
+        CompileError::Node { node: self.graph.nodes[self.node].name.clone(), what }
+    }
+
+    /// The tensor of a constant's node.
+    fn tensor(&self, node: usize) -> Result<Arc<kun_tensor::Tensor>, CompileError> {
+        match &self.graph.nodes[node].op {
+            Op::Tensor(TensorOp::Constant(tensor)) => Ok(Arc::clone(tensor)),
+            Op::Weight(id) => self.context.weight(self.graph.weight(*id)).map_err(|what| self.fail(what)),
+            _ => Err(self.fail("no constant".into())),
+        }
+    }
+
+    /// `view` with other strides, copied if need be.
+    fn copied(&mut self, view: View, strides: Vec<usize>) -> View {
+        let same = view.shape.iter().zip(&view.strides).zip(&strides).all(|((&n, a), b)| n <= 1 || a == b);
+        if same {
+            return View { strides, ..view };
+        }
+        let mut target = View { strides, ..view.clone() };
+        let known = self.copies.iter().find(|(from, to)| *from == view && to.strides == target.strides);
+        if let Some((_, to)) = known {
+            return to.clone();
+        }
+        target = self.buffer(&target.shape.clone(), target.strides);
+        self.copy(view.clone(), target.clone());
+        self.copies.push((view, target.clone()));
+        target
+    }
+
+    fn copy(&mut self, from: View, to: View) {
+        let copy = Copy::new(&from.shape, &from.strides, &to.strides);
+        self.push(Work::Copy { from, to, copy });
+    }
+
+    fn dense(&mut self, view: View) -> View {
+        let strides = dense_strides(&view.shape);
+        self.copied(view, strides)
+    }
+
+    /// An image with the channels of a pixel together.
+    fn channels_last(&mut self, view: View) -> View {
+        if view.shape[1] == 1 || view.strides[1] == 1 {
+            return view;
+        }
+        let strides = channels_last_strides(&view.shape);
+        self.copied(view, strides)
+    }
+
+    /// An operand whose rows are dense and evenly spaced.
+    fn rows(&mut self, view: View) -> View {
+        if view.rows().is_some() { view } else { self.dense(view) }
+    }
+
+    fn ending(
+        &mut self,
+        tail: &Tail,
+        inputs: &[Input],
+        pad: impl Fn(&[f32]) -> Vec<f32>,
+        shape: impl Fn(&mut Self, View) -> View,
+    ) -> Result<Ending, CompileError> {
+        let padded = |values: &[f32]| if values.is_empty() { Vec::new() } else { pad(values) };
+        let residual = match (tail.residual, inputs.last()) {
+            (Some(after), Some(input)) => {
+                let view = self.view(input)?;
+                Some((shape(self, view), after))
+            }
+            _ => None,
+        };
+        Ok(Ending {
+            bias: padded(&tail.bias),
+            activation: tail.activation,
+            slopes: padded(&tail.slopes),
+            residual,
+        })
+    }
+
+    fn proto(&mut self, proto: Proto) -> Result<(), CompileError> {
+        let Proto { kind, inputs, output, .. } = proto;
+        match kind {
+            Kind::Plain => self.plain(&inputs)?,
+            Kind::Convolve(convolve) => self.convolve(*convolve, &inputs, output)?,
+            Kind::Multiply(multiply) => self.multiply(*multiply, &inputs, output)?,
+            Kind::MatMul => self.matmul(&inputs, output)?,
+            Kind::Attend { scale } => self.attend(scale, &inputs, output)?,
+            Kind::Pool { pooling, geometry } => {
+                let x = self.view(&inputs[0])?;
+                let x = self.channels_last(x);
+                let out = self.result(output, channels_last_strides);
+                self.push(Work::Pool { x, out, pooling, geometry });
+            }
+            Kind::Mean => {
+                let x = self.view(&inputs[0])?;
+                let x = self.channels_last(x);
+                let out = self.result(output, dense_strides);
+                self.push(Work::Mean { x, out });
+            }
+            Kind::Chain(steps) => self.chain(steps, &inputs, output)?,
+            Kind::Softmax => {
+                let x = self.view(&inputs[0])?;
+                let x = self.rows(x);
+                let out = self.result(output, dense_strides);
+                self.push(Work::Softmax { x, out });
+            }
+            Kind::LayerNorm { weight, bias, epsilon } => {
+                let x = self.view(&inputs[0])?;
+                let x = self.rows(x);
+                let out = self.result(output, dense_strides);
+                self.push(Work::LayerNorm { x, out, weight, bias, epsilon });
+            }
+            Kind::Resize { rows, columns } => {
+                let x = self.view(&inputs[0])?;
+                let strides = channels_last_strides(&x.shape);
+                // Lines must be dense.
+                let dense = x.strides[1] == 1 && x.strides[3] == x.shape[1];
+                let x = if dense { x } else { self.copied(x, strides) };
+                let out = self.result(output, channels_last_strides);
+                self.push(Work::Resize { x, out, rows, columns });
+            }
+            Kind::Move(change) => self.change(&change, &inputs[0], output)?,
+            Kind::Concat { axis } => self.concat(axis, &inputs, output)?,
+        }
+        Ok(())
+    }
+
+    fn plain(&mut self, inputs: &[Input]) -> Result<(), CompileError> {
+        let mut made = Vec::new();
+        let reader = self.node;
+        for id in inputs.iter().filter_map(Input::value) {
+            if let Some((node, run)) = self.sources.get_mut(&id) {
+                let (node, first) = (*node, !std::mem::replace(run, true));
+                if first {
+                    self.node = node;
+                    self.push(Work::Plain { inputs: Vec::new() });
+                    self.node = reader;
+                }
+                continue;
+            }
+            if let Some(view) = self.views.get(&id)
+                && view.place != Place::Datum(id)
+                && !made.iter().any(|(known, _)| *known == id)
+            {
+                made.push((id, view.clone()));
+            }
+        }
+        self.push(Work::Plain { inputs: made });
+        let node = &self.graph.nodes[self.node];
+        for &id in node.outputs.iter().filter(|id| **id != ValueId::ABSENT) {
+            self.datum(id);
+        }
+        Ok(())
+    }
+
+    fn matmul(&mut self, inputs: &[Input], output: ValueId) -> Result<(), CompileError> {
+        let shape = self.result_shape(output);
+        let rank = shape.len();
+        let (a, b) = (self.view(&inputs[0])?, self.view(&inputs[1])?);
+        let (m, k, n) = (shape[rank - 2], a.shape[a.shape.len() - 1], shape[rank - 1]);
+        let spread = |view: &View, last: [usize; 2]| {
+            let whole: Vec<usize> = shape[..rank - 2].iter().copied().chain(last).collect();
+            view.broadcast(&whole)
+        };
+        let a = if k == 1 || a.strides[a.strides.len() - 1] == 1 { a } else { self.dense(a) };
+        let (Some(mut a), Some(b)) = (spread(&a, [m, k]), spread(&b, [k, n])) else {
+            return Err(self.fail("operands do not broadcast".into()));
+        };
+        if m == 1 {
+            a.strides[rank - 2] = k;
+        }
+        let out = self.result(output, dense_strides);
+        let panels = Panels::new(self.isa, n, k);
+        self.push(Work::MatMul { a, b, out, panels });
+        Ok(())
+    }
+
+    fn attend(&mut self, scale: f32, inputs: &[Input], output: ValueId) -> Result<(), CompileError> {
+        let rank = self.result_shape(output).len();
+        let (last, row) = (rank - 1, rank - 2);
+        let (q, k, v) = (self.view(&inputs[0])?, self.view(&inputs[1])?, self.view(&inputs[2])?);
+        let q = if q.strides[last] == 1 { q } else { self.dense(q) };
+        let v = if v.strides[last] == 1 { v } else { self.dense(v) };
+        let k = if k.strides[row] == 1 {
+            k
+        } else {
+            let order: Vec<usize> = (0..row).chain([last, row]).collect();
+            let strides = ordered_strides(&k.shape, &order);
+            self.copied(k, strides)
+        };
+        let mask = match inputs.get(3) {
+            Some(mask) => {
+                let mask = self.view(mask)?;
+                let mask = if mask.strides.last() == Some(&1) { mask } else { self.dense(mask) };
+                let whole: Vec<usize> = q.shape[..last].iter().copied().chain([k.shape[last]]).collect();
+                let spread = mask.broadcast(&whole).filter(|mask| mask.strides[last] == 1);
+                match spread {
+                    Some(mask) => Some(mask),
+                    None => {
+                        let wide = mask.broadcast(&whole);
+                        let wide = wide.ok_or_else(|| self.fail("a mask that does not broadcast".into()))?;
+                        Some(self.dense(wide))
+                    }
+                }
+            }
+            None => None,
+        };
+        // Heads beside each other, as what follows reads them.
+        let out = self.result(output, |shape| {
+            if rank == 4 { ordered_strides(shape, &[0, 2, 1, 3]) } else { dense_strides(shape) }
+        });
+        self.push(Work::Attend { q, k, v, mask, out, scale });
+        Ok(())
+    }
+
+    fn change(&mut self, change: &Move, input: &Input, output: ValueId) -> Result<(), CompileError> {
+        let shape = self.result_shape(output);
+        let x = self.view(input)?;
+        let reshape = |placer: &mut Self, x: View| match x.reshaped(&shape) {
+            Some(view) => Some(view),
+            None => placer.dense(x).reshaped(&shape),
+        };
+        let view = match change {
+            Move::Reshape => reshape(self, x),
+            Move::Transpose(axes) => Some(x.permuted(axes)),
+            Move::Slice(slices) => {
+                let slice = |view: View, &[axis, start, step, length]: &[usize; 4]| {
+                    view.sliced(axis, start, step, length)
+                };
+                let part = slices.iter().fold(x, slice);
+                reshape(self, part)
+            }
+            Move::Expand => x.broadcast(&shape),
+            Move::Blocks { split, order } => self.blocks(x, split, order, output),
+        };
+        let view = view.ok_or_else(|| self.fail("the shapes do not fit".into()))?;
+        self.views.insert(output, view);
+        Ok(())
+    }
+
+    fn blocks(&mut self, x: View, split: &[usize], order: &[usize], output: ValueId) -> Option<View> {
+        let wide = match x.reshaped(split) {
+            Some(view) => view,
+            None => self.dense(x).reshaped(split)?,
+        };
+        let wide = wide.permuted(order);
+        let out = self.result(output, channels_last_strides);
+        // Splitting dimensions never needs a copy.
+        let target = out.reshaped(&wide.shape)?;
+        self.copy(wide, target);
+        Some(out)
+    }
+
+    fn concat(&mut self, axis: usize, inputs: &[Input], output: ValueId) -> Result<(), CompileError> {
+        let whole = self.whole(output);
+        let mut start = 0;
+        for input in inputs {
+            let view = self.view(input)?;
+            let target = whole.sliced(axis, start, 1, view.shape[axis]);
+            start += view.shape[axis];
+            let there = view.place == target.place
+                && view.offset == target.offset
+                && view
+                    .shape
+                    .iter()
+                    .zip(&view.strides)
+                    .zip(&target.strides)
+                    .all(|((&n, a), b)| n <= 1 || a == b);
+            if !there {
+                self.copy(view, target);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Built, CompileError> {
+        self.node = self.graph.nodes.len().saturating_sub(1);
+        let outputs = self.graph.outputs.clone();
+        let mut targets = Vec::new();
+        for (index, &id) in outputs.iter().enumerate() {
+            let Some(view) = self.views.get(&id).cloned() else {
+                if let Some((node, run)) = self.sources.get_mut(&id)
+                    && !std::mem::replace(run, true)
+                {
+                    self.node = *node;
+                    self.push(Work::Plain { inputs: Vec::new() });
+                }
+                targets.push(None);
+                continue;
+            };
+            match view.place {
+                Place::Datum(own) if own == id => targets.push(None),
+                Place::Output(own) if own == index => targets.push(Some(view.shape)),
+                _ => {
+                    let target = View::dense(Place::Output(index), &view.shape);
+                    targets.push(Some(view.shape.clone()));
+                    self.copy(view, target);
+                }
+            }
+        }
+        Ok(Built { steps: self.steps, buffers: self.buffers, constants: self.constants, outputs: targets })
+    }
+}

@@ -1,0 +1,396 @@
+use crate::backend::{WeightError, WeightSource};
+use crate::cpu::Pool;
+use crate::graph::{Dim, Graph, Node, Op, Sym, ValueId, ValueInfo, WeightId, WeightInfo};
+use crate::ops::{
+    BatchNorm, Binary, Blocks, Convolution, Coordinates, Gemm, Interpolation, LayerNorm, NearestRounding,
+    Padding, Pool as PoolOp, PoolKind, Resize, ResizeTarget, TensorOp, Unary,
+};
+use crate::plain::Datum;
+use crate::tensor_program::{TensorOptions, TensorProgram};
+use kun_tensor::{DType, Tensor};
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// All weights are in the graph.
+struct Nothing;
+
+impl WeightSource for Nothing {
+    fn info(&self, _: &str) -> Option<(DType, Vec<usize>)> {
+        None
+    }
+
+    fn rows(&self, name: &str, _: Range<usize>) -> Result<Cow<'_, [u8]>, WeightError> {
+        Err(WeightError::Missing { name: name.to_owned() })
+    }
+
+    fn release(&self, _: &str) {}
+}
+
+/// A graph under construction, with numbers that are always the same.
+#[derive(Default)]
+struct Net {
+    graph: Graph,
+    seed: u64,
+    given: Vec<Datum>,
+}
+
+impl Net {
+    fn numbers(&mut self, len: usize) -> Vec<f32> {
+        self.seed += 1;
+        let mut state = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    fn value(&mut self, info: ValueInfo) -> ValueId {
+        self.graph.values.push(info);
+        ValueId(self.graph.values.len() as u32 - 1)
+    }
+
+    fn input(&mut self, shape: &[usize]) -> ValueId {
+        let mut info = ValueInfo::tensor(DType::F32, shape.iter().map(|_| Dim::Unknown).collect());
+        info.shape[0] = Dim::Sym(Sym::Batch);
+        info.name = Some(format!("x{}", self.graph.inputs.len()));
+        let id = self.value(info);
+        self.graph.inputs.push(id);
+        let numbers = self.numbers(shape.iter().product());
+        self.given.push(Datum::from(Tensor::f32(shape, numbers).unwrap()));
+        id
+    }
+
+    fn named(&mut self, shape: &[usize], numbers: Vec<f32>) -> ValueId {
+        let weight = WeightId(self.graph.weights.len() as u32);
+        let name = format!("w{}", weight.0);
+        let constant = Some(Arc::from(numbers));
+        self.graph.weights.push(WeightInfo { name, dtype: DType::F32, shape: shape.to_vec(), constant });
+        let shape = shape.iter().map(|&n| Dim::Const(n)).collect();
+        let id = self.value(ValueInfo::tensor(DType::F32, shape));
+        self.node(Op::Weight(weight), Vec::new(), vec![id]);
+        id
+    }
+
+    fn weight(&mut self, shape: &[usize]) -> ValueId {
+        let per_output: usize = shape[1..].iter().product();
+        let scale = 1.0 / (per_output as f32).sqrt();
+        let numbers = self.numbers(shape.iter().product()).into_iter().map(|x| x * scale).collect();
+        self.named(shape, numbers)
+    }
+
+    fn positive(&mut self, len: usize) -> ValueId {
+        let numbers = self.numbers(len).into_iter().map(|x| x.abs() + 0.5).collect();
+        self.named(&[len], numbers)
+    }
+
+    fn number(&mut self, x: f32) -> ValueId {
+        self.named(&[], vec![x])
+    }
+
+    fn integers(&mut self, values: &[i64]) -> ValueId {
+        let tensor = Arc::new(Tensor::list(values.to_vec()));
+        self.op(TensorOp::Constant(tensor), &[])
+    }
+
+    fn node(&mut self, op: Op, inputs: Vec<ValueId>, outputs: Vec<ValueId>) {
+        let name = format!("node {}", self.graph.nodes.len());
+        self.graph.nodes.push(Node { name, op, inputs, outputs });
+    }
+
+    fn ops(&mut self, op: TensorOp, inputs: &[ValueId], results: usize) -> Vec<ValueId> {
+        let outputs: Vec<ValueId> = (0..results).map(|_| self.value(ValueInfo::any())).collect();
+        self.node(Op::Tensor(op), inputs.to_vec(), outputs.clone());
+        outputs
+    }
+
+    fn op(&mut self, op: TensorOp, inputs: &[ValueId]) -> ValueId {
+        self.ops(op, inputs, 1)[0]
+    }
+
+    fn conv(
+        &mut self,
+        x: ValueId,
+        [outputs, channels, kernel]: [usize; 3],
+        stride: usize,
+        groups: usize,
+    ) -> ValueId {
+        let (w, b) = (self.weight(&[outputs, channels / groups, kernel, kernel]), self.weight(&[outputs]));
+        let padding = Padding::Explicit(vec![kernel / 2; 4]);
+        let conv = Convolution { strides: vec![stride; 2], dilations: Vec::new(), padding, groups };
+        self.op(TensorOp::Conv(conv), &[x, w, b])
+    }
+
+    fn unary(&mut self, unary: Unary, x: ValueId) -> ValueId {
+        self.op(TensorOp::Unary(unary), &[x])
+    }
+
+    fn binary(&mut self, binary: Binary, a: ValueId, b: ValueId) -> ValueId {
+        self.op(TensorOp::Binary(binary), &[a, b])
+    }
+
+    fn silu(&mut self, x: ValueId) -> ValueId {
+        let s = self.unary(Unary::Sigmoid, x);
+        self.binary(Binary::Mul, x, s)
+    }
+
+    fn linear(&mut self, x: ValueId, k: usize, n: usize) -> ValueId {
+        let (w, b) = (self.weight(&[k, n]), self.weight(&[n]));
+        let y = self.op(TensorOp::MatMul, &[x, w]);
+        self.binary(Binary::Add, y, b)
+    }
+
+    fn norm(&mut self, x: ValueId, width: usize) -> ValueId {
+        let (w, b) = (self.positive(width), self.weight(&[width]));
+        self.op(TensorOp::LayerNorm(LayerNorm { axis: -1, epsilon: 1e-5 }), &[x, w, b])
+    }
+
+    fn gelu(&mut self, x: ValueId) -> ValueId {
+        let (root, one, half) = (self.number(std::f32::consts::SQRT_2), self.number(1.0), self.number(0.5));
+        let d = self.binary(Binary::Div, x, root);
+        let e = self.unary(Unary::Erf, d);
+        let a = self.binary(Binary::Add, e, one);
+        let m = self.binary(Binary::Mul, x, a);
+        self.binary(Binary::Mul, m, half)
+    }
+
+    fn output(&mut self, id: ValueId) {
+        self.graph.values[id.0 as usize].name = Some(format!("y{}", self.graph.outputs.len()));
+        self.graph.outputs.push(id);
+    }
+
+    /// Checks the fast form against the plain one, and that no more than `plain` nodes have no fast form.
+    fn check(self, plain: usize) {
+        let program =
+            || TensorProgram::new(self.graph.clone(), Arc::new(Nothing), TensorOptions::default()).unwrap();
+        let expected = program().run(self.given.clone()).unwrap();
+        for threads in [1, 3] {
+            let mut fast = program().with_pool(Arc::new(Pool::new(threads).unwrap()));
+            fast.run(self.given.clone()).unwrap();
+            fast.set_profile(true);
+            // The second run finds what the first one left in the arena.
+            let actual = fast.run(self.given.clone()).unwrap();
+            let steps = fast.profile();
+            let left: Vec<_> = steps.iter().filter(|(kind, ..)| *kind == "plain").collect();
+            assert!(left.len() <= plain, "plain steps: {left:?}");
+            for (index, (actual, expected)) in actual.iter().zip(&expected).enumerate() {
+                let (actual, expected) = (actual.tensor().unwrap(), expected.tensor().unwrap());
+                assert_eq!(actual.shape(), expected.shape(), "output {index}");
+                let (actual, expected) = (actual.as_f32().unwrap(), expected.as_f32().unwrap());
+                let square = |x: f64| x * x;
+                let error: f64 =
+                    actual.iter().zip(expected).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
+                let norm: f64 = expected.iter().map(|b| square(f64::from(*b))).sum();
+                let relative = (error / norm.max(1e-30)).sqrt();
+                assert!(relative < 2e-5, "output {index}, {threads} threads: {relative:e}; {steps:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn residual_blocks() {
+    for batch in [1, 3] {
+        let mut net = Net::default();
+        let x = net.input(&[batch, 3, 20, 22]);
+        let y = net.conv(x, [32, 3, 7], 2, 1);
+        let x = net.unary(Unary::Relu, y);
+        let window = Convolution {
+            strides: vec![2; 2],
+            dilations: Vec::new(),
+            padding: Padding::Explicit(vec![1; 4]),
+            groups: 1,
+        };
+        let pool =
+            PoolOp { kind: PoolKind::Max, kernel: vec![3, 3], window, ceil: false, column_major: false };
+        let x = net.op(TensorOp::Pool(pool), &[x]);
+        // Two blocks: with a convolution beside, and without.
+        let y = net.conv(x, [16, 32, 1], 1, 1);
+        let y = net.unary(Unary::Relu, y);
+        let y = net.conv(y, [16, 16, 3], 1, 1);
+        let given: Vec<ValueId> =
+            vec![net.positive(16), net.weight(&[16]), net.weight(&[16]), net.positive(16)];
+        let norm = BatchNorm { epsilon: 1e-5, momentum: 0.9, training: false };
+        let y = net.op(TensorOp::BatchNorm(norm), &[&[y][..], &given].concat());
+        let y = net.unary(Unary::Relu, y);
+        let y = net.conv(y, [48, 16, 1], 1, 1);
+        let x = net.conv(x, [48, 32, 1], 1, 1);
+        let x = net.binary(Binary::Add, y, x);
+        let x = net.unary(Unary::Relu, x);
+        let y = net.conv(x, [48, 48, 3], 1, 1);
+        let y = net.unary(Unary::LeakyRelu { alpha: 0.1 }, y);
+        let x = net.binary(Binary::Add, x, y);
+        let x = net.op(TensorOp::GlobalPool(PoolKind::Average { include_pad: false }), &[x]);
+        let x = net.op(TensorOp::Flatten { axis: 1 }, &[x]);
+        let (w, b) = (net.weight(&[10, 48]), net.weight(&[10]));
+        let gemm = Gemm { alpha: 1.0, beta: 1.0, transpose_a: false, transpose_b: true };
+        let x = net.op(TensorOp::Gemm(gemm), &[x, w, b]);
+        net.output(x);
+        net.check(0);
+    }
+}
+
+#[test]
+fn inverted_residuals_with_squeeze_and_excitation() {
+    for batch in [1, 2] {
+        let mut net = Net::default();
+        let mut x = net.input(&[batch, 16, 13, 12]);
+        for (kernel, stride) in [(3, 1), (5, 2)] {
+            let y = net.conv(x, [40, 16, 1], 1, 1);
+            let y = net.silu(y);
+            let y = net.conv(y, [40, 40, kernel], stride, 40);
+            let y = net.silu(y);
+            let s = net.op(TensorOp::GlobalPool(PoolKind::Average { include_pad: false }), &[y]);
+            let s = net.conv(s, [4, 40, 1], 1, 1);
+            let s = net.silu(s);
+            let s = net.conv(s, [40, 4, 1], 1, 1);
+            let s = net.unary(Unary::Sigmoid, s);
+            let y = net.binary(Binary::Mul, y, s);
+            let y = net.conv(y, [16, 40, 1], 1, 1);
+            x = if stride == 1 { net.binary(Binary::Add, y, x) } else { y };
+        }
+        let (zero, six) = (net.number(0.0), net.number(6.0));
+        let x = net.conv(x, [20, 16, 3], 1, 4);
+        let x = net.op(TensorOp::Clip, &[x, zero, six]);
+        net.output(x);
+        net.check(0);
+    }
+}
+
+#[test]
+fn splits_and_concatenations() {
+    for batch in [1, 2] {
+        let mut net = Net::default();
+        let x = net.input(&[batch, 32, 10, 8]);
+        let y = net.conv(x, [32, 32, 1], 1, 1);
+        let y = net.silu(y);
+        let parts = net.ops(TensorOp::Split { axis: 1 }, &[y], 2);
+        let z = net.conv(parts[1], [16, 16, 3], 1, 1);
+        let z = net.silu(z);
+        let z = net.binary(Binary::Add, parts[1], z);
+        let joined = net.op(TensorOp::Concat { axis: 1 }, &[parts[0], parts[1], z]);
+        let p = net.conv(joined, [24, 48, 1], 1, 1);
+        let (nothing, scales) = (ValueId::ABSENT, net.named(&[4], vec![1.0, 1.0, 2.0, 2.0]));
+        for (interpolation, coordinates) in [
+            (Interpolation::Nearest(NearestRounding::Floor), Coordinates::Asymmetric),
+            (Interpolation::Linear, Coordinates::HalfPixel),
+            (Interpolation::Cubic { a: -0.75 }, Coordinates::HalfPixel),
+        ] {
+            let resize = Resize {
+                axes: Vec::new(),
+                interpolation,
+                coordinates,
+                antialias: false,
+                exclude_outside: false,
+                extrapolation: 0.0,
+                target: ResizeTarget::Stretch,
+            };
+            let up = net.op(TensorOp::Resize(resize), &[p, nothing, scales]);
+            let other = net.input(&[batch, 5, 20, 16]);
+            let both = net.op(TensorOp::Concat { axis: 1 }, &[up, other]);
+            let out = net.conv(both, [7, 29, 1], 1, 1);
+            net.output(out);
+        }
+        let shape = net.integers(&[0, 24, -1]);
+        let flat = net.op(TensorOp::Reshape { allow_zero: false }, &[p, shape]);
+        let long = net.op(TensorOp::Concat { axis: 2 }, &[flat, flat]);
+        let long = net.unary(Unary::Sigmoid, long);
+        net.output(long);
+        net.output(joined);
+        net.check(0);
+    }
+}
+
+#[test]
+fn transformer_blocks() {
+    for (batch, masked) in [(1, false), (2, true)] {
+        let (heads, dim) = (2, 16);
+        let width = heads * dim;
+        let mut net = Net::default();
+        let image = net.input(&[batch, 3, 12, 12]);
+        let w = net.weight(&[width, 3, 4, 4]);
+        let patches =
+            Convolution { strides: vec![4; 2], dilations: Vec::new(), padding: Padding::Valid, groups: 1 };
+        let x = net.op(TensorOp::Conv(patches), &[image, w]);
+        let shape = net.integers(&[0, width as i64, 9]);
+        let x = net.op(TensorOp::Reshape { allow_zero: false }, &[x, shape]);
+        let x = net.op(TensorOp::Transpose(vec![0, 2, 1]), &[x]);
+        let place = net.weight(&[1, 9, width]);
+        let x = net.binary(Binary::Add, x, place);
+        let y = net.norm(x, width);
+        let split = net.integers(&[batch as i64, 9, heads as i64, dim as i64]);
+        let head = |net: &mut Net, axes: Vec<usize>| {
+            let v = net.linear(y, width, width);
+            let v = net.op(TensorOp::Reshape { allow_zero: false }, &[v, split]);
+            net.op(TensorOp::Transpose(axes), &[v])
+        };
+        let q = head(&mut net, vec![0, 2, 1, 3]);
+        let k = head(&mut net, vec![0, 2, 3, 1]);
+        let v = head(&mut net, vec![0, 2, 1, 3]);
+        let scores = net.op(TensorOp::MatMul, &[q, k]);
+        let root = net.number(4.0);
+        let mut scores = net.binary(Binary::Div, scores, root);
+        if masked {
+            let mask = net.input(&[batch, 1, 1, 9]);
+            scores = net.binary(Binary::Add, scores, mask);
+        }
+        let weights = net.op(TensorOp::Softmax { axis: -1 }, &[scores]);
+        let y = net.op(TensorOp::MatMul, &[weights, v]);
+        let y = net.op(TensorOp::Transpose(vec![0, 2, 1, 3]), &[y]);
+        let join = net.integers(&[batch as i64, 9, width as i64]);
+        let y = net.op(TensorOp::Reshape { allow_zero: false }, &[y, join]);
+        let y = net.linear(y, width, width);
+        let x = net.binary(Binary::Add, x, y);
+        let y = net.norm(x, width);
+        let y = net.linear(y, width, 50);
+        let y = net.gelu(y);
+        let y = net.linear(y, 50, width);
+        let x = net.binary(Binary::Add, x, y);
+        let first = net.integers(&[0]);
+        let token = net.op(TensorOp::Gather { axis: 1 }, &[x, first]);
+        net.output(token);
+        let square = net.op(TensorOp::Transpose(vec![0, 2, 1]), &[x]);
+        let square = net.op(TensorOp::MatMul, &[x, square]);
+        net.output(square);
+        net.check(0);
+    }
+}
+
+#[test]
+fn pixels_out_of_channels() {
+    let mut net = Net::default();
+    let x = net.input(&[1, 3, 9, 7]);
+    let y = net.conv(x, [16, 3, 3], 1, 1);
+    let slopes = net.weight(&[16, 1, 1]);
+    let y = net.binary(Binary::PRelu, y, slopes);
+    let y = net.conv(y, [12, 16, 3], 1, 1);
+    for columns_first in [false, true] {
+        let y = net.op(TensorOp::DepthToSpace(Blocks { size: 2, columns_first }), &[y]);
+        net.output(y);
+        let back = net.op(TensorOp::SpaceToDepth(Blocks { size: 2, columns_first: false }), &[y]);
+        let more = net.unary(Unary::Tanh, back);
+        net.output(more);
+    }
+    net.check(0);
+}
+
+#[test]
+fn nodes_without_a_fast_form_stand_between_fast_ones() {
+    let mut net = Net::default();
+    let x = net.input(&[2, 4, 6, 6]);
+    let y = net.conv(x, [4, 4, 3], 1, 1);
+    let y = net.unary(Unary::Elu { alpha: 1.5 }, y);
+    let z = net.conv(y, [4, 4, 3], 1, 1);
+    let index = net.integers(&[2, 0]);
+    let picked = net.op(TensorOp::Gather { axis: 1 }, &[z, index]);
+    let sum = net.op(TensorOp::Softmax { axis: 1 }, &[picked]);
+    let half = net.number(0.5);
+    let sum = net.binary(Binary::Sub, half, sum);
+    net.output(sum);
+    net.output(z);
+    net.output(y);
+    net.check(4);
+}
