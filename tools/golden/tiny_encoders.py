@@ -2,10 +2,11 @@
 
     tiny_encoders.py OUT_DIR
 
-Needs torch, transformers, safetensors and numpy. Weights are drawn from a fixed seed and rounded so that f32, f16 and
+Needs torch, transformers, safetensors, gguf and numpy. Weights are drawn from a fixed seed and rounded so that f32, f16 and
 bf16 all hold them exactly; half of the folders store f16. For each model OUT_DIR gets `NAME/config.json`,
 `NAME/model.safetensors` (and the files of sentence-transformers, where it has some) and `NAME/golden.json`: texts as token
-ids with their types, and the output for each: the embedding, or logits.
+ids with their types, and the output for each: the embedding, or logits. `bert_gguf` holds the model of `bert` as
+llama.cpp's converter writes it.
 """
 
 import argparse
@@ -75,6 +76,12 @@ MODELS = {
          "position_biased_input": True, "type_vocab_size": 2},
         TOKENS,
     ),
+}
+
+# Decoders that embed: configuration class, settings.
+DECODERS = {
+    "qwen3_embedding": ("Qwen3Config", dict(head_dim=12, num_key_value_heads=1)),
+    "mistral_embedding": ("MistralConfig", dict(num_key_value_heads=2, sliding_window=9)),
 }
 
 POOLING = {"cls": 0, "mean": 1, "max": 2, "mean_sqrt_len_tokens": 3, "weightedmean": 4, "lasttoken": 5}
@@ -190,8 +197,86 @@ def main() -> None:
             text["output"] = numbers(output)
         dump(folder, golden)
         if name == "bert":
+            write_gguf(os.path.join(out, "bert_gguf"), model, config, golden)
+            for index, decoder_name in enumerate(DECODERS):
+                decoder(os.path.join(out, decoder_name), decoder_name, 200 + index)
             for how in POOLING:
                 sentence(os.path.join(out, f"sentence_{how}"), model, config, how, golden)
+
+
+def write_gguf(folder: str, model, config, golden: list[dict]) -> None:
+    import gguf
+
+    os.makedirs(folder, exist_ok=True)
+    writer = gguf.GGUFWriter(os.path.join(folder, "bert.gguf"), "bert")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_layer_norm_eps(config.layer_norm_eps)
+    writer.add_causal_attention(False)
+    writer.add_pooling_type(gguf.PoolingType.MEAN)
+    writer.add_tokenizer_model("bert")
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"] + [f"\u2581w{i}" for i in range(config.vocab_size - 4)]
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 2, 3, 3] + [1] * (config.vocab_size - 4))
+    names = [
+        ("embeddings.word_embeddings", "token_embd"),
+        ("embeddings.position_embeddings", "position_embd"),
+        ("embeddings.token_type_embeddings", "token_types"),
+        ("embeddings.LayerNorm", "token_embd_norm"),
+        ("attention.self.query", "attn_q"),
+        ("attention.self.key", "attn_k"),
+        ("attention.self.value", "attn_v"),
+        ("attention.output.dense", "attn_output"),
+        ("attention.output.LayerNorm", "attn_output_norm"),
+        ("intermediate.dense", "ffn_up"),
+        ("output.dense", "ffn_down"),
+        ("output.LayerNorm", "layer_output_norm"),
+        ("encoder.layer.", "blk."),
+    ]
+    for key, value in model.state_dict().items():
+        if key.startswith("pooler.") or not value.is_floating_point():
+            continue
+        for old, new in names:
+            key = key.replace(old, new)
+        writer.add_tensor(key, value.float().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    dump(folder, golden)
+
+
+def decoder(folder: str, name: str, seed: int) -> None:
+    """A folder of sentence-transformers around a decoder's layers: the last token's row, at length 1."""
+    config_class, settings = DECODERS[name]
+    generator = torch.Generator().manual_seed(seed)
+    config = getattr(transformers, config_class)(**{**COMMON, "bos_token_id": 1, "eos_token_id": 2, **settings})
+    config._attn_implementation = "eager"
+    model = transformers.AutoModel.from_config(config).eval().float()
+    draw(model, generator)
+    write(folder, model, config, torch.float16)
+    path = os.path.join(folder, "config.json")
+    with open(path) as file:
+        stored = json.load(file)
+    stored.update({k: getattr(config, k) for k in ["num_key_value_heads", "rms_norm_eps", "head_dim", "sliding_window"]
+                   if getattr(config, k, None) is not None})
+    with open(path, "w") as file:
+        json.dump(stored, file, indent=1, sort_keys=True)
+    kind = "sentence_transformers.models."
+    modules = [(kind + "Transformer", ""), (kind + "Pooling", "1_Pooling"), (kind + "Normalize", "2_Normalize")]
+    with open(os.path.join(folder, "modules.json"), "w") as file:
+        json.dump([dict(idx=i, name=str(i), path=p, type=t) for i, (t, p) in enumerate(modules)], file)
+    os.makedirs(os.path.join(folder, "1_Pooling"), exist_ok=True)
+    with open(os.path.join(folder, "1_Pooling", "config.json"), "w") as file:
+        json.dump(dict(word_embedding_dimension=16, pooling_mode_lasttoken=True), file)
+    golden = texts(config, generator)
+    for text in golden:
+        states = run(model, text, False).last_hidden_state[0]
+        text["output"] = numbers(torch.nn.functional.normalize(states[-1], dim=0))
+    dump(folder, golden)
 
 
 def sentence(folder: str, model, config, how: str, texts: list[dict]) -> None:

@@ -4,8 +4,10 @@ pub mod albert;
 pub mod bert;
 pub mod config;
 pub mod deberta;
+mod decoder;
 pub mod distilbert;
 pub mod electra;
+mod gguf;
 mod graph;
 pub mod head;
 pub mod load;
@@ -42,6 +44,19 @@ pub const ARCHITECTURES: &[(&str, Describe)] = &[
     ("gte", rotary::gte),
     ("jina_embeddings_v3", rotary::jina_v3),
 ];
+
+/// Whether the model in `files` is read as an encoder.
+pub fn is_encoder(files: &kun_formats::ModelFiles) -> bool {
+    match files {
+        kun_formats::ModelFiles::Gguf(gguf) => {
+            gguf.metadata.optional_str("general.architecture").is_ok_and(|name| name.is_some_and(gguf::knows))
+        }
+        kun_formats::ModelFiles::HuggingFace { config, .. } => {
+            !config.sentence_modules.is_empty()
+                || config.optional_str("model_type").is_ok_and(|name| name.is_some_and(knows))
+        }
+    }
+}
 
 /// Whether an architecture is one of these.
 pub fn knows(architecture: &str) -> bool {

@@ -83,7 +83,12 @@ impl<'a> Metadata<'a> {
     pub fn tensor_name(&self, part: Part, kind: Kind) -> Option<String> {
         match self.format() {
             Format::Gguf => Some(names::gguf::tensor(part, kind)),
-            Format::HuggingFace => names::hf::tensor(part, kind),
+            Format::HuggingFace => {
+                let name = names::hf::tensor(part, kind)?;
+                // Folders that embed hold the layers without the head around them.
+                let bare = self.tensors().get("embed_tokens.weight").is_some();
+                Some(if bare { name.trim_start_matches("model.").to_owned() } else { name })
+            }
         }
     }
 

@@ -16,6 +16,11 @@ pub const ARCHITECTURES: &[(&str, Describe)] = &[
     ("smollm3", smollm3::smollm3),
 ];
 
+/// Whether an architecture is one of these.
+pub fn knows(architecture: &str) -> bool {
+    ARCHITECTURES.iter().any(|(known, _)| *known == architecture)
+}
+
 /// The description of the model.
 ///
 /// # Errors

@@ -188,11 +188,13 @@ impl<'a> Declared<'a> {
             let part = rows.map(|rows| format!(" from {} of {count}", rows.start)).unwrap_or_default();
             return Err(error(format!("shape {:?}, wanted {shape:?}{part}", tensor.shape)));
         }
-        if !is_float(tensor.dtype) {
+        let quantized = tensor.dtype.is_quantized() && !exact && shape.len() == 2;
+        if !is_float(tensor.dtype) && !quantized {
             return Err(error(format!("type {}, wanted f32, f16 or bf16", tensor.dtype)));
         }
         let dtype = match self.quantize {
             _ if exact => DType::F32,
+            _ if quantized => tensor.dtype,
             Some(requested) => target(requested, shape.last().copied().unwrap_or(1), Role::Body),
             None => tensor.dtype,
         };

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use kun_formats::ModelFiles;
 use kun_graph::{
     Backend, CompileOptions, CpuBackend, Inputs, KvOptions, Outputs, Program, ReferenceBackend, Sequence,
     TensorRef,
@@ -34,6 +35,8 @@ const MODELS: &[&str] = &[
     "jina_v3",
     "deberta_v3_sequence",
     "deberta_v2_tokens",
+    "qwen3_embedding",
+    "mistral_embedding",
     "sentence_cls",
     "sentence_mean",
     "sentence_max",
@@ -51,9 +54,11 @@ struct Text {
 }
 
 fn load(name: &str, options: &EncoderOptions) -> Encoder {
-    let folder = golden::testdata().join("encoders").join(name);
-    let files =
-        kun_formats::open(&folder, Access::Mapped).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    let mut path = golden::testdata().join("encoders").join(name);
+    if name == "bert_gguf" {
+        path.push("bert.gguf");
+    }
+    let files = kun_formats::open(&path, Access::Mapped).unwrap_or_else(|error| panic!("{name}: {error:?}"));
     encoder::load(Arc::new(files), options).unwrap_or_else(|error| panic!("{name}: {error:?}"))
 }
 
@@ -141,4 +146,65 @@ fn labels_and_limits_are_read() {
     assert_eq!((model.info.max_tokens, model.info.token_types), (48, 2));
     let model = load("roberta_sequence", &EncoderOptions::default());
     assert_eq!((model.info.max_tokens, model.info.first_position), (46, 2));
+}
+
+/// Every setting of every configuration replaced by values of the wrong kind or size: an answer or an error, never a
+/// panic, and nothing large allocated on the way.
+#[test]
+fn hostile_settings_are_errors() {
+    let hostile = [
+        serde_json::json!(null),
+        serde_json::json!(-1),
+        serde_json::json!(0),
+        serde_json::json!(1),
+        serde_json::json!(3),
+        serde_json::json!(u64::MAX),
+        serde_json::json!(1e300),
+        serde_json::json!("x"),
+        serde_json::json!([]),
+        serde_json::json!([[[]]]),
+        serde_json::json!({}),
+        serde_json::json!(true),
+    ];
+    let mut refused = 0;
+    for name in MODELS.iter().filter(|name| **name != "bert_gguf") {
+        let folder = golden::testdata().join("encoders").join(name);
+        let open = || kun_formats::open(&folder, Access::Mapped).unwrap();
+        let keys: Vec<String> = match open() {
+            ModelFiles::HuggingFace { config, .. } => {
+                config.config.as_object().unwrap().keys().cloned().collect()
+            }
+            ModelFiles::Gguf(_) => unreachable!("these are folders"),
+        };
+        for key in keys {
+            for value in &hostile {
+                let mut files = open();
+                if let ModelFiles::HuggingFace { config, .. } = &mut files {
+                    config.config[&key] = value.clone();
+                }
+                refused += usize::from(encoder::load(Arc::new(files), &EncoderOptions::default()).is_err());
+            }
+        }
+    }
+    assert!(refused > 1000, "{refused}");
+}
+
+#[test]
+fn spare_and_missing_tensors_are_named() {
+    let folder = golden::testdata().join("encoders/bert_sequence");
+    let with = |change: &dyn Fn(&mut kun_formats::TensorTable)| {
+        let mut files = kun_formats::open(&folder, Access::Mapped).unwrap();
+        if let ModelFiles::HuggingFace { tensors, .. } = &mut files {
+            change(tensors);
+        }
+        encoder::load(Arc::new(files), &EncoderOptions::default()).err().map(|error| error.to_string())
+    };
+    assert_eq!(with(&|_| {}), None);
+    let spare = with(&|tensors| {
+        let info = tensors.tensors["classifier.bias"].clone();
+        tensors.tensors.insert("bert.encoder.layer.0.adapter.weight".to_owned(), info);
+    });
+    assert!(spare.unwrap().contains("adapter"));
+    let missing = with(&|tensors| drop(tensors.tensors.remove("bert.pooler.dense.bias")));
+    assert!(missing.unwrap().contains("bert.pooler.dense.bias"));
 }

@@ -11,12 +11,12 @@ use kun_graph::{Builder, Graph};
 use kun_tensor::DType;
 
 /// Weights of one layer.
-struct Layer {
-    attention_norm: WeightId,
-    attention: Attention,
-    attention_output: Linear,
-    ffn_norm: WeightId,
-    mlp: Mlp,
+pub(crate) struct Layer {
+    pub(crate) attention_norm: WeightId,
+    pub(crate) attention: Attention,
+    pub(crate) attention_output: Linear,
+    pub(crate) ffn_norm: WeightId,
+    pub(crate) mlp: Mlp,
 }
 
 /// Builds the graph of `config`, declaring every weight that it takes.
@@ -63,7 +63,7 @@ pub fn build(
     Ok(g.finish()?)
 }
 
-fn layer(
+pub(crate) fn layer(
     g: &Builder,
     config: &DecoderConfig,
     index: usize,
@@ -111,7 +111,11 @@ fn layer(
     })
 }
 
-fn rotation(g: &Builder, config: &DecoderConfig, meta: &Metadata<'_>) -> Result<Rotation, ModelError> {
+pub(crate) fn rotation(
+    g: &Builder,
+    config: &DecoderConfig,
+    meta: &Metadata<'_>,
+) -> Result<Rotation, ModelError> {
     let divisors = crate::weights::rope_divisors(meta, config.rope.rotary_dim / 2)?;
     let values = config.rope.inverse_frequencies(divisors.as_deref());
     Ok(Rotation {

@@ -319,6 +319,31 @@ fn frequencies(base: f64, head_dim: usize) -> Vec<f32> {
     (0..head_dim / 2).map(frequency).collect()
 }
 
+/// Output `embedding` of `x` `[T, D]`.
+pub(super) fn put_embedding(
+    g: &Builder,
+    head: &Head,
+    x: Value,
+    d: usize,
+    declared: &mut Declared<'_>,
+) -> Result<(), ModelError> {
+    let Head::Embedding { pooling, dense, normalize } = head else { return Ok(()) };
+    let mut w = Weights { g, declared, root: "" };
+    let mut y = pooled(g, x, *pooling);
+    let mut width = d;
+    for layer in dense {
+        let name = format!("{}/linear", layer.path);
+        y = linear(g, y, &w.linear_part(&name, None, layer.to, layer.from, layer.bias)?);
+        y = layer.function.map_or(y, |function| g.unary(function, y));
+        width = layer.to;
+    }
+    if *normalize {
+        y = unit_length(g, y, width);
+    }
+    g.output("embedding", y);
+    Ok(())
+}
+
 /// One row per text.
 fn pooled(g: &Builder, x: Value, pooling: Pooling) -> Value {
     match pooling.operation() {
@@ -334,20 +359,7 @@ fn put_head(c: &EncoderConfig, head: &Head, x: Value, w: &mut Weights<'_, '_>) -
     let (g, d) = (w.g, c.width);
     let names = &c.head_names;
     match head {
-        Head::Embedding { pooling, dense, normalize } => {
-            let mut y = pooled(g, x, *pooling);
-            let mut width = d;
-            for layer in dense {
-                let name = format!("{}/linear", layer.path);
-                y = linear(g, y, &w.linear_part(&name, None, layer.to, layer.from, layer.bias)?);
-                y = layer.function.map_or(y, |function| g.unary(function, y));
-                width = layer.to;
-            }
-            if *normalize {
-                y = unit_length(g, y, width);
-            }
-            g.output("embedding", y);
-        }
+        Head::Embedding { .. } => put_embedding(g, head, x, d, w.declared)?,
         Head::Sequence { labels } => {
             let y = before(c, pooled(g, x, names.pooling), names.before, w)?;
             let classifier = outer(names.sequence, *labels, d, w)?;

@@ -1,8 +1,10 @@
 //! Files to an encoder's graph and weights.
 
+use crate::decoder::DecoderConfig;
 use crate::encoder::head::{Head, Pooling};
 use crate::encoder::{EncoderConfig, Positions, Settings, describe, sentence, settings::wrong};
-use crate::metadata::Metadata;
+use crate::metadata::{Format, Metadata};
+use crate::registry;
 use crate::weights::Declared;
 use crate::{ModelError, ModelInfo};
 use kun_formats::{HfConfig, ModelFiles};
@@ -61,34 +63,62 @@ pub struct Encoder {
 /// Most labels that a file may name.
 const MAX_LABELS: usize = 1 << 16;
 
+/// What the files say, before any weight is looked at.
+struct Described {
+    kind: Kind,
+    head: Head,
+    labels: Vec<String>,
+    max_tokens: usize,
+    problem_type: Option<String>,
+}
+
+/// Whose layers they are.
+enum Kind {
+    Encoder(Box<EncoderConfig>),
+    Decoder(Box<DecoderConfig>),
+}
+
 /// Describes the encoder in `files`.
 ///
 /// # Errors
 /// [`ModelError`].
 pub fn load(files: Arc<ModelFiles>, options: &EncoderOptions) -> Result<Encoder, ModelError> {
-    let ModelFiles::HuggingFace { config: folder, .. } = files.as_ref() else {
-        return Err(wrong("general.architecture", "encoders are read from folders with safetensors"));
-    };
-    let settings = Settings::new(&folder.config)?;
-    let config = describe(&settings)?;
     let meta = Metadata::new(&files)?;
-    let labels = labels(folder)?;
-    let head = head(folder, &config, labels.len(), options)?;
-    let root = root(&meta, &config);
-    let mut declared = Declared::new(&meta, Some(options.precision.unwrap_or(DType::F32)), false)?;
-    let graph = super::graph::build(&config, &head, &root, &mut declared)?;
-    check_complete(&declared, &config, &root)?;
-    let width = config.width;
-    let output_width = match &head {
-        Head::Embedding { dense, .. } => dense.last().map_or(width, |dense| dense.to),
+    let described = described(&files, &meta, options)?;
+    let precision = match meta.format() {
+        // Files that are quantised stay so.
+        Format::Gguf => options.precision,
+        Format::HuggingFace => Some(options.precision.unwrap_or(DType::F32)),
+    };
+    let mut declared = Declared::new(&meta, precision, false)?;
+    let (graph, numbers) = match &described.kind {
+        Kind::Encoder(config) => {
+            let root = root(&meta, config);
+            let graph = super::graph::build(config, &described.head, &root, &mut declared)?;
+            check_complete(&declared, config, &root)?;
+            (graph, Numbers::of_encoder(config))
+        }
+        Kind::Decoder(config) => {
+            let graph = super::decoder::build(config, &described.head, &meta, &mut declared)?;
+            (graph, Numbers::of_decoder(config))
+        }
+    };
+    let output_width = match &described.head {
+        Head::Embedding { dense, .. } => dense.last().map_or(numbers.width, |dense| dense.to),
         Head::Sequence { labels } | Head::Tokens { labels } => *labels,
         Head::Span => 2,
     };
-    let row = match &head {
-        Head::Embedding { pooling, .. } => Some(*pooling),
-        Head::Sequence { .. } => Some(config.head_names.pooling),
-        Head::Tokens { .. } | Head::Span => None,
+    let row = match (&described.head, &described.kind) {
+        (Head::Embedding { pooling, .. }, _) => Some(*pooling),
+        (Head::Sequence { .. }, Kind::Encoder(config)) => Some(config.head_names.pooling),
+        _ => None,
     };
+    let folder = match files.as_ref() {
+        ModelFiles::HuggingFace { config, .. } => Some(config),
+        ModelFiles::Gguf(_) => None,
+    };
+    let classifies = matches!(described.head, Head::Sequence { .. } | Head::Tokens { .. });
+    let default_prompt = folder.and_then(|folder| folder.sentence.get("default_prompt_name"));
     let info = EncoderInfo {
         model: ModelInfo {
             architecture: meta.architecture().to_owned(),
@@ -97,30 +127,105 @@ pub fn load(files: Arc<ModelFiles>, options: &EncoderOptions) -> Result<Encoder,
             parameters: declared.parameters(),
             weights_bytes: declared.bytes(),
             quantization: declared.commonest_type().map(|dtype| dtype.name().to_owned()).unwrap_or_default(),
-            context_tokens: config.context_tokens,
-            vocab_size: config.vocab_size,
-            width,
-            layers: config.layers.len(),
-            heads: config.heads,
-            kv_heads: config.heads,
-            head_dim: config.head_dim(),
+            context_tokens: numbers.context_tokens,
+            vocab_size: numbers.vocab_size,
+            width: numbers.width,
+            layers: numbers.layers,
+            heads: numbers.heads,
+            kv_heads: numbers.kv_heads,
+            head_dim: numbers.head_dim,
         },
         output_width,
-        max_tokens: max_tokens(folder, &config),
-        first_position: match config.positions {
-            Positions::Learned { first, .. } | Positions::LearnedAndBuckets { first, .. } => first,
-            _ => 0,
-        },
-        token_types: config.token_types,
+        max_tokens: described.max_tokens,
+        first_position: numbers.first_position,
+        token_types: numbers.token_types,
         row: row.filter(|pooling| pooling.operation().is_none()),
-        labels: if matches!(head, Head::Sequence { .. } | Head::Tokens { .. }) { labels } else { Vec::new() },
-        head,
-        problem_type: settings.get("problem_type").and_then(Value::as_str).map(str::to_owned),
-        prompts: prompts(folder),
-        default_prompt: folder.sentence.get("default_prompt_name").and_then(Value::as_str).map(str::to_owned),
+        labels: if classifies { described.labels } else { Vec::new() },
+        head: described.head,
+        problem_type: described.problem_type,
+        prompts: folder.map(|folder| prompts(folder)).unwrap_or_default(),
+        default_prompt: default_prompt.and_then(Value::as_str).map(str::to_owned),
     };
     let weights = Box::new(declared.into_source(Arc::clone(&files)));
     Ok(Encoder { graph, weights, info })
+}
+
+/// Numbers that both kinds of layers have.
+struct Numbers {
+    width: usize,
+    layers: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    vocab_size: usize,
+    context_tokens: usize,
+    first_position: usize,
+    token_types: usize,
+}
+
+impl Numbers {
+    fn of_encoder(c: &EncoderConfig) -> Numbers {
+        Numbers {
+            width: c.width,
+            layers: c.layers.len(),
+            heads: c.heads,
+            kv_heads: c.heads,
+            head_dim: c.head_dim(),
+            vocab_size: c.vocab_size,
+            context_tokens: c.context_tokens,
+            first_position: match c.positions {
+                Positions::Learned { first, .. } | Positions::LearnedAndBuckets { first, .. } => first,
+                _ => 0,
+            },
+            token_types: c.token_types,
+        }
+    }
+
+    fn of_decoder(c: &DecoderConfig) -> Numbers {
+        Numbers {
+            width: c.width,
+            layers: c.layers.len(),
+            heads: c.heads,
+            kv_heads: c.kv_heads,
+            head_dim: c.head_dim,
+            vocab_size: c.vocab_size,
+            context_tokens: c.context_tokens,
+            first_position: 0,
+            token_types: 0,
+        }
+    }
+}
+
+fn described(
+    files: &ModelFiles,
+    meta: &Metadata<'_>,
+    options: &EncoderOptions,
+) -> Result<Described, ModelError> {
+    let folder = match files {
+        ModelFiles::Gguf(gguf) => {
+            let (config, _, head) = super::gguf::describe_gguf(gguf, meta.architecture())?;
+            let max_tokens = config.context_tokens;
+            let kind = Kind::Encoder(Box::new(config));
+            return Ok(Described { kind, head, labels: Vec::new(), max_tokens, problem_type: None });
+        }
+        ModelFiles::HuggingFace { config, .. } => config,
+    };
+    let settings = Settings::new(&folder.config)?;
+    let problem_type = settings.get("problem_type").and_then(Value::as_str).map(str::to_owned);
+    if !super::knows(settings.architecture()) && registry::knows(settings.architecture()) {
+        let config = registry::describe(meta)?;
+        let head = sentence::head(folder, config.width)?.ok_or_else(|| {
+            wrong("modules.json", "missing: a model that chats embeds only as a sentence-transformers folder")
+        })?;
+        let max_tokens = max_tokens(folder, config.context_tokens);
+        let kind = Kind::Decoder(Box::new(config));
+        return Ok(Described { kind, head, labels: Vec::new(), max_tokens, problem_type });
+    }
+    let config = describe(&settings)?;
+    let labels = labels(folder)?;
+    let head = head(folder, &config, labels.len(), options)?;
+    let max_tokens = max_tokens(folder, config.context_tokens);
+    Ok(Described { kind: Kind::Encoder(Box::new(config)), head, labels, max_tokens, problem_type })
 }
 
 /// The name that the encoder has inside a model with a head, if it has one there.
@@ -176,12 +281,12 @@ fn labels(folder: &HfConfig) -> Result<Vec<String>, ModelError> {
 }
 
 /// The least that any file says.
-fn max_tokens(folder: &HfConfig, config: &EncoderConfig) -> usize {
+fn max_tokens(folder: &HfConfig, context_tokens: usize) -> usize {
     let stated = folder.sentence_transformer.get("max_seq_length").and_then(Value::as_u64);
     // The tokenizer's own limit counts only where no other is stated; some say 10^30 for none.
     let own = folder.tokenizer_config.get("model_max_length").and_then(Value::as_u64);
     let limit = stated.or(own).and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
-    limit.map_or(config.context_tokens, |limit| limit.min(config.context_tokens))
+    limit.map_or(context_tokens, |limit| limit.min(context_tokens))
 }
 
 fn prompts(folder: &HfConfig) -> BTreeMap<String, String> {

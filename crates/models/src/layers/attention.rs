@@ -44,11 +44,11 @@ pub fn attention(g: &Builder, x: Value, positions: Value, w: &Attention) -> Valu
     g.attention(q, k, v, w.spec)
 }
 
-fn norm_heads(g: &Builder, x: Value, norm: Option<WeightId>, w: &Attention) -> Value {
+pub(crate) fn norm_heads(g: &Builder, x: Value, norm: Option<WeightId>, w: &Attention) -> Value {
     norm.map_or(x, |norm| g.rms_norm(x, norm, w.norm_eps))
 }
 
-fn rotate(g: &Builder, x: Value, positions: Value, w: &Attention) -> Value {
+pub(crate) fn rotate(g: &Builder, x: Value, positions: Value, w: &Attention) -> Value {
     w.rotation
         .map_or(x, |r| g.rope(x, positions, w.spec.head_dim, r.style, r.inverse_frequencies, r.magnitude))
 }
