@@ -4,12 +4,18 @@ mod encode;
 mod generate;
 mod measure;
 mod rows;
+mod text;
 mod values;
 
 pub use encode::{EmbedArgs, EncodeArgs, RerankArgs, VectorEncoding};
 pub use generate::{GenerateArgs, LoadArgs, Thinking};
 pub use measure::{BenchArgs, DoctorArgs, EvalVerb, PerplexityArgs};
 pub use rows::{InputArgs, InputFormat, OutputArgs};
+
+pub use text::{
+    Aggregate, AnswerArgs, ClassifyArgs, EvalClassifyArgs, EvalRetrievalArgs, EvalStsArgs, ExtractArgs,
+    IndexArgs, SearchArgs, TrainHeadArgs,
+};
 
 use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -115,6 +121,12 @@ pub enum Verb {
     Fit(FitArgs),
     Embed(EmbedArgs),
     Rerank(RerankArgs),
+    Classify(ClassifyArgs),
+    Extract(ExtractArgs),
+    Answer(AnswerArgs),
+    TrainHead(TrainHeadArgs),
+    Index(IndexArgs),
+    Search(SearchArgs),
     Bench(BenchArgs),
     #[command(subcommand)]
     Eval(EvalVerb),

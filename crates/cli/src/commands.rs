@@ -3,9 +3,14 @@
 mod answer;
 mod bench;
 mod chat;
+mod chat_task;
+mod classify;
 mod config;
 mod doctor;
 mod embed;
+mod eval_text;
+mod extract;
+mod find_answer;
 mod fit;
 mod generated;
 mod help;
@@ -14,6 +19,8 @@ mod perplexity;
 pub mod remind;
 mod rerank;
 mod run;
+mod search;
+mod train_head;
 
 use crate::args::{Cli, EvalVerb, GlobalArgs, Verb};
 use crate::config::{Files, Folders, HubSettings, hub_settings};
@@ -55,9 +62,18 @@ pub fn run(cli: Cli, messages: Messages, folders: Folders, files: Files) -> anyh
         Some(Verb::Verify(args)) => models::verify(&app, &args),
         Some(Verb::Embed(args)) => embed::embed(&app, &args),
         Some(Verb::Rerank(args)) => rerank::rerank(&app, &args),
+        Some(Verb::Classify(args)) => classify::classify(&app, &args),
+        Some(Verb::Extract(args)) => extract::extract(&app, &args),
+        Some(Verb::Answer(args)) => find_answer::answer(&app, &args),
+        Some(Verb::TrainHead(args)) => train_head::train_head(&app, &args),
+        Some(Verb::Index(args)) => search::index(&app, &args),
+        Some(Verb::Search(args)) => search::search(&app, &args),
         Some(Verb::Fit(args)) => fit::fit(&app, &args),
         Some(Verb::Bench(args)) => bench::bench(&app, &args),
         Some(Verb::Eval(EvalVerb::Perplexity(args))) => perplexity::perplexity(&app, &args),
+        Some(Verb::Eval(EvalVerb::Sts(args))) => eval_text::sts(&app, &args),
+        Some(Verb::Eval(EvalVerb::Classify(args))) => eval_text::classify(&app, &args),
+        Some(Verb::Eval(EvalVerb::Retrieval(args))) => eval_text::retrieval(&app, &args),
         Some(Verb::Doctor(args)) => doctor::doctor(&app, &args),
         Some(Verb::Config(args)) => config::config(&app, &args),
         Some(Verb::Completions(args)) => generated::completions(&app, &args),

@@ -2,6 +2,7 @@
 
 use kun_engine::EngineError;
 use kun_hub::{ErrorKind, HubError};
+use kun_search::SearchError;
 use std::process::ExitCode;
 
 /// It ran, but something failed or a threshold was not met.
@@ -74,6 +75,9 @@ pub fn outcome(error: &anyhow::Error) -> Outcome {
         if let Some(error) = cause.downcast_ref::<HubError>() {
             let (code, hint) = hub_outcome(error);
             return loud(code, hint);
+        }
+        if matches!(cause.downcast_ref(), Some(SearchError::Damaged { .. } | SearchError::Width { .. })) {
+            return loud(MISUSE, None);
         }
         if let Some(error) = cause.downcast_ref::<EngineError>() {
             let (code, hint) = engine_outcome(error);

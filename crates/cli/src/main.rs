@@ -7,7 +7,6 @@ mod config;
 mod exit;
 mod interrupt;
 mod progress;
-#[allow(dead_code, unused_imports, reason = "the verbs that use it follow")]
 mod rows;
 mod telemetry;
 mod terminal;

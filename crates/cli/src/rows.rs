@@ -6,7 +6,6 @@ mod table;
 mod write;
 
 pub use read::{RowError, open, texts};
-pub use table::{Fields, Table};
 pub use write::{Cell, Record, Sink};
 
 use crate::args::{InputArgs, OutputArgs};

@@ -1,11 +1,21 @@
 //! Text encoders: texts to vectors or logits, packed without padding, batched with whatever else waits.
 
+mod answer;
+mod classify;
 mod embed;
+mod extract;
+mod head;
+mod kind;
 mod pass;
 mod rank;
 mod read;
 
+pub use answer::AnswerOptions;
+pub use classify::{Classified, ZeroShot};
 pub use embed::{EmbedOptions, Embedding, Purpose};
+pub use extract::ExtractOptions;
+pub use head::HeadFile;
+pub use kind::is_encoder;
 pub use rank::{RankOptions, Score};
 pub use read::{Fitting, Truncated};
 

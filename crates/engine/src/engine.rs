@@ -313,6 +313,11 @@ impl LoadedModel {
         self.tokenizer.decode(ids)
     }
 
+    /// The tokenizer.
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
     /// For each of `tokens[first..]`, the natural log-probability of that token after all before it, in one sequence from position 0.
     ///
     /// # Errors
@@ -337,7 +342,7 @@ impl LoadedModel {
         receiver.recv().unwrap_or(Err(EngineError::Unloaded))
     }
 
-    fn prompt_tokens(&self, request: &GenerateRequest) -> Result<Vec<u32>, EngineError> {
+    pub(crate) fn prompt_tokens(&self, request: &GenerateRequest) -> Result<Vec<u32>, EngineError> {
         let tokens = match &request.prompt {
             Prompt::Chat(messages) => {
                 self.chat.prompt(&self.tokenizer, messages, &request.template_variables)?

@@ -4,6 +4,7 @@
 pub mod batcher;
 pub mod budget;
 pub mod chat;
+pub mod choose;
 pub mod cores;
 pub mod cost;
 pub mod encode;
@@ -16,14 +17,15 @@ pub mod pass;
 pub mod request;
 pub mod sampler;
 pub(crate) mod sequence;
+pub mod text;
 pub(crate) mod vocabulary;
 pub mod worker;
 
 pub use chat::ChatFormat;
 pub use cost::StepCost;
 pub use encode::{
-    EmbedOptions, Embedding, EncodeOptions, Encoded, Fitting, LoadedEncoder, Purpose, RankOptions, Score,
-    Truncated,
+    AnswerOptions, Classified, EmbedOptions, Embedding, EncodeOptions, Encoded, ExtractOptions, Fitting,
+    HeadFile, LoadedEncoder, Purpose, RankOptions, Score, Truncated, ZeroShot, is_encoder,
 };
 pub use engine::{Canceller, Engine, Fit, GenerateStream, LoadOptions, LoadedModel, Loading};
 pub use error::EngineError;

@@ -1,5 +1,6 @@
 //! How good a model's answers are.
 
 pub mod perplexity;
+pub mod text;
 
 pub use perplexity::{Perplexity, PerplexityOptions, Progress, perplexity};

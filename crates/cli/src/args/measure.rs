@@ -1,6 +1,7 @@
 //! Flags of the verbs that measure.
 
 use super::generate::ComputeArgs;
+use super::text::{EvalClassifyArgs, EvalRetrievalArgs, EvalStsArgs};
 use super::values::{parse_count, parse_precision};
 use clap::{Args, Subcommand};
 use kun_engine::DType;
@@ -46,6 +47,9 @@ pub struct BenchArgs {
 #[derive(Debug, Subcommand)]
 pub enum EvalVerb {
     Perplexity(PerplexityArgs),
+    Sts(EvalStsArgs),
+    Classify(EvalClassifyArgs),
+    Retrieval(EvalRetrievalArgs),
 }
 
 /// Perplexity of a text file
