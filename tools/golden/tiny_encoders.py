@@ -279,10 +279,51 @@ def decoder(folder: str, name: str, seed: int) -> None:
     dump(folder, golden)
 
 
+WORDS = (
+    "[PAD] [UNK] [CLS] [SEP] [MASK] a the fox red den live ##s ##ing in where do cat sleep on mat rain fall sea blue is sky "
+    "why river run ##ner bird sing tree green leaf stone cold warm sun moon star night day query : ? . , ##e ##d b c e x y "
+    "z \u6f22 \u5b57 \u00e9 1 2"
+).split()
+
+
+def tokenizer(folder: str) -> None:
+    """Word pieces for the vocabulary of 61 tokens, prompts, and a limit of 32 tokens."""
+    special = lambda name, kind: {"SpecialToken": {"id": name, "type_id": kind}}
+    text = lambda name, kind: {"Sequence": {"id": name, "type_id": kind}}
+    one = [special("[CLS]", 0), text("A", 0), special("[SEP]", 0)]
+    added = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+    tokens = {name: dict(id=name, ids=[i], tokens=[name]) for i, name in [(2, "[CLS]"), (3, "[SEP]")]}
+    made = dict(
+        version="1.0",
+        truncation=None,
+        padding=None,
+        added_tokens=[dict(id=i, content=word, **added) for i, word in enumerate(WORDS[:5])],
+        normalizer=dict(type="BertNormalizer", clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=True),
+        pre_tokenizer=dict(type="BertPreTokenizer"),
+        post_processor=dict(
+            type="TemplateProcessing", single=one, pair=[*one, text("B", 1), special("[SEP]", 1)], special_tokens=tokens
+        ),
+        decoder=dict(type="WordPiece", prefix="##", cleanup=True),
+        model=dict(
+            type="WordPiece", unk_token="[UNK]", continuing_subword_prefix="##", max_input_chars_per_word=100,
+            vocab={word: i for i, word in enumerate(WORDS)},
+        ),
+    )
+    for name, content in [
+        ("tokenizer.json", made),
+        ("config_sentence_transformers.json", dict(prompts=dict(query="query: ", document=""), similarity_fn_name="cosine")),
+        ("sentence_bert_config.json", dict(max_seq_length=32, do_lower_case=False)),
+    ]:
+        with open(os.path.join(folder, name), "w") as file:
+            json.dump(content, file, ensure_ascii=False)
+
+
 def sentence(folder: str, model, config, how: str, texts: list[dict]) -> None:
     """A folder of sentence-transformers: another pooling each, some with dense layers, some without a norm."""
     generator = torch.Generator().manual_seed(POOLING[how] + 100)
     write(folder, model, config, torch.float16)
+    if how == "cls":
+        tokenizer(folder)
     kind = "sentence_transformers.models."
     modules = [(kind + "Transformer", ""), (kind + "Pooling", "1_Pooling")]
     width, layers = 16, []
