@@ -130,6 +130,8 @@ pub enum Verb {
     Bench(BenchArgs),
     #[command(subcommand)]
     Eval(EvalVerb),
+    #[command(subcommand)]
+    Onnx(OnnxVerb),
     Doctor(DoctorArgs),
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -143,14 +145,43 @@ pub enum Verb {
 #[command(before_help = "Examples:
   kun run smollm2 \"Write a haiku about rain\"
   kun run ./model.gguf --temperature 0 --json \"Hello\"
-  kun run hf.co/Qwen/Qwen3-4B-GGUF:Q4_K_M < question.txt")]
+  kun run hf.co/Qwen/Qwen3-4B-GGUF:Q4_K_M < question.txt
+  kun run model.onnx --input image=image.npy -o out/")]
 pub struct RunArgs {
     /// Model name, file, folder or address (`kun help models`)
     pub model: String,
     /// What to ask, in quotes; `-` reads it from stdin
     pub prompt: Option<String>,
+    /// An input of an ONNX model: its name and a NumPy array file, once for each
+    #[arg(long, value_name = "NAME=FILE.npy", hide_short_help = true)]
+    pub input: Vec<String>,
+    /// Folder for the outputs of an ONNX model, each as NAME.npy
+    #[arg(short, long, value_name = "DIR", hide_short_help = true)]
+    pub output: Option<PathBuf>,
     #[command(flatten)]
     pub generate: GenerateArgs,
+}
+
+/// Check how ONNX operators are computed
+#[derive(Debug, Subcommand)]
+pub enum OnnxVerb {
+    Check(OnnxCheckArgs),
+}
+
+/// Run every case in a folder and print the score
+#[derive(Args, Debug)]
+#[command(before_help = "Example:
+  kun onnx check onnx-node-tests/ --json")]
+pub struct OnnxCheckArgs {
+    /// Folder with cases, at any depth: model.onnx, test_data_set_*/input_*.pb and output_*.pb
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
+    /// Compute each operation by its plain definition
+    #[arg(long)]
+    pub plain: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Download a model and check it
@@ -295,7 +326,7 @@ fn environment_arg(arg: Arg, verb: &str) -> Arg {
 
 /// Whether a long flag is a setting, which the environment and files may give.
 pub fn is_setting(long: &str) -> bool {
-    !matches!(long, "help" | "version" | "file" | "origin")
+    !matches!(long, "help" | "version" | "file" | "origin" | "input" | "output")
 }
 
 /// Whether a long flag of `verb` is a setting of that verb alone: a model that chats is of no use to one that embeds.

@@ -15,6 +15,7 @@ mod fit;
 mod generated;
 mod help;
 mod models;
+mod onnx;
 mod perplexity;
 pub mod remind;
 mod rerank;
@@ -22,7 +23,7 @@ mod run;
 mod search;
 mod train_head;
 
-use crate::args::{Cli, EvalVerb, GlobalArgs, Verb};
+use crate::args::{Cli, EvalVerb, GlobalArgs, OnnxVerb, Verb};
 use crate::config::{Files, Folders, HubSettings, hub_settings};
 use crate::interrupt::Farewell;
 use crate::progress::Reporter;
@@ -54,9 +55,11 @@ pub fn run(cli: Cli, messages: Messages, folders: Folders, files: Files) -> anyh
     }
     match cli.command {
         None => run::ask(&app, &cli.ask),
+        Some(Verb::Run(args)) if onnx::is_onnx(&args.model) => onnx::run(&app, &args),
         Some(Verb::Run(args)) => run::run(&app, &args),
         Some(Verb::Pull(args)) => models::pull(&app, &args),
         Some(Verb::Ls(args)) => models::list(&app, &args),
+        Some(Verb::Show(args)) if onnx::is_onnx(&args.model) => onnx::show(&app, &args.model, args.json),
         Some(Verb::Show(args)) => models::show(&app, &args),
         Some(Verb::Rm(args)) => models::remove(&app, &args),
         Some(Verb::Verify(args)) => models::verify(&app, &args),
@@ -74,6 +77,7 @@ pub fn run(cli: Cli, messages: Messages, folders: Folders, files: Files) -> anyh
         Some(Verb::Eval(EvalVerb::Sts(args))) => eval_text::sts(&app, &args),
         Some(Verb::Eval(EvalVerb::Classify(args))) => eval_text::classify(&app, &args),
         Some(Verb::Eval(EvalVerb::Retrieval(args))) => eval_text::retrieval(&app, &args),
+        Some(Verb::Onnx(OnnxVerb::Check(args))) => onnx::check(&app, &args),
         Some(Verb::Doctor(args)) => doctor::doctor(&app, &args),
         Some(Verb::Config(args)) => config::config(&app, &args),
         Some(Verb::Completions(args)) => generated::completions(&app, &args),

@@ -157,6 +157,20 @@ pub enum FormatError {
     #[error("`{key}` is {value}, beyond {wanted}")]
     OutOfRange { key: String, value: String, wanted: &'static str },
 
+    // ONNX.
+    /// Bytes that are no protobuf message, or not the one expected.
+    #[error("`{field}` at byte {offset} is no valid protobuf: {what}")]
+    Wire { field: &'static str, offset: u64, what: String },
+    /// A model without a graph: not an ONNX model, or one cut short.
+    #[error("the file holds no ONNX graph")]
+    NoGraph,
+    /// A tensor whose fields disagree.
+    #[error("tensor `{name}`: {what}")]
+    OnnxTensor { name: String, what: String },
+    /// Not an array file of NumPy's that is read.
+    #[error("the NumPy file is not read: {what}")]
+    Npy { what: String },
+
     // safetensors and JSON.
     /// The header does not start as JSON object.
     #[error("`header` at byte 8 begins with {found}, expected `{{`")]

@@ -62,7 +62,10 @@ fn refuse(path: &Path, start: &[u8]) -> FormatError {
     // An ONNX file is a protobuf message without magic: its version number comes first, then a field of bytes.
     let onnx = matches!(start, [0x08, 1..=32, next, ..] if next & 7 == 2);
     if has_extension("onnx") || onnx {
-        return not_supported("an ONNX model", "ONNX models come with a later version");
+        return not_supported(
+            "an ONNX model",
+            "it takes arrays, not text: `kun run MODEL.onnx --input NAME=FILE.npy`",
+        );
     }
     if [&b"lmgg"[..], b"fmgg", b"tjgg", b"algg"].iter().any(|magic| start.starts_with(magic)) {
         return not_supported("a GGML file from before GGUF", "get the GGUF version of this model");

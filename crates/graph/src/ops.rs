@@ -351,7 +351,8 @@ pub enum TensorOp {
         align_corners: bool,
     },
 
-    /// `q, k, v, mask?, past_key?, past_value?, valid_keys? -> y, key, value, scores`.
+    /// `q, k, v, mask?, past_key?, past_value?, valid_keys?, key_mask? -> y, key, value, scores`; the key mask holds lengths
+    /// `[N]` or is 0 where a key `[N, L]` is hidden.
     Attention(AttentionAttributes),
     /// `q, k, v -> y` with graphs between.
     FlexAttention(Box<FlexAttention>),

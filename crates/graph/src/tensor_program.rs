@@ -6,7 +6,7 @@
 use crate::backend::{CompileError, RunError, WeightSource};
 use crate::cpu::Pool;
 use crate::fast::{FastPlan, PackCache};
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Dim, Graph, Op, ValueId, ValueKind};
 use crate::ops::Fact;
 use crate::plain::{self, Context, Datum};
 use crate::specialize::{fact_of, specialize};
@@ -19,13 +19,13 @@ use std::time::Duration;
 pub struct TensorOptions {
     /// Most plans that are kept; the one unused for longest goes first.
     pub plans: usize,
-    /// Most bytes that one result of a node may take.
-    pub max_result_bytes: usize,
+    /// Most bytes that values which are alive together may take.
+    pub max_bytes: usize,
 }
 
 impl Default for TensorOptions {
     fn default() -> TensorOptions {
-        TensorOptions { plans: 8, max_result_bytes: 16 << 30 }
+        TensorOptions { plans: 8, max_bytes: 16 << 30 }
     }
 }
 
@@ -163,32 +163,34 @@ impl TensorProgram {
         specialize(&self.graph, &*self.weights, inputs)
     }
 
+    /// The most bytes that values between inputs and outputs take together, as far as their shapes follow from those of
+    /// the inputs.
+    ///
+    /// # Errors
+    /// As [`TensorProgram::specialized`].
+    pub fn workspace_bytes(&self, inputs: &[Fact]) -> Result<usize, CompileError> {
+        let graph = self.specialized(inputs)?;
+        Ok(peak_bytes(&graph, &dropped(&graph)))
+    }
+
     fn plan(&self, key: Vec<Fact>) -> Result<Plan, CompileError> {
         let graph = self.specialized(&key)?;
+        let dropped = dropped(&graph);
+        let bytes = peak_bytes(&graph, &dropped);
+        if bytes > self.options.max_bytes {
+            return Err(CompileError::Memory { bytes, what: "activations" });
+        }
         if let Some(pool) = &self.pool {
-            let context = Context::new(&*self.weights, self.options.max_result_bytes);
+            let context = Context::new(&*self.weights, self.options.max_bytes);
             let plan = FastPlan::new(&graph, &context, &self.packed, Isa::detect(), pool.threads())?;
             return Ok(Plan { key, graph, form: Form::Fast(Box::new(plan), Arc::clone(pool)) });
         }
         let steps: Vec<Step> = (0..graph.nodes.len()).map(Step::Plain).collect();
-        let mut last = vec![None; graph.values.len()];
-        for (index, node) in graph.nodes.iter().enumerate() {
-            for id in node.inputs.iter().chain(&node.outputs).filter(|id| **id != ValueId::ABSENT) {
-                last[id.0 as usize] = Some(index);
-            }
-        }
-        graph.outputs.iter().for_each(|id| last[id.0 as usize] = None);
-        let mut dropped = vec![Vec::new(); graph.nodes.len()];
-        for (value, last) in last.into_iter().enumerate() {
-            if let Some(step) = last {
-                dropped[step].push(ValueId(value as u32));
-            }
-        }
         Ok(Plan { key, graph, form: Form::Plain { steps, dropped } })
     }
 
     fn execute(&self, plan: &Plan, inputs: Vec<Datum>) -> Result<Vec<Datum>, RunError> {
-        let context = Context::with_cache(&*self.weights, self.options.max_result_bytes, &self.cache);
+        let context = Context::with_cache(&*self.weights, self.options.max_bytes, &self.cache);
         let (steps, dropped) = match &plan.form {
             Form::Fast(fast, pool) => return fast.run(&plan.graph, inputs, &context, pool),
             Form::Plain { steps, dropped } => (steps, dropped),
@@ -215,4 +217,48 @@ impl TensorProgram {
         };
         plan.graph.outputs.iter().map(|id| values[id.0 as usize].clone().ok_or_else(|| missing(id))).collect()
     }
+}
+
+/// By node: values that nobody reads after it.
+fn dropped(graph: &Graph) -> Vec<Vec<ValueId>> {
+    let mut last = vec![None; graph.values.len()];
+    for (index, node) in graph.nodes.iter().enumerate() {
+        for id in node.inputs.iter().chain(&node.outputs).filter(|id| **id != ValueId::ABSENT) {
+            last[id.0 as usize] = Some(index);
+        }
+    }
+    graph.outputs.iter().for_each(|id| last[id.0 as usize] = None);
+    let mut dropped = vec![Vec::new(); graph.nodes.len()];
+    for (value, last) in last.into_iter().enumerate() {
+        if let Some(node) = last {
+            dropped[node].push(ValueId(value as u32));
+        }
+    }
+    dropped
+}
+
+/// The most bytes that values of known shape take together, if each is dropped after the node that `dropped` says.
+fn peak_bytes(graph: &Graph, dropped: &[Vec<ValueId>]) -> usize {
+    // Inputs and weights are counted on their own.
+    let mut counted = vec![true; graph.values.len()];
+    let weights = graph.nodes.iter().filter(|n| matches!(n.op, Op::Weight(_))).flat_map(|n| &n.outputs);
+    graph.inputs.iter().chain(weights).for_each(|id| counted[id.0 as usize] = false);
+    let size = |id: &ValueId| {
+        let info = graph.value(*id);
+        let elements = info.shape.iter().try_fold(1usize, |n, dim| match dim {
+            Dim::Const(length) => n.checked_mul(*length),
+            _ => Some(0),
+        });
+        match info.kind == ValueKind::Tensor && counted[id.0 as usize] {
+            true => elements.unwrap_or(usize::MAX).saturating_mul(info.dtype.block_bytes()),
+            false => 0,
+        }
+    };
+    let (mut alive, mut most) = (0usize, 0);
+    for (node, dropped) in graph.nodes.iter().zip(dropped) {
+        alive = node.outputs.iter().fold(alive, |sum, id| sum.saturating_add(size(id)));
+        most = most.max(alive);
+        alive = dropped.iter().fold(alive, |sum, id| sum.saturating_sub(size(id)));
+    }
+    most
 }

@@ -37,6 +37,20 @@ pub enum ModelError {
         #[source]
         source: kun_formats::FormatError,
     },
+    /// Operators without a description.
+    #[error("operators are not supported: {}", operators.join("; "))]
+    Operators {
+        /// Each with its nodes.
+        operators: Vec<String>,
+    },
+    /// A node of an ONNX model that is wrong in itself.
+    #[error("node `{node}`: {what}")]
+    Onnx {
+        /// Operator and name.
+        node: String,
+        /// What is wrong.
+        what: String,
+    },
     /// The graph does not fit together.
     #[error("cannot build the graph")]
     Build(#[from] kun_graph::BuildError),

@@ -8,6 +8,7 @@ pub mod layers;
 pub mod load;
 pub mod metadata;
 pub mod names;
+pub mod onnx;
 pub mod registry;
 pub mod weights;
 

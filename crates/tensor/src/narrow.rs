@@ -160,8 +160,8 @@ impl Float {
         let nan = match self.special {
             Special::NegativeZero => sign_bit,
             Special::Ieee | Special::AllOnes => (sign_bit - 1) | sign,
-            // No NaN: the largest number stands for it.
-            Special::None => self.largest() | if value.is_nan() { 0 } else { sign },
+            // No NaN: the negative zero stands for it.
+            Special::None => sign_bit,
         };
         if value.is_nan() {
             return nan as u8;
@@ -187,6 +187,7 @@ impl Float {
             match self.special {
                 _ if saturate => largest | sign,
                 Special::Ieee => (largest + 1) | sign,
+                Special::None => largest | sign,
                 _ => nan,
             }
         } else if rest == 0 && self.special == Special::NegativeZero {
@@ -229,7 +230,7 @@ mod tests {
         assert_eq!(encode(DType::F8E4M3, 1e6, false), 0x7f);
         assert_eq!(encode(DType::F8E5M2, -1e6, false), 0xfc);
         assert_eq!(encode(DType::F4E2M1, 2.5, true), 0x4);
-        assert_eq!(encode(DType::F4E2M1, f32::NAN, true), 0x7);
+        assert_eq!(encode(DType::F4E2M1, f32::NAN, true), 0x8);
         assert_eq!(scale_code(3.0, Scale::Up, true), 129);
         assert_eq!(scale_code(3.0, Scale::Down, true), 128);
     }

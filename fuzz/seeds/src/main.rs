@@ -1,9 +1,14 @@
 //! Writes the files that fuzzing starts from, and a dictionary per text format, into the folder named on the command line.
 #![forbid(unsafe_code)]
 
+use kun_formats::onnx::proto::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    ValueInfoProto,
+};
 use kun_tensor::DType;
 use kun_testkit::gguf_writer::{GgufValue, GgufWriter};
 use kun_testkit::safetensors_writer::{SafetensorsWriter, raw_safetensors};
+use prost::Message;
 use std::path::Path;
 use std::{env, fs, io};
 
@@ -12,10 +17,12 @@ fn main() -> io::Result<()> {
     let folder = Path::new(&folder);
     write(folder, "gguf", &gguf())?;
     write(folder, "safetensors", &safetensors())?;
+    write(folder, "onnx", &onnx())?;
     write(folder, "tokenizer_json", &tokenizers())?;
     write(folder, "template", &TEMPLATES.map(|text| text.as_bytes().to_vec()))?;
     dictionary(folder, "gguf", &["GGUF", "general.alignment", "split.count"])?;
     dictionary(folder, "safetensors", SAFETENSORS_WORDS)?;
+    dictionary(folder, "onnx", ONNX_WORDS)?;
     dictionary(folder, "tokenizer_json", TOKENIZER_WORDS)?;
     dictionary(folder, "template", TEMPLATE_WORDS)
 }
@@ -70,6 +77,97 @@ fn gguf() -> Vec<Vec<u8>> {
         tensors.finish(),
         split.finish(),
     ]
+}
+
+const ONNX_WORDS: &[&str] = &[
+    "Conv",
+    "MatMul",
+    "Gemm",
+    "Reshape",
+    "If",
+    "Loop",
+    "Scan",
+    "Constant",
+    "QuantizeLinear",
+    "Resize",
+    "Attention",
+    "com.microsoft",
+    "ai.onnx.ml",
+    "then_branch",
+    "else_branch",
+    "body",
+    "axis",
+    "axes",
+    "pads",
+    "auto_pad",
+    "value",
+    "location",
+    "offset",
+    "length",
+];
+
+/// A product with a weight, a branch whose body uses a value from around, and a local function.
+fn onnx() -> Vec<Vec<u8>> {
+    let node = |op: &str, inputs: &[&str], output: &str| NodeProto {
+        op_type: op.to_owned(),
+        input: inputs.iter().map(|&name| name.to_owned()).collect(),
+        output: vec![output.to_owned()],
+        ..NodeProto::default()
+    };
+    let value = |name: &str| ValueInfoProto { name: name.to_owned(), ..ValueInfoProto::default() };
+    let weight = TensorProto {
+        name: "w".to_owned(),
+        dims: vec![4, 8],
+        data_type: 1,
+        raw_data: Some(vec![0; 128].into()),
+        ..TensorProto::default()
+    };
+    let product = GraphProto {
+        node: vec![node("MatMul", &["x", "w"], "y")],
+        initializer: vec![weight],
+        input: vec![value("x")],
+        output: vec![value("y")],
+        ..GraphProto::default()
+    };
+    let branch = |name: &str| AttributeProto {
+        name: name.to_owned(),
+        g: Some(Box::new(GraphProto {
+            node: vec![node("Neg", &["x"], "z")],
+            output: vec![value("z")],
+            ..GraphProto::default()
+        })),
+        ..AttributeProto::default()
+    };
+    let mut choice = node("If", &["c"], "y");
+    choice.attribute = vec![branch("then_branch"), branch("else_branch")];
+    let branches = GraphProto {
+        node: vec![choice],
+        input: vec![value("c"), value("x")],
+        output: vec![value("y")],
+        ..GraphProto::default()
+    };
+    let mut call = node("twice", &["x"], "y");
+    call.domain = "local".to_owned();
+    let function = FunctionProto {
+        name: "twice".to_owned(),
+        domain: "local".to_owned(),
+        input: vec!["a".to_owned()],
+        output: vec!["b".to_owned()],
+        node: vec![node("Add", &["a", "a"], "b")],
+        ..FunctionProto::default()
+    };
+    let calls = GraphProto {
+        node: vec![call],
+        input: vec![value("x")],
+        output: vec![value("y")],
+        ..GraphProto::default()
+    };
+    let opset = OperatorSetIdProto { domain: String::new(), version: 21 };
+    let model = |graph: GraphProto, functions: Vec<FunctionProto>| {
+        let opset_import = vec![opset.clone()];
+        ModelProto { graph: Some(graph), functions, opset_import, ..ModelProto::default() }.encode_to_vec()
+    };
+    vec![model(product, vec![]), model(branches, vec![]), model(calls, vec![function])]
 }
 
 fn safetensors() -> Vec<Vec<u8>> {

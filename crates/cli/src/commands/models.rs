@@ -131,7 +131,7 @@ fn description(model: &ModelPath, fit: &Fit) -> Value {
 }
 
 /// `134.5 M`.
-fn human_count(count: u64) -> String {
+pub fn human_count(count: u64) -> String {
     match count {
         0..1_000 => count.to_string(),
         1_000..1_000_000 => format!("{:.1} k", count as f64 / 1e3),

@@ -40,8 +40,8 @@ fn refuses_other_files() {
     refused_file("empty.gguf", b"", &["empty.gguf is empty (0 bytes)"]);
     refused_file("text.gguf", b"hello there", &["is no model file: it begins with `hell`", "`GGUF`"]);
     refused_file("one.bin", b"x", &["pickle", "safetensors or GGUF"]);
-    refused_file("model.onnx", b"\x08\x08\x12\x07pytorch", &["ONNX models come with a later version"]);
-    refused_file("model", b"\x08\x08\x12\x07pytorch", &["ONNX models come with a later version"]);
+    refused_file("model.onnx", b"\x08\x08\x12\x07pytorch", &["it takes arrays, not text"]);
+    refused_file("model", b"\x08\x08\x12\x07pytorch", &["it takes arrays, not text"]);
     refused_file(
         "model.pt",
         b"PK\x03\x04rest of it",

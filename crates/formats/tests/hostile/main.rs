@@ -6,6 +6,7 @@
 mod folders;
 mod gguf;
 mod good;
+mod onnx;
 mod random;
 mod safetensors;
 mod support;

@@ -172,6 +172,21 @@ fn bias(
         let full = super::layout::stretched(&tensor(shape, Elements::F64(values))?, &[n, hq, s, l])?;
         bias = f64s(&full)?;
     }
+    if let Some(keys) = x.optional(7) {
+        let seen = super::integers(keys)?;
+        let hidden = |batch: usize, row: usize, key: usize| match seen.len() {
+            // Lengths, or one flag per key, or one per query and key.
+            len if len == n && keys.shape().len() == 1 => Ok(key as i64 >= seen[batch]),
+            len if len == n * l => Ok(seen[batch * l + key] == 0),
+            len if len == n * s * l => Ok(seen[(batch * s + row) * l + key] == 0),
+            _ => Err(format!("a key mask of {:?} for {:?}", keys.shape(), [n, hq, s, l])),
+        };
+        for (i, bias) in bias.iter_mut().enumerate() {
+            if hidden(i / (hq * s * l).max(1), i / l % s, i % l)? {
+                *bias = f64::NEG_INFINITY;
+            }
+        }
+    }
     let valid = x.optional_i64s(6)?;
     if valid.as_ref().is_some_and(|v| v.len() != n) {
         return Err(format!("valid keys for {n} items are needed"));
@@ -274,7 +289,13 @@ pub(crate) fn linear(attributes: &LinearAttention, x: &Args<'_>) -> Result<Vec<T
 
 pub(crate) fn rotary(rotary: &RotaryEmbedding, x: &Args<'_>) -> Result<Tensor, String> {
     let data = x.get(0)?;
-    let heads4 = split_heads(data, rotary.heads)?;
+    // Without a number of heads, the angles say how wide one is.
+    let wide = x.get(1)?.shape().last().map_or(0, |half| 2 * half);
+    let heads = match (rotary.heads, data.shape()) {
+        (0, &[_, _, width]) if wide > 0 => width / wide,
+        (heads, _) => heads,
+    };
+    let heads4 = split_heads(data, heads)?;
     let &[n, heads, s, d] = heads4.shape() else { return Err("no heads".into()) };
     let turning = if rotary.rotary_dim == 0 { d } else { rotary.rotary_dim };
     let half = turning / 2;

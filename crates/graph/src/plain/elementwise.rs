@@ -314,7 +314,11 @@ fn bitwise(op: Binary, a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
                         Binary::BitShift { left: true } => {
                             zip(x, y, |x, y| u32::try_from(*y).ok().and_then(|y| x.checked_shl(y)).unwrap_or(0))
                         }
-                        _ => zip(x, y, |x, y| u32::try_from(*y).ok().and_then(|y| x.checked_shr(y)).unwrap_or(0)),
+                        // Beyond the width only the sign is left.
+                        _ => zip(x, y, |x, y| {
+                            let sign = if Number::to_f64(*x) < 0.0 { !0 } else { 0 };
+                            u32::try_from(*y).ok().and_then(|y| x.checked_shr(y)).unwrap_or(sign)
+                        }),
                     }?;
                     tensor(shape, Elements::$variant(values))
                 })*
