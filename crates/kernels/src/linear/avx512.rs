@@ -187,13 +187,26 @@ fn prefetch(sinks: &[Sink], rows: usize) {
     }
 }
 
+/// `x` times the stored value that means 0: the shift is known when this is compiled, so that it takes its operand
+/// from memory.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn times_zero<const S: usize>(x: __m512i) -> __m512i {
+    match const { scheme(S).zero_shift } {
+        2 => _mm512_slli_epi32::<2>(x),
+        3 => _mm512_slli_epi32::<3>(x),
+        4 => _mm512_slli_epi32::<4>(x),
+        5 => _mm512_slli_epi32::<5>(x),
+        _ => _mm512_slli_epi32::<7>(x),
+    }
+}
+
 /// Adds the products of `STEPS` steps of group part `i` (a group, or half of one) to the sums of `R` rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn add_part<const S: usize, const R: usize, const STEPS: usize>(
     w: &[__m512i; STEPS],
     (scale, offset): (__m512, __m512),
-    shift: __m128i,
     rows: Rows,
     i: usize,
     acc: &mut [__m512; R],
@@ -208,7 +221,7 @@ unsafe fn add_part<const S: usize, const R: usize, const STEPS: usize>(
     unsafe {
         if !scheme.has_offset() {
             for (r, dot) in dot.iter_mut().enumerate() {
-                *dot = _mm512_sll_epi32(broadcast(rows.row(r).add(minus_sum + i * 4)), shift);
+                *dot = times_zero::<S>(broadcast(rows.row(r).add(minus_sum + i * 4)));
             }
         }
         for (s, w) in w.iter().enumerate() {
@@ -254,9 +267,8 @@ unsafe fn quantized<const S: usize, const R: usize, const B: usize>(
     rows: Rows,
     sink: Sink,
 ) {
-    const { assert!(B <= 3) };
+    const { assert!(B <= 4) };
     let scheme = const { scheme(S) };
-    let shift = _mm_cvtsi32_si128(scheme.zero_shift as i32);
     let mut acc = [[_mm512_setzero_ps(); R]; B];
     prefetch(&[sink], R * B);
     for g in 0..panel.at.groups {
@@ -272,24 +284,30 @@ unsafe fn quantized<const S: usize, const R: usize, const B: usize>(
                 for half in 0..2 {
                     let w = load_steps::<S>(panel, g, half);
                     let scales = load_scales::<S>(panel, g, half);
-                    add_part::<S, R, 4>(&w, scales, shift, rows, 2 * g + half, &mut acc[0]);
+                    add_part::<S, R, 4>(&w, scales, rows, 2 * g + half, &mut acc[0]);
                     if B > 1 {
-                        add_part::<S, R, 4>(&w, scales, shift, rows.from(R), 2 * g + half, &mut acc[1]);
+                        add_part::<S, R, 4>(&w, scales, rows.from(R), 2 * g + half, &mut acc[1]);
                     }
                     if B > 2 {
-                        add_part::<S, R, 4>(&w, scales, shift, rows.from(2 * R), 2 * g + half, &mut acc[2]);
+                        add_part::<S, R, 4>(&w, scales, rows.from(2 * R), 2 * g + half, &mut acc[2]);
+                    }
+                    if B > 3 {
+                        add_part::<S, R, 4>(&w, scales, rows.from(3 * R), 2 * g + half, &mut acc[3]);
                     }
                 }
             } else {
                 let (a, b) = (load_steps::<S>(panel, g, 0), load_steps::<S>(panel, g, 1));
                 let w = [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]];
                 let scales = load_scales::<S>(panel, g, 0);
-                add_part::<S, R, 8>(&w, scales, shift, rows, g, &mut acc[0]);
+                add_part::<S, R, 8>(&w, scales, rows, g, &mut acc[0]);
                 if B > 1 {
-                    add_part::<S, R, 8>(&w, scales, shift, rows.from(R), g, &mut acc[1]);
+                    add_part::<S, R, 8>(&w, scales, rows.from(R), g, &mut acc[1]);
                 }
                 if B > 2 {
-                    add_part::<S, R, 8>(&w, scales, shift, rows.from(2 * R), g, &mut acc[2]);
+                    add_part::<S, R, 8>(&w, scales, rows.from(2 * R), g, &mut acc[2]);
+                }
+                if B > 3 {
+                    add_part::<S, R, 8>(&w, scales, rows.from(3 * R), g, &mut acc[3]);
                 }
             }
         }
@@ -298,6 +316,12 @@ unsafe fn quantized<const S: usize, const R: usize, const B: usize>(
         // SAFETY: the sink is valid for all rows.
         unsafe { store(at_row(sink, b * R), acc) };
     }
+}
+
+/// Whether 16 rows at once are faster than 12: they fill the registers so that some are spilt, which pays where a panel
+/// is dear to unpack.
+const fn sixteen_rows(s: usize) -> bool {
+    matches!(scheme(s).scale, GroupScale::ByteAndOffset | GroupScale::Int8Halves | GroupScale::NibblesHalves)
 }
 
 fn sink(task: &Task<'_>, panel: usize, n: usize) -> Sink {
@@ -327,7 +351,7 @@ unsafe fn run_quantized<const S: usize>(layout: &PackedLayout, at: &Sections, ta
     };
     // SAFETY: `matmul` checked that `x` has `t` rows and `packed` all panels, and its caller vouches for `out`.
     unsafe {
-        let row_block = (ROW_BLOCK_BYTES / (at.groups * 40)).next_multiple_of(24);
+        let row_block = (ROW_BLOCK_BYTES / (at.groups * 40)).next_multiple_of(48);
         for first in (0..task.t).step_by(row_block) {
             let count = row_block.min(task.t - first);
             for p in task.panels.clone() {
@@ -338,6 +362,10 @@ unsafe fn run_quantized<const S: usize>(layout: &PackedLayout, at: &Sections, ta
                 while row < count {
                     let (rows, sink) = (rows.from(row), at_row(sink, row));
                     row += match count - row {
+                        16.. if const { sixteen_rows(S) } => {
+                            quantized::<S, 4, 4>(panel, rows, sink);
+                            16
+                        }
                         12.. => {
                             quantized::<S, 4, 3>(panel, rows, sink);
                             12
