@@ -126,6 +126,7 @@ fn engine_outcome(error: &EngineError) -> (u8, Option<&'static str>) {
         | EngineError::Compile(_)
         | EngineError::Tokenizer(_)
         | EngineError::Mismatch { .. }
+        | EngineError::Unsuitable { .. }
         | EngineError::Template(_) => (MISUSE, None),
         _ => (FAILED, None),
     }

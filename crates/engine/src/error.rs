@@ -49,6 +49,12 @@ pub enum EngineError {
         /// Which, with the numbers.
         what: String,
     },
+    /// The model, or the head on it, does not do what is asked of it.
+    #[error("{what}")]
+    Unsuitable {
+        /// Which model is needed.
+        what: String,
+    },
     /// A thread cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),

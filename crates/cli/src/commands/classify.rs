@@ -43,7 +43,7 @@ fn choose(app: &App, args: &ClassifyArgs) -> anyhow::Result<(String, Classifier)
         let (given, wanted) = (model.info().output_width, head.head.width());
         if given != wanted {
             let what = format!("the head takes {wanted} numbers, {} gives {given}", path.name);
-            return Err(EngineError::Mismatch { what }.into());
+            return Err(EngineError::Unsuitable { what }.into());
         }
         return Ok((path.name, Classifier::Head(model, head)));
     }
@@ -134,7 +134,7 @@ pub fn by_head(
         .map(|embedding| {
             let embedding = embedding?;
             let wrong =
-                || EngineError::Mismatch { what: "the head is for vectors of another width".to_owned() };
+                || EngineError::Unsuitable { what: "the head is for vectors of another width".to_owned() };
             let scores = file.head.scores(&embedding.vector).ok_or_else(wrong)?;
             Ok(Classified { scores, truncated: embedding.truncated })
         })

@@ -1,6 +1,7 @@
 //! `kun index` and `kun search`.
 
 use super::App;
+use super::train_head::lasting_name;
 use crate::args::{IndexArgs, SearchArgs};
 use crate::exit::Misuse;
 use crate::rows::{Job, Record, Sink};
@@ -19,7 +20,7 @@ pub fn index(app: &App, args: &IndexArgs) -> anyhow::Result<()> {
         return Err(Misuse(format!("no folder {}", args.folder.display())).into());
     }
     let (path, model) = app.load_encoder(&args.model, &args.load)?;
-    let settings = Settings { model: path.name.clone(), passage_bytes: args.passage };
+    let settings = Settings { model: lasting_name(&path), passage_bytes: args.passage };
     let mut index =
         if args.output.exists() { Index::open(&args.output)? } else { Index::new(settings.clone()) };
     if *index.settings() != settings {

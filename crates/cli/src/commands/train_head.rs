@@ -8,6 +8,7 @@ use crate::rows;
 use kun_engine::text::{Examples, TrainOptions, train};
 use kun_engine::{EmbedOptions, Fitting, HeadFile, LoadedEncoder, Purpose};
 use kun_evals::quality::text;
+use kun_hub::ModelPath;
 use serde_json::json;
 use std::path::Path;
 
@@ -76,7 +77,7 @@ pub fn train_head(app: &App, args: &TrainHeadArgs) -> anyhow::Result<()> {
     let examples = Examples { embeddings: &embeddings, width: model.info().output_width, classes: &classes };
     let options = TrainOptions { c: args.c, ..TrainOptions::default() };
     let trained = train(names, examples, &options).map_err(Misuse)?;
-    let file = HeadFile { head: trained.head, model: path.name.clone() };
+    let file = HeadFile { head: trained.head, model: lasting_name(&path) };
     let training = accuracy(&model, &file, &texts, &labels)?;
     let test =
         if test_texts.is_empty() { None } else { Some(accuracy(&model, &file, &test_texts, &test_labels)?) };
@@ -120,6 +121,13 @@ fn embed(model: &LoadedEncoder, texts: &[String], embeddings: &mut Vec<f32>) -> 
         }
     }
     Ok(truncated)
+}
+
+/// The name by which a model is found from any folder.
+pub fn lasting_name(model: &ModelPath) -> String {
+    let local = model.source.starts_with("local");
+    let absolute = if local { std::path::absolute(&model.path).ok() } else { None };
+    absolute.map_or_else(|| model.name.clone(), |path| path.display().to_string())
 }
 
 /// The part of texts that get their own label.

@@ -1,6 +1,6 @@
 //! Answers to a question as spans of documents of any length.
 
-use super::classify::{mismatch, room};
+use super::classify::{room, unsuitable};
 use super::{Encoded, LoadedEncoder};
 use crate::EngineError;
 use kun_models::encoder::Head;
@@ -29,7 +29,7 @@ impl LoadedEncoder {
     /// The best answers to `question` in each document, the best first; a long document is read in overlapping windows.
     ///
     /// # Errors
-    /// [`EngineError::Mismatch`] if the model points at no spans, [`EngineError::Parameter`] if the question leaves no room
+    /// [`EngineError::Unsuitable`] if the model points at no spans, [`EngineError::Parameter`] if the question leaves no room
     /// for the document. Per document: those of tokenizer and step.
     pub fn answer(
         &self,
@@ -38,7 +38,7 @@ impl LoadedEncoder {
         options: &AnswerOptions,
     ) -> Result<Vec<Result<Vec<Answer>, EngineError>>, EngineError> {
         if self.info().head != Head::Span {
-            return Err(mismatch("the model points at no answers in a text"));
+            return Err(unsuitable("the model points at no answers in a text"));
         }
         let question = self.tokenizer().pieces(question, Special::Plain)?;
         let limit = self.info().max_tokens.min(options.window_tokens);
@@ -67,7 +67,7 @@ impl LoadedEncoder {
                 .map(|((start, end), places)| Window { start, end, places })
                 .collect();
             if windows.iter().any(|w| w.start.len() != w.places.len()) {
-                return Err(mismatch("not one row of logits per token"));
+                return Err(unsuitable("not one row of logits per token"));
             }
             Ok(answers(document, &windows, &options.spans))
         };

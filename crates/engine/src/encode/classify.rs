@@ -37,10 +37,10 @@ impl LoadedEncoder {
     /// Scores of the labels that the model was trained on, [`crate::EncoderInfo::labels`].
     ///
     /// # Errors
-    /// [`EngineError::Mismatch`] if the model is no classifier of texts. Per text: [`EngineError::Task`] if it is too long.
+    /// [`EngineError::Unsuitable`] if the model is no classifier of texts. Per text: [`EngineError::Task`] if it is too long.
     pub fn classify(&self, texts: &[String], fitting: Fitting) -> Result<PerText<Classified>, EngineError> {
         let Head::Sequence { labels } = self.info().head else {
-            return Err(mismatch("the model is no classifier of texts"));
+            return Err(unsuitable("the model is no classifier of texts"));
         };
         let activation = Activation::of(self.info().problem_type.as_deref(), labels);
         let read = self.each(texts, |text| self.read(text, None, fitting));
@@ -59,7 +59,7 @@ impl LoadedEncoder {
     /// embeds.
     ///
     /// # Errors
-    /// [`EngineError::Mismatch`] if it does neither, [`EngineError::Task`] for a template without `{}` or no labels. Per
+    /// [`EngineError::Unsuitable`] if it does neither, [`EngineError::Task`] for a template without `{}` or no labels. Per
     /// text: [`EngineError::Task`] if it is too long.
     pub fn zero_shot(&self, texts: &[String], task: &ZeroShot) -> Result<PerText<Classified>, EngineError> {
         match self.info().head {
@@ -68,10 +68,10 @@ impl LoadedEncoder {
                 Some(head) => self.by_entailment(texts, task, head),
                 None => {
                     let labels = self.info().labels.join(", ");
-                    Err(mismatch(&format!("the model knows {labels} only, and none of them is entailment")))
+                    Err(unsuitable(&format!("the model knows {labels} only, and none of them is entailment")))
                 }
             },
-            _ => Err(mismatch("the model neither embeds nor tells entailment")),
+            _ => Err(unsuitable("the model neither embeds nor tells entailment")),
         }
     }
 
@@ -149,8 +149,8 @@ impl LoadedEncoder {
     }
 }
 
-pub(super) fn mismatch(what: &str) -> EngineError {
-    EngineError::Mismatch { what: what.to_owned() }
+pub(super) fn unsuitable(what: &str) -> EngineError {
+    EngineError::Unsuitable { what: what.to_owned() }
 }
 
 /// The tokens that are left for a text beside `others`, at least `least`.

@@ -1,6 +1,6 @@
 //! Entities of texts of any length, by overlapping windows.
 
-use super::classify::{mismatch, room};
+use super::classify::{room, unsuitable};
 use super::{Encoded, LoadedEncoder};
 use crate::EngineError;
 use kun_models::encoder::Head;
@@ -36,18 +36,18 @@ impl LoadedEncoder {
     /// as the window sees it in which it stands farthest from a cut.
     ///
     /// # Errors
-    /// [`EngineError::Mismatch`] if the model labels no tokens. Per text: those of tokenizer and step.
+    /// [`EngineError::Unsuitable`] if the model labels no tokens. Per text: those of tokenizer and step.
     pub fn extract(
         &self,
         texts: &[String],
         options: &ExtractOptions,
     ) -> Result<Vec<Result<Vec<Entity>, EngineError>>, EngineError> {
         let Head::Tokens { labels } = self.info().head else {
-            return Err(mismatch("the model labels no tokens"));
+            return Err(unsuitable("the model labels no tokens"));
         };
         let tags = Tags::new(&self.info().labels);
         if tags.len() != labels || labels == 0 {
-            return Err(mismatch(&format!("{labels} outputs, {} labels", tags.len())));
+            return Err(unsuitable(&format!("{labels} outputs, {} labels", tags.len())));
         }
         let room = room(self.info().max_tokens, self.tokenizer().added_tokens(false), 1)?;
         let read = self.each(texts, |text| -> Result<Read, EngineError> {
@@ -74,7 +74,7 @@ impl LoadedEncoder {
 
 /// Logits `[T, labels]` of a text's tokens from those of its windows.
 fn joined(read: &Read, outputs: &[Encoded], labels: usize) -> Result<Vec<f32>, EngineError> {
-    let missing = || mismatch("not one row of logits per token");
+    let missing = || unsuitable("not one row of logits per token");
     // Where the text begins within each window: behind the special tokens.
     let starts: Vec<usize> = read
         .encodings

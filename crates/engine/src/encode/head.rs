@@ -22,7 +22,7 @@ impl HeadFile {
     /// Reads the file.
     ///
     /// # Errors
-    /// [`EngineError::Format`] for what is no safetensors file, [`EngineError::Mismatch`] for one that holds no head.
+    /// [`EngineError::Format`] for what is no safetensors file, [`EngineError::Unsuitable`] for one that holds no head.
     pub fn open(path: &Path) -> Result<HeadFile, EngineError> {
         use std::io::Read;
         let failed = |source| EngineError::Format(FormatError::Io { path: path.to_owned(), source });
@@ -34,7 +34,7 @@ impl HeadFile {
 
     fn parse(bytes: &[u8]) -> Result<HeadFile, EngineError> {
         let tensors = safetensors::parse(bytes).map_err(EngineError::Format)?;
-        let wrong = |what: String| EngineError::Mismatch { what: format!("no linear head: {what}") };
+        let wrong = |what: String| EngineError::Unsuitable { what: format!("no linear head: {what}") };
         let data = |name: &str| {
             let info = tensors.get(name).ok_or_else(|| wrong(format!("no tensor `{name}`")))?;
             let range = usize::try_from(info.offset).ok().zip(usize::try_from(info.len).ok());
