@@ -127,6 +127,7 @@ fn engine_outcome(error: &EngineError) -> (u8, Option<&'static str>) {
         | EngineError::Tokenizer(_)
         | EngineError::Mismatch { .. }
         | EngineError::Unsuitable { .. }
+        | EngineError::Describe(_)
         | EngineError::Template(_) => (MISUSE, None),
         _ => (FAILED, None),
     }

@@ -69,6 +69,9 @@ pub enum EngineError {
     /// The user's data or the model's outputs do not fit the task.
     #[error(transparent)]
     Task(#[from] kun_tasks::TaskError),
+    /// Nothing says how to use a picture model, or it is for something else.
+    #[error(transparent)]
+    Describe(#[from] kun_tasks::describe::DescribeError),
     /// A step failed.
     #[error("cannot run the model")]
     Run(#[source] std::sync::Arc<kun_graph::RunError>),

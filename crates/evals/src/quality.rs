@@ -1,6 +1,7 @@
 //! How good a model's answers are.
 
 pub mod perplexity;
+pub mod pictures;
 pub mod text;
 
 pub use perplexity::{Perplexity, PerplexityOptions, Progress, perplexity};

@@ -148,6 +148,11 @@ impl Catalog {
         &self.defaults.embed
     }
 
+    /// The short name of the model that does a task when none is named: the first of that task.
+    pub fn default_for(&self, task: &str) -> Option<&str> {
+        self.models.iter().find(|model| model.task == task).map(|model| model.name.as_str())
+    }
+
     /// The model of a short name and the quantisation asked for with it.
     ///
     /// # Errors
@@ -267,6 +272,8 @@ mod tests {
         }
         assert_eq!(find(catalog.default_chat()).unwrap().0, "smollm2");
         assert_eq!(find(catalog.default_embed()).unwrap().0, "all-minilm-l6-v2");
+        assert_eq!(catalog.default_for("ocr"), Some("pp-ocrv6-small"));
+        assert_eq!(catalog.default_for("telepathy"), None);
     }
 
     #[test]

@@ -26,7 +26,10 @@ pub(crate) fn choose<'a>(repo: &RepoName, files: &[&'a str]) -> Result<Vec<&'a s
             if !is_wanted_kind(found) {
                 return Err(not_found(format!("`{file}` is not a model file that can be loaded safely")));
             }
-            with_parts(found, files).map_err(not_found)?
+            match found.to_ascii_lowercase().ends_with(".onnx") {
+                true => with_neighbours(found, files),
+                false => with_parts(found, files).map_err(not_found)?,
+            }
         }
         Want::Quant(quant) => {
             let found = ggufs.iter().find(|f| quant_of(f).as_deref() == Some(quant)).or_else(|| {
@@ -44,9 +47,14 @@ pub(crate) fn choose<'a>(repo: &RepoName, files: &[&'a str]) -> Result<Vec<&'a s
                 ggufs.iter().find(|f| quant_of(f).as_deref() == Some(USUAL_QUANT)).unwrap_or(&ggufs[0]);
             with_parts(usual, files).map_err(not_found)?
         }
-        Want::Default => safetensors_files(files).ok_or_else(|| {
-            not_found(format!("it has neither GGUF nor safetensors weights; there is: {}", some(files)))
-        })?,
+        Want::Default => match (safetensors_files(files), onnx_model(files)) {
+            (Some(chosen), _) => chosen,
+            (None, Some(model)) => with_neighbours(model, files),
+            (None, None) => {
+                let why = format!("it has no GGUF, safetensors or ONNX weights; there is: {}", some(files));
+                return Err(not_found(why));
+            }
+        },
     };
     if chosen.len() > MAX_FILES {
         return Err(not_found(format!("{} files are more than the {MAX_FILES} allowed", chosen.len())));
@@ -58,6 +66,27 @@ pub(crate) fn choose<'a>(repo: &RepoName, files: &[&'a str]) -> Result<Vec<&'a s
         }),
         None => Ok(chosen),
     }
+}
+
+/// The ONNX file that a repository is about: the usual name, or the only one.
+fn onnx_model<'a>(files: &[&'a str]) -> Option<&'a str> {
+    let usual = ["onnx/model.onnx", "model.onnx"];
+    let found = usual.iter().find_map(|name| files.iter().find(|file| *file == name));
+    let mut all = files.iter().filter(|file| file.to_ascii_lowercase().ends_with(".onnx"));
+    found.or_else(|| all.next().filter(|_| all.next().is_none())).copied()
+}
+
+/// An ONNX file with its external data and the files that say how to use it.
+fn with_neighbours<'a>(file: &'a str, files: &[&'a str]) -> Vec<&'a str> {
+    let folder = &file[..file.rfind('/').map_or(0, |i| i + 1)];
+    let data = [format!("{file}_data"), format!("{file}.data")];
+    let words = ["config.json", "preprocessor_config.json", "model.toml", "labels.txt"];
+    let beside = |other: &&str| {
+        data.iter().any(|name| name == other)
+            || words.contains(other)
+            || other.strip_prefix(folder).is_some_and(|name| words.contains(&name))
+    };
+    std::iter::once(file).chain(files.iter().copied().filter(|other| *other != file).filter(beside)).collect()
 }
 
 /// The GGUF files that are models of their own: the first part of each, no projectors, no calibration data.

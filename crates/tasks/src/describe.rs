@@ -133,6 +133,14 @@ impl Facts {
     }
 }
 
+/// The value of a JSON text, for [`Facts::config`] and [`Facts::preprocessor`].
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn json(text: &str) -> Result<serde_json::Value, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
 /// How to use a model for a verb.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]

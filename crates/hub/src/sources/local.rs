@@ -40,7 +40,7 @@ pub(crate) fn open_path(path: &Path) -> Result<PathBuf, HubError> {
         }
         return Ok(path.to_owned());
     }
-    if path.join("config.json").is_file() {
+    if path.join("config.json").is_file() || path.join("model.toml").is_file() {
         return Ok(path.to_owned());
     }
     let mut names = names_in(path);
@@ -48,9 +48,10 @@ pub(crate) fn open_path(path: &Path) -> Result<PathBuf, HubError> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     match select::gguf_models(&names).as_slice() {
         [only] => Ok(path.join(only)),
+        [] if names.iter().any(|name| name.to_ascii_lowercase().ends_with(".onnx")) => Ok(path.to_owned()),
         [] => Err(HubError::NotFound {
             name,
-            why: "the folder has neither config.json nor a .gguf file".to_owned(),
+            why: "the folder has neither config.json nor a .gguf or .onnx file".to_owned(),
         }),
         several => Err(HubError::Name {
             name,

@@ -1,0 +1,149 @@
+//! Picture models: an ONNX file with what is known of it, behind verbs.
+
+mod facts;
+mod ocr;
+mod transform;
+
+pub use ocr::OcrModel;
+pub use transform::{Plan, TILE_SIDE};
+
+use crate::{EngineError, PassModel};
+use kun_tasks::describe::{Port, Verb, VisionTask, describe};
+use kun_tasks::image::cut_out;
+use kun_tasks::pixels::{Image, PixelError};
+use kun_tasks::vision::Answer;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How a picture model is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VisionOptions {
+    /// Compute threads; `None`: the physical cores.
+    pub threads: Option<usize>,
+    /// Longest side of a tile of picture-to-picture networks, in pixels; `None`: [`TILE_SIDE`].
+    pub tile: Option<usize>,
+}
+
+/// A model file that was opened, and what it says of itself.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its worker.
+    pub model: PassModel,
+    /// What it takes.
+    pub inputs: Vec<Port>,
+    /// What it gives.
+    pub outputs: Vec<Port>,
+    /// Its own key-value pairs.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Opens a model file; the number of compute threads is the caller's, if it has a wish.
+pub type Opener = dyn Fn(&Path, Option<usize>) -> Result<Opened, EngineError>;
+
+/// A loaded picture model for one verb.
+#[derive(Debug)]
+pub struct VisionModel {
+    model: PassModel,
+    task: VisionTask,
+    verb: Verb,
+    tile: usize,
+}
+
+pub(crate) fn pixels(error: PixelError) -> EngineError {
+    EngineError::Task(kun_tasks::TaskError::Input { what: error.to_string() })
+}
+
+impl VisionModel {
+    /// Opens the model file at `path`, or the one in the folder at `path`, for a verb.
+    ///
+    /// # Errors
+    /// [`EngineError::Describe`] if nothing says how to use it, those of reading and compiling it.
+    pub fn open_with(
+        opener: &Opener,
+        path: &Path,
+        verb: Verb,
+        options: &VisionOptions,
+    ) -> Result<VisionModel, EngineError> {
+        let file = facts::onnx_file(path)?;
+        let opened = opener(&file, options.threads)?;
+        let task = describe(&facts::read(&file, &opened)?, verb)?;
+        let tile = options.tile.unwrap_or(TILE_SIDE).clamp(32, 4096);
+        Ok(VisionModel { model: opened.model, task, verb, tile })
+    }
+
+    /// What the model does with pictures.
+    pub fn task(&self) -> &VisionTask {
+        &self.task
+    }
+
+    /// For changes of thresholds and numbers of answers before use.
+    pub fn task_mut(&mut self) -> &mut VisionTask {
+        &mut self.task
+    }
+
+    /// Answers about many pictures, batched where their inputs have one shape; results in their order.
+    pub fn answer_many(&self, images: &[Arc<Image>]) -> Vec<Result<Answer, EngineError>> {
+        let inputs = images.to_vec();
+        fn map<T>(
+            results: Vec<Result<T, EngineError>>,
+            wrap: impl Fn(T) -> Answer,
+        ) -> Vec<Result<Answer, EngineError>> {
+            results.into_iter().map(|result| result.map(&wrap)).collect()
+        }
+        match &self.task {
+            VisionTask::Classify(task) => map(self.model.run_many(task, inputs), Answer::Classes),
+            VisionTask::Detect(task) => map(self.model.run_many(task, inputs), Answer::Detections),
+            VisionTask::Segment(task) => map(self.model.run_many(task, inputs), |map| Answer::Segments {
+                map,
+                labels: task.labels.clone(),
+            }),
+            VisionTask::Instances(task) => map(self.model.run_many(task, inputs), Answer::Instances),
+            VisionTask::Depth(task) => map(self.model.run_many(task, inputs), Answer::Depth),
+            VisionTask::Pose(task) => map(self.model.run_many(task, inputs), Answer::People),
+            VisionTask::Faces(task) => map(self.model.run_many(task, inputs), Answer::Faces),
+            VisionTask::Matte(task) => {
+                let mattes = self.model.run_many(task, inputs).into_iter().zip(images);
+                mattes
+                    .map(|(matte, image)| match (matte?, self.verb) {
+                        (matte, Verb::Cutout) => cut_out(image, &matte).map(Answer::Picture).map_err(pixels),
+                        (matte, _) => Ok(Answer::from_matte(&matte)),
+                    })
+                    .collect()
+            }
+            VisionTask::Transform(task) => images
+                .iter()
+                .map(|image| {
+                    transform::run(&self.model, task, self.tile, image, &mut |_, _| {}).map(Answer::Picture)
+                })
+                .collect(),
+        }
+    }
+
+    /// What making a picture of this one will take, for picture-to-picture models; the factor of its size is found with
+    /// a small tile.
+    ///
+    /// # Errors
+    /// What the model says.
+    pub fn plan(&self, image: &Image) -> Result<Option<Plan>, EngineError> {
+        match &self.task {
+            VisionTask::Transform(task) => transform::plan(&self.model, task, self.tile, image).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// A picture made from a picture, tile by tile; `progress` hears of tiles done and in all.
+    ///
+    /// # Errors
+    /// What the model says; [`EngineError::Mismatch`] for a model that makes no pictures.
+    pub fn transform(
+        &self,
+        image: &Image,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Image, EngineError> {
+        match &self.task {
+            VisionTask::Transform(task) => transform::run(&self.model, task, self.tile, image, progress),
+            _ => Err(EngineError::Mismatch { what: "the model makes no pictures".to_owned() }),
+        }
+    }
+}
