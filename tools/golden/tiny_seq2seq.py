@@ -283,7 +283,7 @@ def golden(name, model, tokenizer, texts, seed):
             if len(found) == 8 and not finished:
                 return None, "nothing ends"
             found.append(dict(name=case, options=options, source=sources[which][0].tolist(), output=out))
-    if finished < 3:
+    if finished < 2:
         return None, f"only {finished} end by themselves"
     if len(found) < 16 or len({f["name"] for f in found}) < 9:
         return None, f"{len(found)} firm cases"
@@ -307,6 +307,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out_dir")
     parser.add_argument("names", nargs="*")
+    parser.add_argument("--seed", type=int, default=0, help="the first one tried")
     args = parser.parse_args()
     for name in args.names or MODELS:
         make_tokenizer, config_class, settings, generation = MODELS[name]
@@ -330,7 +331,7 @@ def main():
             settings.update(decoder_start_token_id=tokenizer.convert_tokens_to_ids("ro_RO"))
         MODELS[name] = (make_tokenizer, config_class, settings, generation)
         texts = TEXTS + ([">>deu<< The frog sleeps."] if name == "marian" else [])
-        for seed in range(400):
+        for seed in range(args.seed, args.seed + 400):
             model = make(name, config_class, settings, vocab, seed)
             for key, value in generation.items():
                 setattr(model.generation_config, key, value)

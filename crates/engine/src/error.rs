@@ -78,6 +78,9 @@ pub enum EngineError {
     /// The model gave logits that no token can be picked from.
     #[error(transparent)]
     Logits(#[from] crate::sampler::LogitsError),
+    /// The caller ended the request.
+    #[error("the request was cancelled")]
+    Cancelled,
     /// The model's worker thread has ended.
     #[error("the model was unloaded")]
     Unloaded,

@@ -56,7 +56,8 @@ pub enum FormatError {
     /// A folder whose only weights are pickle files, which can run code when read.
     #[error(
         "folder {} holds only pickle weights (`{file}`), which can run code and are never read: \
-         get the safetensors or GGUF version of this model",
+         get the safetensors or GGUF version of this model, or write one where the file is trusted, with \
+         transformers' `from_pretrained` and `save_pretrained`",
         path.display()
     )]
     Pickle { path: PathBuf, file: String },

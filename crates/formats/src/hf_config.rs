@@ -3,6 +3,7 @@
 use crate::error::{FormatError, shown};
 use crate::{confine, json};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -10,6 +11,9 @@ use std::path::Path;
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
 const MAX_TOKENIZER_BYTES: u64 = 128 << 20;
 const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
+/// Vocabularies of tokenizers that are older than `tokenizer.json`.
+const VOCABULARIES: [&str; 5] =
+    ["vocab.json", "source.spm", "target.spm", "sentencepiece.bpe.model", "spiece.model"];
 
 /// A model folder's JSON files, parsed with bounded depth and size.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,6 +28,8 @@ pub struct HfConfig {
     pub special_tokens: Value,
     /// `tokenizer.json`, as stored; empty if absent.
     pub tokenizer_json: Vec<u8>,
+    /// Vocabularies that stand in for `tokenizer.json` where a folder has none, as stored, by file name.
+    pub vocabularies: BTreeMap<String, Vec<u8>>,
     /// `chat_template.jinja`, if the folder has one.
     pub chat_template: Option<String>,
     /// `config_sentence_transformers.json`, or null.
@@ -58,6 +64,13 @@ const TRANSFORMER_SETTINGS: [&str; 7] = [
     "sentence_xlnet_config.json",
 ];
 
+/// `model_type` of the `config.json` in `folder`, if that is a folder with one.
+pub fn model_type(folder: &Path) -> Option<String> {
+    let bytes = read_file(&folder.join("config.json"), MAX_CONFIG_BYTES).ok()?;
+    let config = json::value("config.json", &bytes).ok()?;
+    config.get("model_type")?.as_str().map(str::to_owned)
+}
+
 impl HfConfig {
     /// Reads the files of `folder`, which must hold a `config.json`.
     ///
@@ -76,13 +89,21 @@ impl HfConfig {
                 other => Err(wrong("config.json", &other, "an object")),
             })
             .map_err(|error| error.in_file(&config_path))?;
+        let tokenizer_json =
+            optional_file(&folder.join("tokenizer.json"), MAX_TOKENIZER_BYTES)?.unwrap_or_default();
+        let mut vocabularies = BTreeMap::new();
+        for name in VOCABULARIES.iter().filter(|_| tokenizer_json.is_empty()) {
+            if let Some(bytes) = optional_file(&folder.join(name), MAX_TOKENIZER_BYTES)? {
+                vocabularies.insert((*name).to_owned(), bytes);
+            }
+        }
         Ok(HfConfig {
             config,
             generation: optional_json(folder, "generation_config.json")?,
             tokenizer_config: optional_json(folder, "tokenizer_config.json")?,
             special_tokens: optional_json(folder, "special_tokens_map.json")?,
-            tokenizer_json: optional_file(&folder.join("tokenizer.json"), MAX_TOKENIZER_BYTES)?
-                .unwrap_or_default(),
+            tokenizer_json,
+            vocabularies,
             chat_template,
             sentence: optional_json(folder, "config_sentence_transformers.json")?,
             sentence_transformer: TRANSFORMER_SETTINGS

@@ -10,6 +10,7 @@ pub mod metadata;
 pub mod names;
 pub mod onnx;
 pub mod registry;
+pub mod seq2seq;
 pub mod weights;
 
 pub use error::ModelError;

@@ -12,6 +12,7 @@ mod json;
 mod pattern;
 mod sentencepiece;
 mod split;
+pub mod spm;
 mod tokens;
 mod wordpiece;
 
@@ -133,6 +134,8 @@ pub struct Tokenizer {
     model: Model,
     kinds: Vec<Kind>,
     control: Option<Matcher>,
+    /// Control tokens by name, where the file names them apart from the vocabulary.
+    control_names: Vec<(String, u32)>,
     user_defined: Option<Matcher>,
     /// Ids put before and after a prompt.
     before: Vec<u32>,
@@ -200,6 +203,7 @@ impl Tokenizer {
         let mut tokenizer = Tokenizer {
             model: Model::Json(Box::new(file.pipeline)),
             kinds: file.kinds,
+            control_names: control.iter().map(|token| (token.text.clone(), token.id)).collect(),
             control: Matcher::new(control)?,
             user_defined: Matcher::new(user_defined)?,
             joints: file.joints.unwrap_or_else(|| Joints::around(&before, &after)),
@@ -277,6 +281,7 @@ impl Tokenizer {
             model,
             kinds,
             control,
+            control_names: Vec::new(),
             user_defined,
             joints: Joints::around(&before, &after),
             before,
@@ -423,6 +428,10 @@ impl Tokenizer {
     /// Number of ids.
     pub fn vocab_size(&self) -> usize {
         self.kinds.len()
+    }
+    /// Control tokens that a `tokenizer.json` names, with their ids.
+    pub fn control_tokens(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.control_names.iter().map(|(text, id)| (text.as_str(), *id))
     }
     /// Beginning of text.
     pub fn bos(&self) -> Option<u32> {

@@ -95,6 +95,16 @@ impl SentencePiece {
             escaped.push(SPACE);
         }
         escaped.extend(text.chars().map(|c| if c == ' ' { SPACE } else { c }));
+        for piece in self.split(&escaped) {
+            match self.tokens.find(piece.as_bytes()) {
+                Some(id) => ids.push(id),
+                None => ids.extend(piece.bytes().filter_map(|b| self.bytes[usize::from(b)].or(self.unk))),
+            }
+        }
+    }
+
+    /// The parts of `escaped` that no two neighbours can be merged in any more.
+    pub fn split<'t>(&self, escaped: &'t str) -> Vec<&'t str> {
         let mut symbols: Vec<Symbol> = escaped
             .char_indices()
             .enumerate()
@@ -107,7 +117,7 @@ impl SentencePiece {
             .collect();
         let mut heap = BinaryHeap::new();
         for at in 1..symbols.len() {
-            self.offer(&escaped, &symbols, at - 1, at, &mut heap);
+            self.offer(escaped, &symbols, at - 1, at, &mut heap);
         }
         while let Some(pair) = heap.pop() {
             let (left, right) = (pair.left, pair.right);
@@ -121,20 +131,14 @@ impl SentencePiece {
             symbols[right].start = symbols[right].end;
             if next < symbols.len() {
                 symbols[next].previous = left;
-                self.offer(&escaped, &symbols, left, next, &mut heap);
+                self.offer(escaped, &symbols, left, next, &mut heap);
             }
             let previous = symbols[left].previous;
             if previous < symbols.len() {
-                self.offer(&escaped, &symbols, previous, left, &mut heap);
+                self.offer(escaped, &symbols, previous, left, &mut heap);
             }
         }
-        for symbol in symbols.iter().filter(|s| !is_gone(s)) {
-            let piece = &escaped.as_bytes()[symbol.start..symbol.end];
-            match self.tokens.find(piece) {
-                Some(id) => ids.push(id),
-                None => ids.extend(piece.iter().filter_map(|&b| self.bytes[usize::from(b)].or(self.unk))),
-            }
-        }
+        symbols.iter().filter(|s| !is_gone(s)).map(|s| &escaped[s.start..s.end]).collect()
     }
 
     fn offer(&self, text: &str, symbols: &[Symbol], left: usize, right: usize, heap: &mut BinaryHeap<Pair>) {
