@@ -171,7 +171,7 @@ MODELS = {
                 dict(BART, activation_function="relu", scale_embedding=True, decoder_start_token_id=2),
                 dict(num_beams=5, max_length=20, early_stopping=True)),
     "marian": (marian_tokenizer, "MarianConfig", dict(BART, activation_function="swish", scale_embedding=True),
-               dict(num_beams=4, max_length=32)),
+               dict(num_beams=4, max_length=32, renormalize_logits=True)),
     "m2m100": (m2m_tokenizer, "M2M100Config", dict(BART, activation_function="relu", scale_embedding=True,
                decoder_start_token_id=2), dict(num_beams=5, max_length=32, early_stopping=True)),
     "nllb": (nllb_tokenizer, "M2M100Config", dict(BART, activation_function="relu", scale_embedding=True,

@@ -4,6 +4,7 @@ mod encode;
 mod generate;
 mod measure;
 mod rows;
+mod seq2seq;
 mod text;
 mod values;
 
@@ -11,7 +12,7 @@ pub use encode::{EmbedArgs, EncodeArgs, RerankArgs, VectorEncoding};
 pub use generate::{GenerateArgs, LoadArgs, Thinking};
 pub use measure::{BenchArgs, DoctorArgs, EvalVerb, PerplexityArgs};
 pub use rows::{InputArgs, InputFormat, OutputArgs};
-
+pub use seq2seq::{DecodingArgs, SummarizeArgs, TranslateArgs};
 pub use text::{
     Aggregate, AnswerArgs, ClassifyArgs, EvalClassifyArgs, EvalRetrievalArgs, EvalStsArgs, ExtractArgs,
     IndexArgs, SearchArgs, TrainHeadArgs,
@@ -127,6 +128,8 @@ pub enum Verb {
     TrainHead(TrainHeadArgs),
     Index(IndexArgs),
     Search(SearchArgs),
+    Translate(TranslateArgs),
+    Summarize(SummarizeArgs),
     Bench(BenchArgs),
     #[command(subcommand)]
     Eval(EvalVerb),

@@ -21,7 +21,10 @@ pub mod remind;
 mod rerank;
 mod run;
 mod search;
+mod seq2seq;
+mod summarize;
 mod train_head;
+mod translate;
 
 use crate::args::{Cli, EvalVerb, GlobalArgs, OnnxVerb, Verb};
 use crate::config::{Files, Folders, HubSettings, hub_settings};
@@ -71,6 +74,8 @@ pub fn run(cli: Cli, messages: Messages, folders: Folders, files: Files) -> anyh
         Some(Verb::TrainHead(args)) => train_head::train_head(&app, &args),
         Some(Verb::Index(args)) => search::index(&app, &args),
         Some(Verb::Search(args)) => search::search(&app, &args),
+        Some(Verb::Translate(args)) => translate::translate(&app, &args),
+        Some(Verb::Summarize(args)) => summarize::summarize(&app, &args),
         Some(Verb::Fit(args)) => fit::fit(&app, &args),
         Some(Verb::Bench(args)) => bench::bench(&app, &args),
         Some(Verb::Eval(EvalVerb::Perplexity(args))) => perplexity::perplexity(&app, &args),

@@ -238,8 +238,8 @@ fn real_content(path: &Path, home: &Path) -> Option<PathBuf> {
 /// Whether a folder of safetensors has everything that loading needs.
 pub(crate) fn folder_is_complete(dir: &Path, files: &[&str]) -> bool {
     let has = |name: &str| files.contains(&name);
-    let described =
-        has("config.json") && (has("tokenizer.json") || has("tokenizer.model") || has("vocab.json"));
+    let described = has("config.json")
+        && ["tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model"].into_iter().any(has);
     let weights = match read_index(&dir.join("model.safetensors.index.json")) {
         Some(shards) => !shards.is_empty() && shards.iter().all(|shard| has(shard)),
         None => files.iter().any(|f| f.ends_with(".safetensors")),

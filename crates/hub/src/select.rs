@@ -203,7 +203,9 @@ fn safetensors_files<'a>(files: &[&'a str]) -> Option<Vec<&'a str>> {
     let described = |file: &str| {
         let data = file.ends_with(".json")
             || file.ends_with(".jinja")
-            || matches!(file, "tokenizer.model" | "merges.txt" | "vocab.txt");
+            || matches!(file, "tokenizer.model" | "merges.txt" | "vocab.txt")
+            // Of translation models without tokenizer.json.
+            || matches!(file, "source.spm" | "target.spm" | "sentencepiece.bpe.model" | "spiece.model");
         data && !file.starts_with('.')
     };
     let mut chosen: Vec<&str> = top.iter().copied().filter(|f| described(f)).collect();

@@ -12,7 +12,7 @@ use kun_tensor::storage::Access;
 use kun_testkit::{Tolerance, golden};
 use std::sync::Arc;
 
-const MODELS: [&str; 7] = ["t5", "flan_t5", "mt5", "bart", "mbart", "mbart50", "marian"];
+const MODELS: [&str; 9] = ["t5", "flan_t5", "mt5", "bart", "mbart", "mbart50", "marian", "m2m100", "nllb"];
 
 /// What `tools/golden/tiny_seq2seq.py` writes.
 #[derive(serde::Deserialize)]

@@ -19,10 +19,16 @@ fn main() -> io::Result<()> {
     write(folder, "safetensors", &safetensors())?;
     write(folder, "onnx", &onnx())?;
     write(folder, "tokenizer_json", &tokenizers())?;
+    let spm: [&[u8]; 2] = [
+        include_bytes!("../../../testdata/seq2seq/marian/source.spm"),
+        include_bytes!("../../../testdata/seq2seq/m2m100/sentencepiece.bpe.model"),
+    ];
+    write(folder, "sentencepiece", &spm.map(<[u8]>::to_vec))?;
     write(folder, "template", &TEMPLATES.map(|text| text.as_bytes().to_vec()))?;
     dictionary(folder, "gguf", &["GGUF", "general.alignment", "split.count"])?;
     dictionary(folder, "safetensors", SAFETENSORS_WORDS)?;
     dictionary(folder, "onnx", ONNX_WORDS)?;
+    dictionary(folder, "sentencepiece", &["<unk>", "<s>", "</s>"])?;
     dictionary(folder, "tokenizer_json", TOKENIZER_WORDS)?;
     dictionary(folder, "template", TEMPLATE_WORDS)
 }

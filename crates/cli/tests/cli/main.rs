@@ -11,3 +11,4 @@ mod settings;
 #[cfg(unix)]
 mod signals;
 mod support;
+mod translate;

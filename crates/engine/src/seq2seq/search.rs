@@ -143,6 +143,12 @@ impl Search {
                 *x = (f64::from(*x) - total) as f32;
             }
             self.rules.apply(&beam.tokens, row);
+            if self.generation.renormalize
+                && let Some(greatest) = math::greatest(row)
+            {
+                let total = math::log_sum_exp(row, greatest);
+                row.iter_mut().for_each(|x| *x = (f64::from(*x) - total) as f32);
+            }
         }
         let mut candidates = Vec::with_capacity(2 * keep);
         for (beam, state) in self.beams.iter().enumerate() {

@@ -61,6 +61,8 @@ pub struct Generation {
     pub suppress: Vec<u32>,
     /// Tokens that are never written first.
     pub begin_suppress: Vec<u32>,
+    /// Scores are made log-probabilities again after all rules.
+    pub renormalize: bool,
     /// Tokens are drawn, not taken by their score.
     pub do_sample: bool,
     /// Sharpness of the draw.
@@ -103,6 +105,7 @@ impl Generation {
             bad_words: Vec::new(),
             suppress: Vec::new(),
             begin_suppress: Vec::new(),
+            renormalize: false,
             do_sample: false,
             temperature: 1.0,
             top_k: 50,
@@ -151,6 +154,7 @@ impl Generation {
             "top_p" => self.top_p = narrow(number(key, value, 0.0, 1.0)?),
             "suppress_tokens" => self.suppress = tokens(key, value)?,
             "begin_suppress_tokens" => self.begin_suppress = tokens(key, value)?,
+            "renormalize_logits" => self.renormalize = flag(key, value)?,
             "do_sample" => self.do_sample = flag(key, value)?,
             "bad_words_ids" => {
                 let words = value.as_array().filter(|words| words.len() <= MAX_LIST);
@@ -214,7 +218,7 @@ impl Generation {
 }
 
 /// What is read from a folder.
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 29] = [
     "bos_token_id",
     "decoder_start_token_id",
     "eos_token_id",
@@ -233,6 +237,7 @@ const KEYS: [&str; 28] = [
     "bad_words_ids",
     "suppress_tokens",
     "begin_suppress_tokens",
+    "renormalize_logits",
     "do_sample",
     "temperature",
     "top_k",

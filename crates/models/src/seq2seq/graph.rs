@@ -129,6 +129,7 @@ impl Weights<'_, '_> {
             Positions::Learned { rows, .. } => Some(self.declared.part(
                 g,
                 &format!("{}.weight", names.positions),
+                None,
                 &[rows, c.width],
                 false,
             )?),

@@ -5,20 +5,20 @@
 
 mod charsmap;
 mod protobuf;
+mod unigram;
 
 use super::sentencepiece::{self, SentencePiece};
 use super::{Kind, TokenizerError, Vocabulary};
 use charsmap::CharsMap;
-use std::collections::HashMap;
-use tokenizers::Model as _;
-use tokenizers::models::unigram::Unigram;
+use std::collections::HashSet;
+use unigram::Unigram;
 
 /// What a space becomes.
 const SPACE: char = sentencepiece::SPACE;
 /// Largest file read.
 const MAX_FILE_BYTES: usize = 64 << 20;
 /// Most pieces of a file.
-const MAX_PIECES: usize = 1 << 21;
+const MAX_PIECES: usize = 1 << 20;
 /// Longest piece, in bytes.
 const MAX_PIECE_BYTES: usize = 1 << 12;
 /// Longest text that is encoded at once: beyond, offsets of the algorithms would no longer fit.
@@ -48,7 +48,7 @@ enum Algorithm {
 pub struct SentencePieceModel {
     description: Description,
     charsmap: Option<CharsMap>,
-    known: HashMap<String, u32>,
+    known: HashSet<String>,
     algorithm: Algorithm,
 }
 
@@ -72,15 +72,10 @@ impl SentencePieceModel {
         if !pieces.iter().any(|(_, _, kind)| *kind == Kind::Unknown) {
             return Err(invalid("no unknown piece"));
         }
-        let matched = || {
-            (0u32..)
-                .zip(pieces)
-                .filter(|(_, (_, _, kind))| matches!(kind, Kind::Normal | Kind::UserDefined))
-                .map(|(id, (text, score, kind))| (id, text, *score, *kind))
-        };
-        let known = matched().map(|(id, text, ..)| (text.clone(), id)).collect();
+        let kinds: Vec<Kind> = pieces.iter().map(|(.., kind)| *kind).collect();
+        let matched = |kind: &Kind| matches!(kind, Kind::Normal | Kind::UserDefined);
+        let known = pieces.iter().filter(|(.., kind)| matched(kind)).map(|(text, ..)| text.clone()).collect();
         let algorithm = if description.is_bpe {
-            let kinds: Vec<Kind> = pieces.iter().map(|(.., kind)| *kind).collect();
             let mut vocabulary = Vocabulary {
                 tokens: pieces.iter().map(|(text, ..)| text.clone()).collect(),
                 scores: pieces.iter().map(|(_, score, _)| *score).collect(),
@@ -88,19 +83,7 @@ impl SentencePieceModel {
             };
             Algorithm::Bpe(Box::new(SentencePiece::new(&mut vocabulary, &kinds)?))
         } else {
-            let best = matched().map(|(_, _, score, _)| score).fold(f32::NEG_INFINITY, f32::max);
-            // The first entry stands for everything unknown, and no text may spell it.
-            let mut vocabulary = vec![(String::from("\u{10fffe}\u{10ffff}"), 0.0)];
-            vocabulary.extend(matched().map(|(_, text, score, kind)| {
-                let score = match kind {
-                    // The library's rule, by which such pieces go before anything that they are made of.
-                    Kind::UserDefined => text.len() as f32 * best - 0.1,
-                    _ => score,
-                };
-                (text.clone(), f64::from(score))
-            }));
-            let unigram = Unigram::from(vocabulary, Some(0), false);
-            Algorithm::Unigram(Box::new(unigram.map_err(|error| invalid(error.to_string()))?))
+            Algorithm::Unigram(Box::new(Unigram::new(pieces)?))
         };
         Ok(SentencePieceModel { charsmap, known, algorithm, description })
     }
@@ -128,23 +111,20 @@ impl SentencePieceModel {
         if normal.is_empty() {
             return Ok(Vec::new());
         }
-        let found: Vec<String> = match &self.algorithm {
-            Algorithm::Unigram(unigram) => {
-                let tokens = unigram.tokenize(&normal).map_err(|error| failed(error.to_string()))?;
-                tokens.into_iter().map(|token| token.value).collect()
-            }
-            Algorithm::Bpe(merges) => merges.split(&normal).into_iter().map(str::to_owned).collect(),
+        let found = match &self.algorithm {
+            Algorithm::Unigram(unigram) => unigram.split(&normal),
+            Algorithm::Bpe(merges) => merges.split(&normal),
         };
         let mut pieces: Vec<String> = Vec::with_capacity(found.len());
         let mut after_unknown = false;
         for piece in found {
-            let unknown = !self.known.contains_key(&piece);
+            let unknown = !self.known.contains(piece);
             if unknown && self.description.byte_fallback {
                 pieces.extend(piece.bytes().map(|byte| format!("<0x{byte:02X}>")));
             } else {
                 match pieces.last_mut().filter(|_| unknown && after_unknown) {
-                    Some(last) => last.push_str(&piece),
-                    None => pieces.push(piece),
+                    Some(last) => last.push_str(piece),
+                    None => pieces.push(piece.to_owned()),
                 }
             }
             after_unknown = unknown;

@@ -21,6 +21,7 @@ fn generation(beams: usize) -> Generation {
         bad_words: Vec::new(),
         suppress: Vec::new(),
         begin_suppress: Vec::new(),
+        renormalize: false,
         do_sample: false,
         temperature: 1.0,
         top_k: 0,
