@@ -5,6 +5,7 @@ mod generate;
 mod measure;
 mod rows;
 mod seq2seq;
+mod serve;
 mod text;
 mod values;
 
@@ -13,6 +14,7 @@ pub use generate::{GenerateArgs, LoadArgs, Thinking};
 pub use measure::{BenchArgs, DoctorArgs, EvalVerb, PerplexityArgs};
 pub use rows::{InputArgs, InputFormat, OutputArgs};
 pub use seq2seq::{DecodingArgs, SummarizeArgs, TranslateArgs};
+pub use serve::ServeArgs;
 pub use text::{
     Aggregate, AnswerArgs, ClassifyArgs, EvalClassifyArgs, EvalRetrievalArgs, EvalStsArgs, ExtractArgs,
     IndexArgs, SearchArgs, TrainHeadArgs,
@@ -135,6 +137,7 @@ pub enum Verb {
     Eval(EvalVerb),
     #[command(subcommand)]
     Onnx(OnnxVerb),
+    Serve(ServeArgs),
     Doctor(DoctorArgs),
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -329,7 +332,7 @@ fn environment_arg(arg: Arg, verb: &str) -> Arg {
 
 /// Whether a long flag is a setting, which the environment and files may give.
 pub fn is_setting(long: &str) -> bool {
-    !matches!(long, "help" | "version" | "file" | "origin" | "input" | "output")
+    !matches!(long, "help" | "version" | "file" | "origin" | "input" | "output" | "add-key")
 }
 
 /// Whether a long flag of `verb` is a setting of that verb alone: a model that chats is of no use to one that embeds.

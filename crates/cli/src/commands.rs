@@ -23,6 +23,7 @@ mod run;
 mod search;
 mod seq2seq;
 mod summarize;
+mod serve;
 mod train_head;
 mod translate;
 
@@ -83,6 +84,7 @@ pub fn run(cli: Cli, messages: Messages, folders: Folders, files: Files) -> anyh
         Some(Verb::Eval(EvalVerb::Classify(args))) => eval_text::classify(&app, &args),
         Some(Verb::Eval(EvalVerb::Retrieval(args))) => eval_text::retrieval(&app, &args),
         Some(Verb::Onnx(OnnxVerb::Check(args))) => onnx::check(&app, &args),
+        Some(Verb::Serve(args)) => serve::serve(&app, &args),
         Some(Verb::Doctor(args)) => doctor::doctor(&app, &args),
         Some(Verb::Config(args)) => config::config(&app, &args),
         Some(Verb::Completions(args)) => generated::completions(&app, &args),

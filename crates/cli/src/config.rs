@@ -19,8 +19,18 @@ use std::path::{Path, PathBuf};
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Settings that a project file may not give: a folder that somebody else wrote must not choose where models are
-/// kept and trusted from.
-const NOT_IN_PROJECT_FILE: [&str; 1] = ["cache-dir"];
+/// kept and trusted from, nor who may reach a server.
+const NOT_IN_PROJECT_FILE: [&str; 9] = [
+    "cache-dir",
+    "host",
+    "unix-socket",
+    "tls-cert",
+    "tls-key",
+    "api-key-file",
+    "insecure-no-auth",
+    "allowed-host",
+    "cors-origin",
+];
 
 /// Whether `TERM` says that the terminal cannot move its cursor.
 pub fn terminal_is_dumb() -> bool {
@@ -30,6 +40,11 @@ pub fn terminal_is_dumb() -> bool {
 /// `KUN_COLOR`, which clap's own messages need before the command line is parsed.
 pub fn environment_color() -> Option<String> {
     std::env::var(args::environment_name(args::ASK, "color")).ok()
+}
+
+/// `KUN_API_KEY`: a key that a server asks for. It is no flag, because other users see the flags of a process.
+pub fn api_key() -> Option<String> {
+    std::env::var("KUN_API_KEY").ok().filter(|key| !key.is_empty())
 }
 
 /// Where a value comes from.

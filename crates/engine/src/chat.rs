@@ -1,8 +1,9 @@
 //! Conversations to prompts.
 
 use crate::EngineError;
+use crate::tools::{self, ToolUse};
 use crate::vocabulary::TextDescription;
-use kun_text::{ChatMessage, ChatTemplate, RenderOptions, Special, Tokenizer};
+use kun_text::{ChatMessage, ChatTemplate, RenderOptions, Special, Tokenizer, ToolFormat};
 use std::time::Duration;
 
 /// Longest that rendering a conversation may take.
@@ -27,10 +28,25 @@ const PLAIN: &str = "{% if messages|length == 1 %}{{ messages[0].content }}{% el
     {% for m in messages %}{{ m.role|capitalize + ': ' + m.content + '\\n' }}{% endfor %}\
     {% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}{% endif %}";
 
+/// A conversation, ready for the model.
+pub(crate) struct ChatPrompt {
+    pub(crate) ids: Vec<u32>,
+    /// Whether the template opened the model's thoughts.
+    pub(crate) in_thoughts: bool,
+}
+
 /// A model's way with conversations.
 #[derive(Debug)]
 pub(crate) struct Chat {
     pub(crate) format: ChatFormat,
+    /// How the model calls tools.
+    pub(crate) tools: ToolFormat,
+    /// The control token that opens a call, where there is one.
+    pub(crate) tool_token: Option<u32>,
+    /// Whether it writes its thoughts between `<think>` and `</think>`.
+    pub(crate) thinks: bool,
+    /// Whether the template tells the model of tools by itself.
+    knows_tools: bool,
     template: ChatTemplate,
     bos_token: String,
     eos_token: String,
@@ -53,8 +69,24 @@ impl Chat {
             None if knows("<|im_start|>") && knows("<|im_end|>") => (ChatFormat::ChatMl, CHAT_ML),
             None => (ChatFormat::Plain, PLAIN),
         };
+        let control = |token: &str| match tokenizer.encode(token, Special::Parse) {
+            Ok(ids) if knows(token) => ids.first().copied(),
+            _ => None,
+        };
+        let knows_tools = source.contains("tools");
+        let tools = if knows_tools && control(ToolFormat::Mistral.opening()).is_some() {
+            ToolFormat::Mistral
+        } else if knows_tools && source.contains("<|start_header_id|>") && !source.contains("<tool_call>") {
+            ToolFormat::Llama
+        } else {
+            ToolFormat::Hermes
+        };
         Ok(Chat {
             format,
+            tools,
+            tool_token: control(tools.opening()),
+            thinks: source.contains("<think>"),
+            knows_tools,
             template: ChatTemplate::compile(source)?,
             bos_token: text.bos_token,
             eos_token: text.eos_token,
@@ -70,23 +102,36 @@ impl Chat {
         &self,
         tokenizer: &Tokenizer,
         messages: &[ChatMessage],
+        tools: Option<&ToolUse>,
         variables: &[(String, bool)],
-    ) -> Result<Vec<u32>, EngineError> {
+    ) -> Result<ChatPrompt, EngineError> {
+        let mut variables: Vec<(String, serde_json::Value)> =
+            variables.iter().map(|(name, value)| (name.clone(), (*value).into())).collect();
+        let spelt;
+        let mut messages = messages;
+        if self.knows_tools {
+            variables.extend(tools.map(|tools| ("tools".to_owned(), tools.json())));
+        } else if tools.is_some() || messages.iter().any(|m| !m.calls.is_empty() || m.answers.is_some()) {
+            spelt = tools::spelt_out(messages, tools);
+            messages = &spelt;
+        }
         let options = RenderOptions {
             add_generation_prompt: true,
             bos_token: self.bos_token.clone(),
             eos_token: self.eos_token.clone(),
-            variables: variables.iter().map(|(name, value)| (name.clone(), (*value).into())).collect(),
+            variables,
             time_limit: RENDER_LIMIT,
         };
         let rendered = self.template.render(messages, &options)?;
+        let in_thoughts =
+            self.thinks && kun_text::template::unmark(&rendered).0.trim_end().ends_with("<think>");
         let mut ids = tokenizer.encode_rendered(&rendered)?;
         // Some templates write the beginning token and some leave it to the tokenizer.
         let beginning = tokenizer.encode_prompt("", Special::Plain)?.first().copied();
         if let Some(bos) = beginning.filter(|b| tokenizer.bos() == Some(*b) && ids.first() != Some(b)) {
             ids.insert(0, bos);
         }
-        Ok(ids)
+        Ok(ChatPrompt { ids, in_thoughts })
     }
 
     /// Tokens that end an answer, sorted.

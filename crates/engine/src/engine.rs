@@ -1,23 +1,26 @@
 //! The engine and its two verbs.
 
-use crate::chat::{Chat, ChatFormat};
+use crate::chat::{Chat, ChatFormat, ChatPrompt};
+use crate::constraint::{Grammars, Guide};
 use crate::cost::StepCost;
 use crate::kv_cache::{PageCounts, PagePool};
 use crate::load::{self, Counted, Plan};
-use crate::request::parameter;
+use crate::queue::Shares;
+use crate::request::{Class, EventSink, Tenant, parameter};
 use crate::sampler::Sampler;
 use crate::sequence::{Answer, Score, Sequence, Work};
+use crate::tools::{self, ToolChoice};
 use crate::worker::{Buffers, Shared, StepTimes, Worker};
-use crate::{EngineError, Event, GenerateRequest, Prompt, Usage, cores};
+use crate::{EngineError, Event, GenerateRequest, Prompt, TokenScore, Usage, cores};
 use kun_graph::{Backend, CpuBackend, KvType, MemoryReport, Program};
 use kun_models::ModelInfo;
 use kun_tensor::DType;
-use kun_text::{Special, TextStream, Tokenizer};
+use kun_text::{OutputParser, Special, TextStream, Tokenizer, ToolFormat};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -30,6 +33,9 @@ pub struct LoadOptions {
     pub context_tokens: Option<usize>,
     /// Sequences decoded together at most; `None`: 1.
     pub max_sequences: Option<usize>,
+    /// Tokens that the key/value cache holds for all sequences together, at least one context; `None`: a whole
+    /// context for each.
+    pub cache_tokens: Option<usize>,
     /// Type of the key/value cache.
     pub kv_type: KvType,
     /// Quantise float weights at load.
@@ -170,6 +176,7 @@ impl Engine {
             shared: shared.clone(),
             waiting: VecDeque::new(),
             running: Vec::new(),
+            shares: Shares::default(),
             buffers: Buffers::default(),
         };
         let thread = std::thread::Builder::new()
@@ -180,6 +187,7 @@ impl Engine {
             fit: Fit { memory, ..fit },
             tokenizer,
             chat,
+            grammars: OnceLock::new(),
             end_tokens: end_tokens.into(),
             shared,
             threads,
@@ -198,9 +206,24 @@ impl Engine {
         model: &LoadedModel,
         request: GenerateRequest,
     ) -> Result<GenerateStream, EngineError> {
+        let (events, receiver) = channel();
+        let canceller = self.generate_into(model, request, Box::new(events))?.canceller;
+        Ok(GenerateStream { events: receiver, canceller, ended: false })
+    }
+
+    /// [`Engine::generate`] with the events going to `events`.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`].
+    pub fn generate_into(
+        &self,
+        model: &LoadedModel,
+        request: GenerateRequest,
+        events: Box<dyn EventSink>,
+    ) -> Result<Started, EngineError> {
         let started = Instant::now();
         request.check(model.fit.model.vocab_size)?;
-        let prompt = model.prompt_tokens(&request)?;
+        let (prompt, parser, guide) = model.prepare(&request)?;
         let context = model.context_tokens();
         if prompt.len() > context {
             return Err(EngineError::ContextExceeded {
@@ -210,20 +233,25 @@ impl Engine {
         }
         // The last token of an answer is never put into the cache: a full context still gives one.
         let most_tokens = request.max_tokens.unwrap_or(usize::MAX).saturating_add(prompt.len());
-        let (events, receiver) = channel();
+        let prompt_tokens = prompt.len();
         let cancelled = Arc::new(AtomicBool::new(false));
         let answer = Answer {
             prompt_tokens: prompt.len(),
+            admitted: false,
             most_tokens: most_tokens.min(context + 1),
             sampler: Sampler::new(request.sampling, request.logprobs),
+            guide,
+            shown: model.chat.tool_token.map(|id| (id, model.chat.tools.opening())),
             text: TextStream::new(request.stop),
             end_tokens: if request.ignore_end { Arc::default() } else { model.end_tokens.clone() },
             events,
             started,
             usage: Usage { prompt_tokens: prompt.len(), ..Usage::default() },
         };
-        model.start(prompt, cancelled.clone(), Work::Generate(Box::new(answer)))?;
-        Ok(GenerateStream { events: receiver, canceller: Canceller { cancelled }, ended: false })
+        let (class, tenant) = (request.class, request.tenant);
+        let work = Work::Generate(Box::new(answer));
+        model.start(Sequence::new(prompt, class, tenant, cancelled.clone(), work))?;
+        Ok(Started { canceller: Canceller { cancelled }, parser, prompt_tokens })
     }
 }
 
@@ -236,6 +264,7 @@ pub struct LoadedModel {
     fit: Fit,
     tokenizer: Arc<Tokenizer>,
     chat: Chat,
+    grammars: OnceLock<Arc<Grammars>>,
     end_tokens: Arc<[u32]>,
     shared: Arc<Shared>,
     threads: usize,
@@ -308,6 +337,14 @@ impl LoadedModel {
         Ok(self.tokenizer.encode_prompt(text, Special::Plain)?)
     }
 
+    /// Ids of a text alone, without beginning or end tokens.
+    ///
+    /// # Errors
+    /// [`EngineError::Tokenizer`].
+    pub fn tokenize_plain(&self, text: &str) -> Result<Vec<u32>, EngineError> {
+        Ok(self.tokenizer.encode(text, Special::Plain)?)
+    }
+
     /// The text of `ids`, without control tokens.
     pub fn detokenize(&self, ids: &[u32]) -> String {
         self.tokenizer.decode(ids)
@@ -324,6 +361,21 @@ impl LoadedModel {
     /// [`EngineError::Parameter`] if `first` is 0 or there is no token to score, [`EngineError::ContextExceeded`],
     /// [`EngineError::Run`].
     pub fn score(&self, tokens: &[u32], first: usize) -> Result<Vec<f32>, EngineError> {
+        let scores = self.score_top(tokens, first, 0, &Canceller::default())?;
+        Ok(scores.into_iter().map(|score| score.logprob).collect())
+    }
+
+    /// [`LoadedModel::score`] with the `top` likeliest tokens at every place; `canceller` ends it early.
+    ///
+    /// # Errors
+    /// As [`LoadedModel::score`]; [`EngineError::Unloaded`] if it was cancelled.
+    pub fn score_top(
+        &self,
+        tokens: &[u32],
+        first: usize,
+        top: usize,
+        canceller: &Canceller,
+    ) -> Result<Vec<TokenScore>, EngineError> {
         let vocab = self.fit.model.vocab_size;
         if !(1..tokens.len()).contains(&first) {
             let what = format!("{first} of {} tokens: the first scored needs one before it", tokens.len());
@@ -337,27 +389,124 @@ impl LoadedModel {
             return Err(EngineError::ContextExceeded { prompt_tokens: tokens.len(), context_tokens });
         }
         let (reply, receiver) = channel();
-        let score = Score { first, logprobs: Vec::with_capacity(tokens.len() - first), reply };
-        self.start(tokens.to_vec(), Arc::default(), Work::Score(score))?;
+        let score = Score { first, top, scores: Vec::with_capacity(tokens.len() - first), reply };
+        let cancelled = canceller.cancelled.clone();
+        let (class, tenant) = (Class::default(), Tenant::default());
+        self.start(Sequence::new(tokens.to_vec(), class, tenant, cancelled, Work::Score(score)))?;
         receiver.recv().unwrap_or(Err(EngineError::Unloaded))
     }
 
     pub(crate) fn prompt_tokens(&self, request: &GenerateRequest) -> Result<Vec<u32>, EngineError> {
-        let tokens = match &request.prompt {
-            Prompt::Chat(messages) => {
-                self.chat.prompt(&self.tokenizer, messages, &request.template_variables)?
-            }
-            Prompt::Text(text) => self.tokenize(text)?,
-            Prompt::Tokens(ids) => ids.clone(),
-        };
-        if tokens.is_empty() {
-            return Err(parameter("prompt", "no tokens, at least 1".to_owned()));
+        match self.prompt(request)?.ids {
+            ids if ids.is_empty() => Err(parameter("prompt", "no tokens, at least 1".to_owned())),
+            ids => Ok(ids),
         }
-        Ok(tokens)
     }
 
-    fn start(&self, tokens: Vec<u32>, cancelled: Arc<AtomicBool>, work: Work) -> Result<(), EngineError> {
-        let sequence = Sequence { tokens, cached: 0, table: Default::default(), cancelled, work };
+    /// The bytes of a token; none for control tokens.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        self.tokenizer.token_bytes(id)
+    }
+
+    /// The prompt that asks for what stands between two texts; `None` if the model was not taught that.
+    ///
+    /// # Errors
+    /// [`EngineError::Tokenizer`].
+    pub fn fill_in_the_middle(&self, before: &str, after: &str) -> Result<Option<Vec<u32>>, EngineError> {
+        const MARKS: [[&str; 3]; 3] = [
+            ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"],
+            ["<fim_prefix>", "<fim_suffix>", "<fim_middle>"],
+            ["<PRE>", "<SUF>", "<MID>"],
+        ];
+        for marks in MARKS {
+            let ids = marks.map(|mark| self.tokenizer.encode(mark, Special::Parse));
+            let [Ok(prefix), Ok(suffix), Ok(middle)] = ids else { continue };
+            if [&prefix, &suffix, &middle].iter().all(|ids| ids.len() == 1) {
+                let beginning = self.tokenizer.encode_prompt("", Special::Plain)?;
+                let bos = beginning.first().copied().filter(|id| self.tokenizer.bos() == Some(*id));
+                let (before, after) = (self.tokenize_plain(before)?, self.tokenize_plain(after)?);
+                let all = [bos.into_iter().collect(), prefix, before, suffix, after, middle];
+                return Ok(Some(all.concat()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tokens of a conversation, as [`Engine::generate`] gives them to the model.
+    ///
+    /// # Errors
+    /// [`EngineError::Template`], [`EngineError::Tokenizer`].
+    pub fn chat_tokens(&self, request: &GenerateRequest) -> Result<Vec<u32>, EngineError> {
+        Ok(self.prompt(request)?.ids)
+    }
+
+    fn prompt(&self, request: &GenerateRequest) -> Result<ChatPrompt, EngineError> {
+        let plain = |ids| ChatPrompt { ids, in_thoughts: false };
+        match &request.prompt {
+            Prompt::Chat(messages) => {
+                let tools = request.tools.as_ref().filter(|tools| tools.offered());
+                let mut variables = request.template_variables.clone();
+                // A grammar leaves no room for thoughts unless they were asked for.
+                let silent =
+                    request.constraint.is_some() || tools.is_some_and(|t| t.choice != ToolChoice::Auto);
+                if self.chat.thinks && silent && variables.iter().all(|(name, _)| name != "enable_thinking") {
+                    variables.push(("enable_thinking".to_owned(), false));
+                }
+                self.chat.prompt(&self.tokenizer, messages, tools, &variables)
+            }
+            Prompt::Text(text) => Ok(plain(self.tokenize(text)?)),
+            Prompt::Tokens(ids) => Ok(plain(ids.clone())),
+        }
+    }
+
+    /// The prompt's tokens, what takes the answer apart, and what holds it to a grammar.
+    fn prepare(
+        &self,
+        request: &GenerateRequest,
+    ) -> Result<(Vec<u32>, OutputParser, Option<Guide>), EngineError> {
+        let ChatPrompt { mut ids, in_thoughts } = self.prompt(request)?;
+        if ids.is_empty() {
+            return Err(parameter("prompt", "no tokens, at least 1".to_owned()));
+        }
+        let chat = matches!(request.prompt, Prompt::Chat(_));
+        let tools = request.tools.as_ref().filter(|tools| chat && tools.offered());
+        let format = self.chat.tools;
+        let mut parser = OutputParser::new(tools.map(|_| format), chat && self.chat.thinks);
+        if in_thoughts {
+            parser = parser.in_thoughts();
+        }
+        let guide = match (tools, &request.constraint) {
+            (None, None) => None,
+            (Some(tools), constraint) => {
+                let token = self.chat.tool_token.filter(|_| format == ToolFormat::Mistral);
+                if let (Some(token), ToolChoice::Required | ToolChoice::Named(_)) = (token, &tools.choice) {
+                    ids.push(token);
+                    parser = parser.in_call();
+                }
+                Some(tools::guide(self.grammars()?, format, token, tools, constraint.as_ref())?)
+            }
+            (None, Some(constraint)) => {
+                let matcher = self.grammars()?.matcher(constraint)?;
+                Some(if in_thoughts {
+                    Guide::after_thoughts(self.grammars()?, matcher)
+                } else {
+                    Guide::Whole(Box::new(matcher))
+                })
+            }
+        };
+        Ok((ids, parser, guide))
+    }
+
+    /// Made when the first grammar is asked for: large vocabularies take a moment.
+    fn grammars(&self) -> Result<&Arc<Grammars>, EngineError> {
+        if let Some(grammars) = self.grammars.get() {
+            return Ok(grammars);
+        }
+        let grammars = Grammars::new(&self.tokenizer, self.fit.model.vocab_size, &self.end_tokens)?;
+        Ok(self.grammars.get_or_init(|| Arc::new(grammars)))
+    }
+
+    fn start(&self, sequence: Sequence) -> Result<(), EngineError> {
         let commands = self.commands.as_ref().ok_or(EngineError::Unloaded)?;
         commands.send(sequence).map_err(|_| EngineError::Unloaded)
     }
@@ -375,8 +524,19 @@ impl Drop for LoadedModel {
     }
 }
 
+/// An answer that has been queued.
+#[derive(Debug)]
+pub struct Started {
+    /// Stops it.
+    pub canceller: Canceller,
+    /// Takes its text apart into thoughts, text and calls.
+    pub parser: OutputParser,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+}
+
 /// Stops an answer from another thread, such as a signal handler's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Canceller {
     cancelled: Arc<AtomicBool>,
 }

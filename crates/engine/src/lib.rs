@@ -5,43 +5,53 @@ pub mod batcher;
 pub mod budget;
 pub mod chat;
 pub mod choose;
+pub mod constraint;
 pub mod cores;
 pub mod cost;
 pub mod encode;
 pub mod engine;
 pub mod error;
 pub mod kv_cache;
+pub mod library;
 pub mod load;
 pub mod machine;
 pub mod onnx;
 pub mod pass;
+pub mod queue;
 pub mod request;
 pub mod sampler;
 pub mod seq2seq;
 pub(crate) mod sequence;
 pub mod text;
+pub mod tools;
 pub mod vision;
 pub(crate) mod vocabulary;
 pub mod worker;
 
 pub use chat::ChatFormat;
+pub use constraint::Constraint;
 pub use cost::StepCost;
 pub use encode::{
     AnswerOptions, Classified, EmbedOptions, Embedding, EncodeOptions, Encoded, ExtractOptions, Fitting,
     HeadFile, LoadedEncoder, Purpose, RankOptions, Score, Truncated, ZeroShot, is_encoder,
 };
-pub use engine::{Canceller, Engine, Fit, GenerateStream, LoadOptions, LoadedModel, Loading};
+pub use engine::{Canceller, Engine, Fit, GenerateStream, LoadOptions, LoadedModel, Loading, Started};
 pub use error::EngineError;
 pub use kun_graph::{KvType, MemoryReport};
 pub use kun_models::ModelInfo;
 pub use kun_models::encoder::{EncoderInfo, Head, Pooling};
-pub use kun_tensor::{DType, Tensor, Tensors};
 pub use kun_tasks as tasks;
-pub use kun_text::{ChatMessage, Role};
+pub use kun_tensor::{DType, Tensor, Tensors};
+pub use kun_text::{ChatMessage, OutputParser, Piece, Role, ToolCall, ToolFormat};
 pub use kv_cache::PageCounts;
+pub use library::{Library, Resident, Shelf};
 pub use load::DEFAULT_CONTEXT_TOKENS;
 pub use pass::{Pass, PassModel};
-pub use request::{Event, FinishReason, GenerateRequest, Prompt, SamplingOptions, TokenLogprob, Usage};
-pub use vision::{OcrModel, VisionModel, VisionOptions};
+pub use request::{
+    Class, Event, EventSink, FinishReason, GenerateRequest, Prompt, SamplingOptions, Tenant, TokenLogprob,
+    TokenScore, Usage,
+};
 pub use seq2seq::Seq2SeqModel;
+pub use tools::{Tool, ToolChoice, ToolUse};
+pub use vision::{OcrModel, VisionModel, VisionOptions};
 pub use worker::StepTimes;

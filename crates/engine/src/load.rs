@@ -75,7 +75,10 @@ impl Plan {
             threads,
             kv: KvOptions {
                 dtype: options.kv_type,
-                pages: sequences.saturating_mul(PagePool::pages_for(context)),
+                pages: match options.cache_tokens {
+                    Some(tokens) => PagePool::pages_for(tokens.max(context)).min(MOST),
+                    None => sequences.saturating_mul(PagePool::pages_for(context)),
+                },
             },
         };
         let memory_of = |context| backend.estimate(&model.graph, &compile(context));

@@ -1,6 +1,6 @@
 //! What is asked of a language model, and what it answers.
 
-use crate::EngineError;
+use crate::{Constraint, EngineError, ToolUse};
 use kun_text::ChatMessage;
 use std::time::Duration;
 
@@ -86,7 +86,29 @@ pub struct GenerateRequest {
     pub logprobs: Option<usize>,
     /// Further template variables, such as `enable_thinking`.
     pub template_variables: Vec<(String, bool)>,
+    /// What the answer must look like.
+    pub constraint: Option<Constraint>,
+    /// Tools that the model may call; for conversations only.
+    pub tools: Option<ToolUse>,
+    /// Which queue it waits in.
+    pub class: Class,
+    /// Whose share of the machine it takes, and whose prompts it may share cached keys and values with.
+    pub tenant: Tenant,
 }
+
+/// Which queue a request waits in; interactive ones go before bulk ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Somebody waits for the answer.
+    #[default]
+    Interactive,
+    /// Runs when nothing interactive waits.
+    Bulk,
+}
+
+/// One user of the engine, such as an API key's digest. The default is the user of a program with one user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tenant(pub [u8; 32]);
 
 impl SamplingOptions {
     /// Checks every parameter against its range; a model of `vocab` tokens is asked.
@@ -123,6 +145,10 @@ impl GenerateRequest {
             ignore_end: false,
             logprobs: None,
             template_variables: Vec::new(),
+            constraint: None,
+            tools: None,
+            class: Class::Interactive,
+            tenant: Tenant::default(),
         }
     }
 
@@ -142,6 +168,9 @@ impl GenerateRequest {
                 return Err(parameter("stop", "an empty string".to_owned()));
             }
             limit("stop", "bytes", stop.len(), MAX_STOP_BYTES)?;
+        }
+        if let Some(tools) = &self.tools {
+            tools.check()?;
         }
         limit("template_variables", "variables", self.template_variables.len(), 32)?;
         for (name, _) in &self.template_variables {
@@ -198,6 +227,15 @@ pub struct TokenLogprob {
     pub logprob: f32,
 }
 
+/// The score of one token of a given text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenScore {
+    /// Natural logarithm of its probability after all tokens before it.
+    pub logprob: f32,
+    /// The likeliest tokens at its place, likeliest first, if asked for.
+    pub top: Vec<(u32, f32)>,
+}
+
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
@@ -214,6 +252,8 @@ pub enum FinishReason {
 pub struct Usage {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// Those of them whose keys and values were still there from an earlier request.
+    pub cached_tokens: usize,
     /// Tokens of the answer.
     pub completion_tokens: usize,
     /// From the request to the first token.
@@ -249,4 +289,18 @@ pub enum Event {
         /// Counts and times.
         usage: Usage,
     },
+}
+
+/// Where the events of an answer go. Called on the model's worker thread: it must not block.
+pub trait EventSink: Send {
+    /// The request has left the queue: its prompt runs from now on.
+    fn admitted(&mut self) {}
+    /// The next event; `false` if nobody wants more, which cancels the answer.
+    fn event(&mut self, event: Result<Event, EngineError>) -> bool;
+}
+
+impl EventSink for std::sync::mpsc::Sender<Result<Event, EngineError>> {
+    fn event(&mut self, event: Result<Event, EngineError>) -> bool {
+        self.send(event).is_ok()
+    }
 }

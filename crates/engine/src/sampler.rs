@@ -37,6 +37,16 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// The `count` greatest logits and their tokens, greatest first.
+    pub(crate) fn likeliest(&mut self, logits: &[f32], count: usize) -> Vec<(u32, f32)> {
+        if count == 0 {
+            return Vec::new();
+        }
+        filters::top_k(logits, count, &mut self.candidates);
+        filters::sort(&mut self.candidates);
+        self.candidates.iter().map(|c| (c.id, c.logit)).collect()
+    }
+
     /// A mark that no token bears yet.
     fn next_stamp(&mut self, vocab: usize) -> u32 {
         self.stamp = self.stamp.wrapping_add(1);
@@ -94,7 +104,23 @@ impl Sampler {
         history: History<'_>,
         scratch: &mut Scratch,
     ) -> Result<Pick, LogitsError> {
+        self.pick_among(logits, history, scratch, |_| {})
+    }
+
+    /// [`Sampler::pick`] among what `restrict` leaves: it sets the logits of tokens that must not come to negative
+    /// infinity. Log-probabilities stay those of the model.
+    ///
+    /// # Errors
+    /// As [`Sampler::pick`].
+    pub fn pick_among(
+        &mut self,
+        logits: &mut [f32],
+        history: History<'_>,
+        scratch: &mut Scratch,
+        restrict: impl FnOnce(&mut [f32]),
+    ) -> Result<Pick, LogitsError> {
         let Some(count) = self.logprobs else {
+            restrict(logits);
             let id = self.pick_id(logits, history, scratch)?;
             return Ok(Pick { id, logprob: None, top: Vec::new() });
         };
@@ -107,6 +133,7 @@ impl Sampler {
         filters::top_k(&raw, count, &mut scratch.candidates);
         filters::sort(&mut scratch.candidates);
         let top = scratch.candidates.iter().map(|c| (c.id, logprob(c.logit))).collect();
+        restrict(logits);
         let picked = self.pick_id(logits, history, scratch);
         let result = picked.map(|id| Pick { id, logprob: Some(logprob(raw[id as usize])), top });
         scratch.raw = raw;

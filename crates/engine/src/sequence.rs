@@ -1,20 +1,18 @@
 //! A text in the making (or being scored) and what is done with each of its logits.
 
 use crate::batcher::Pending;
+use crate::constraint::{self, Guide, Guided};
 use crate::kv_cache::PageTable;
+use crate::request::{Class, EventSink, Tenant};
 use crate::sampler::{History, Pick, Sampler, Scratch, math};
-use crate::{EngineError, Event, FinishReason, TokenLogprob, Usage};
+use crate::{EngineError, Event, FinishReason, TokenLogprob, TokenScore, Usage};
 use kun_text::{StopReason, TextStream, Tokenizer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-/// What events of one answer go through.
-pub(crate) type EventSender = Sender<Result<Event, EngineError>>;
-
 /// One sequence of a worker.
-#[derive(Debug)]
 pub(crate) struct Sequence {
     /// Every token so far, prompt and answer.
     pub(crate) tokens: Vec<u32>,
@@ -22,6 +20,9 @@ pub(crate) struct Sequence {
     pub(crate) cached: usize,
     /// The pages they are in.
     pub(crate) table: PageTable,
+    /// Which queue it waits in, and whose it is.
+    pub(crate) class: Class,
+    pub(crate) tenant: Tenant,
     /// Set when the caller leaves.
     pub(crate) cancelled: Arc<AtomicBool>,
     /// What it is for.
@@ -29,7 +30,6 @@ pub(crate) struct Sequence {
 }
 
 /// What a sequence is for.
-#[derive(Debug)]
 pub(crate) enum Work {
     /// An answer.
     Generate(Box<Answer>),
@@ -38,16 +38,20 @@ pub(crate) enum Work {
 }
 
 /// The state of an answer.
-#[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) prompt_tokens: usize,
+    pub(crate) admitted: bool,
     /// Prompt and answer together, at most.
     pub(crate) most_tokens: usize,
     pub(crate) sampler: Sampler,
+    /// Holds it to a grammar.
+    pub(crate) guide: Option<Guide>,
+    /// Control tokens that have a text here.
+    pub(crate) shown: Option<(u32, &'static str)>,
     pub(crate) text: TextStream,
     /// Tokens that end it; empty if the caller wants to go on.
     pub(crate) end_tokens: Arc<[u32]>,
-    pub(crate) events: EventSender,
+    pub(crate) events: Box<dyn EventSink>,
     pub(crate) started: Instant,
     pub(crate) usage: Usage,
 }
@@ -57,8 +61,10 @@ pub(crate) struct Answer {
 pub(crate) struct Score {
     /// Index of the first token whose log-probability is wanted; at least 1 and below the number of tokens.
     pub(crate) first: usize,
-    pub(crate) logprobs: Vec<f32>,
-    pub(crate) reply: Sender<Result<Vec<f32>, EngineError>>,
+    /// How many of the likeliest tokens are wanted with each.
+    pub(crate) top: usize,
+    pub(crate) scores: Vec<TokenScore>,
+    pub(crate) reply: Sender<Result<Vec<TokenScore>, EngineError>>,
 }
 
 /// Whether a sequence goes on.
@@ -69,9 +75,53 @@ pub(crate) enum Next {
 }
 
 impl Sequence {
+    /// One that waits.
+    pub(crate) fn new(
+        tokens: Vec<u32>,
+        class: Class,
+        tenant: Tenant,
+        cancelled: Arc<AtomicBool>,
+        work: Work,
+    ) -> Sequence {
+        Sequence { tokens, cached: 0, table: PageTable::default(), class, tenant, cancelled, work }
+    }
+
     /// Whether the caller has left.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Tells the caller that it runs from now on; only the first time, if it was put back in between.
+    pub(crate) fn admitted(&mut self) {
+        if let Work::Generate(answer) = &mut self.work
+            && !std::mem::replace(&mut answer.admitted, true)
+        {
+            answer.events.admitted();
+        }
+    }
+
+    /// Whether cached pages serve it as well as computing them: the scores of a text need every logit.
+    pub(crate) fn may_reuse(&self) -> bool {
+        matches!(self.work, Work::Generate(_)) && self.table.pages().is_empty()
+    }
+
+    /// Its first `tokens` tokens were in the cache already.
+    pub(crate) fn reused(&mut self, tokens: usize) {
+        self.cached = tokens;
+        if let Work::Generate(answer) = &mut self.work
+            && !answer.admitted
+        {
+            answer.usage.cached_tokens = tokens.min(answer.prompt_tokens);
+        }
+    }
+
+    /// Its pages, for others to use; all of it has to run again.
+    pub(crate) fn give_up_pages(&mut self) -> PageTable {
+        self.cached = 0;
+        if let Work::Score(score) = &mut self.work {
+            score.scores.clear();
+        }
+        std::mem::take(&mut self.table)
     }
 
     /// What is left to run.
@@ -89,7 +139,7 @@ impl Sequence {
 
     /// Whether the next step of it is a decode: the token picked last.
     pub(crate) fn decodes(&self) -> bool {
-        matches!(&self.work, Work::Generate(a) if self.cached >= a.prompt_tokens)
+        matches!(&self.work, Work::Generate(a) if self.cached >= a.prompt_tokens && self.cached + 1 == self.tokens.len())
     }
 
     /// Takes the results of a step in which the next `tokens` tokens ran, of which `rows` gave `logits` `[rows, V]`.
@@ -117,10 +167,10 @@ impl Sequence {
                     return Next::Continues;
                 }
                 let history = History { tokens: &self.tokens, prompt_tokens: answer.prompt_tokens };
-                match answer.sampler.pick(logits, history, scratch) {
+                match answer.pick(logits, history, scratch) {
                     Ok(pick) => answer.take(pick, &mut self.tokens, tokenizer),
                     Err(error) => {
-                        let _ = answer.events.send(Err(error.into()));
+                        answer.events.event(Err(error));
                         Next::Finished
                     }
                 }
@@ -133,13 +183,16 @@ impl Sequence {
                         let _ = score.reply.send(Err(crate::sampler::LogitsError.into()));
                         return Next::Finished;
                     };
-                    let logprob = f64::from(*logit) - math::log_sum_exp(logits, greatest);
-                    score.logprobs.push(logprob as f32);
+                    let sum = math::log_sum_exp(logits, greatest);
+                    let logprob = |logit: f32| (f64::from(logit) - sum) as f32;
+                    let top = scratch.likeliest(logits, score.top);
+                    let top = top.iter().map(|(id, logit)| (*id, logprob(*logit))).collect();
+                    score.scores.push(TokenScore { logprob: logprob(*logit), top });
                 }
                 if self.cached + 1 < self.tokens.len() {
                     return Next::Continues;
                 }
-                let _ = score.reply.send(Ok(std::mem::take(&mut score.logprobs)));
+                let _ = score.reply.send(Ok(std::mem::take(&mut score.scores)));
                 Next::Finished
             }
         }
@@ -148,9 +201,9 @@ impl Sequence {
     /// Ends the sequence because its caller has left.
     pub(crate) fn cancel(self) -> PageTable {
         if let Work::Generate(answer) = self.work {
-            let Answer { events, text, usage, .. } = *answer;
+            let Answer { mut events, text, usage, .. } = *answer;
             let text = text.finish();
-            let _ = events.send(Ok(Event::Done { reason: FinishReason::Cancelled, text, usage }));
+            events.event(Ok(Event::Done { reason: FinishReason::Cancelled, text, usage }));
         }
         self.table
     }
@@ -158,7 +211,7 @@ impl Sequence {
     /// Ends the sequence because a step failed.
     pub(crate) fn fail(self, error: EngineError) -> PageTable {
         match self.work {
-            Work::Generate(answer) => drop(answer.events.send(Err(error))),
+            Work::Generate(mut answer) => drop(answer.events.event(Err(error))),
             Work::Score(score) => drop(score.reply.send(Err(error))),
         }
         self.table
@@ -166,6 +219,21 @@ impl Sequence {
 }
 
 impl Answer {
+    fn pick(
+        &mut self,
+        logits: &mut [f32],
+        history: History<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<Pick, EngineError> {
+        let mask = self.guide.as_mut().map_or(Ok(None), Guide::mask)?;
+        let restrict = |logits: &mut [f32]| {
+            if let Some(mask) = &mask {
+                constraint::apply(mask, logits);
+            }
+        };
+        Ok(self.sampler.pick_among(logits, history, scratch, restrict)?)
+    }
+
     fn take(&mut self, pick: Pick, tokens: &mut Vec<u32>, tokenizer: &Tokenizer) -> Next {
         if self.usage.time_to_first_token.is_zero() {
             self.usage.time_to_first_token = self.started.elapsed();
@@ -175,7 +243,19 @@ impl Answer {
         }
         tokens.push(pick.id);
         self.usage.completion_tokens += 1;
-        let (text, stop) = self.text.push(&tokenizer.token_bytes(pick.id));
+        let bytes = match self.shown {
+            Some((id, text)) if id == pick.id => text.as_bytes().to_vec(),
+            _ => tokenizer.token_bytes(pick.id),
+        };
+        let guided = match self.guide.as_mut().map(|guide| guide.follow(pick.id, &bytes)) {
+            Some(Err(error)) => {
+                self.events.event(Err(error));
+                return Next::Finished;
+            }
+            Some(Ok(guided)) => guided,
+            None => Guided::Continues,
+        };
+        let (text, stop) = self.text.push(&bytes);
         let described = |id, logprob| TokenLogprob { id, bytes: tokenizer.token_bytes(id), logprob };
         let event = Event::Token {
             id: pick.id,
@@ -183,11 +263,12 @@ impl Answer {
             logprob: pick.logprob.map(|l| described(pick.id, l)),
             top_logprobs: pick.top.iter().map(|(id, l)| described(*id, *l)).collect(),
         };
-        if self.events.send(Ok(event)).is_err() {
+        if !self.events.event(Ok(event)) {
             return Next::Finished;
         }
         match stop {
             Some(StopReason::StopString(_)) => self.finish(FinishReason::Stop, KeepHeldBack::No),
+            None if guided == Guided::Complete => self.finish(FinishReason::Stop, KeepHeldBack::Yes),
             None if tokens.len() >= self.most_tokens => self.finish(FinishReason::Length, KeepHeldBack::Yes),
             None => Next::Continues,
         }
@@ -200,7 +281,7 @@ impl Answer {
             KeepHeldBack::No => String::new(),
         };
         let usage = std::mem::take(&mut self.usage);
-        let _ = self.events.send(Ok(Event::Done { reason, text, usage }));
+        self.events.event(Ok(Event::Done { reason, text, usage }));
         Next::Finished
     }
 }

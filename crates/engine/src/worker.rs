@@ -2,7 +2,9 @@
 
 use crate::EngineError;
 use crate::batcher::{Limits, Part, next_batch};
-use crate::kv_cache::{PageCounts, PagePool};
+use crate::kv_cache::{OutOfPages, PageCounts, PagePool};
+use crate::queue::{DECODE_COST, Shares};
+use crate::request::Class;
 use crate::sampler::Scratch;
 use crate::sequence::{Next, Sequence};
 use kun_graph::{Inputs, Outputs, Program, RunError, TensorRef};
@@ -51,7 +53,9 @@ pub(crate) struct Worker {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) waiting: VecDeque<Sequence>,
+    /// In the order in which they were admitted.
     pub(crate) running: Vec<Sequence>,
+    pub(crate) shares: Shares,
     pub(crate) buffers: Buffers,
 }
 
@@ -82,16 +86,22 @@ impl Worker {
     fn receive(&mut self) -> bool {
         if self.running.is_empty() && self.waiting.is_empty() {
             match self.commands.recv() {
-                Ok(sequence) => self.waiting.push_back(sequence),
+                Ok(sequence) => self.arrive(sequence),
                 Err(_) => return false,
             }
         }
         loop {
             match self.commands.try_recv() {
-                Ok(sequence) => self.waiting.push_back(sequence),
+                Ok(sequence) => self.arrive(sequence),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
             }
         }
+    }
+
+    fn arrive(&mut self, sequence: Sequence) {
+        let active = self.running.iter().chain(&self.waiting).map(|s| s.tenant);
+        self.shares.arrive(sequence.tenant, active);
+        self.waiting.push_back(sequence);
     }
 
     fn drop_cancelled(&mut self) {
@@ -108,17 +118,77 @@ impl Worker {
         }
     }
 
+    /// Lets sequences in, next in line first, while there is a place and pages for all of their tokens.
     fn admit(&mut self) {
-        while self.running.len() < self.limits.sequences {
-            let Some(sequence) = self.waiting.pop_front() else { return };
+        loop {
+            let Some(next) = self.shares.next(self.waiting.iter().map(|s| (s.class, s.tenant))) else {
+                return;
+            };
+            if self.running.len() >= self.limits.sequences {
+                if self.make_way(next) {
+                    continue;
+                }
+                return;
+            }
+            let Some(mut sequence) = self.waiting.remove(next) else { return };
+            if sequence.may_reuse() {
+                let reused = self.pages.reuse(&mut sequence.table, sequence.tenant, &sequence.tokens);
+                sequence.reused(reused);
+            }
+            // Every running answer needs a page of its own soon: without it they would push each other out.
+            let spare = self.running.len();
+            let missing = PagePool::pages_for(sequence.tokens.len()) - sequence.table.pages().len();
+            if !self.running.is_empty() && missing + spare > self.pages.available() {
+                self.pages.release(sequence.give_up_pages());
+                self.waiting.insert(next, sequence);
+                return;
+            }
+            sequence.admitted();
             self.running.push(sequence);
         }
     }
 
+    /// Puts bulk work back in line when interactive work waits; `false` if there is none.
+    fn make_way(&mut self, next: usize) -> bool {
+        let bulk = |s: &Sequence| s.class == Class::Bulk;
+        if self.waiting.get(next).is_none_or(bulk) {
+            return false;
+        }
+        let Some(youngest) = self.running.iter().rposition(bulk) else { return false };
+        self.put_back(youngest);
+        true
+    }
+
+    /// Takes a running sequence's pages; its tokens are computed again when it is next in line.
+    fn put_back(&mut self, index: usize) {
+        let mut sequence = self.running.remove(index);
+        self.pages.release(sequence.give_up_pages());
+        self.waiting.push_front(sequence);
+    }
+
+    /// The parts of the next step, with pages for all of their tokens; the youngest sequences are put back until
+    /// there are enough.
+    fn parts(&mut self) -> Vec<Part> {
+        loop {
+            let pending: Vec<_> = self.running.iter().map(Sequence::pending).collect();
+            let parts = next_batch(&pending, self.limits);
+            match parts.iter().try_for_each(|part| self.make_room(part)) {
+                Ok(()) => return parts,
+                // A single sequence always fits: no context is longer than the cache.
+                Err(OutOfPages) if self.running.len() > 1 => self.put_back(self.running.len() - 1),
+                Err(OutOfPages) => return parts,
+            }
+        }
+    }
+
+    fn make_room(&mut self, part: &Part) -> Result<(), OutOfPages> {
+        let sequence = &mut self.running[part.sequence];
+        self.pages.extend(&mut sequence.table, sequence.cached + part.tokens)
+    }
+
     fn step(&mut self) {
         let started = Instant::now();
-        let pending: Vec<_> = self.running.iter().map(Sequence::pending).collect();
-        let parts = next_batch(&pending, self.limits);
+        let parts = self.parts();
         let only_decodes = parts.iter().all(|p| self.running[p.sequence].decodes());
         if let Err(error) = self.compute(&parts) {
             let error = Arc::new(error);
@@ -144,11 +214,8 @@ impl Worker {
         buffers.positions.clear();
         buffers.rows.clear();
         for part in parts {
-            let sequence = &mut self.running[part.sequence];
+            let sequence = &self.running[part.sequence];
             let end = sequence.cached + part.tokens;
-            // The cache holds a whole context for every sequence that may run: this cannot fail, and if it did the
-            // program would refuse the short page table.
-            let _ = self.pages.extend(&mut sequence.table, end);
             let first = buffers.tokens.len();
             buffers.rows.extend(part.rows.clone().map(|r| (first + r) as i32));
             buffers.tokens.extend(sequence.tokens[sequence.cached..end].iter().map(|id| *id as i32));
@@ -191,7 +258,10 @@ impl Worker {
         for part in parts {
             let (own, others) = std::mem::take(&mut rest).split_at_mut(part.rows.len() * width);
             rest = others;
-            let next = self.running[part.sequence].advance(
+            let sequence = &mut self.running[part.sequence];
+            let cost = if sequence.decodes() { DECODE_COST } else { part.tokens as u64 };
+            self.shares.serve(sequence.tenant, cost);
+            let next = sequence.advance(
                 part.tokens,
                 part.rows.clone(),
                 own,
@@ -199,6 +269,7 @@ impl Worker {
                 &self.tokenizer,
                 &mut buffers.scratch,
             );
+            self.pages.publish(&mut sequence.table, sequence.tenant, &sequence.tokens, sequence.cached);
             if next == Next::Finished {
                 ended.push(part.sequence);
             }

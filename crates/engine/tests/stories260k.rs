@@ -69,7 +69,7 @@ fn wait_until_free(model: &LoadedModel) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let counts = model.pages();
-        assert_eq!(counts.in_use + counts.free, counts.total);
+        assert_eq!(counts.in_use + counts.cached + counts.free, counts.total);
         if counts.in_use == 0 {
             return;
         }
@@ -373,7 +373,7 @@ fn a_model_without_a_template_is_given_plain_text() {
     let model = tiny(1, 1);
     assert_eq!(model.chat_format(), ChatFormat::Plain);
     assert!(!model.has_chat_template());
-    let message = ChatMessage { role: Role::User, content: "Once upon a time".to_owned() };
+    let message = ChatMessage::new(Role::User, "Once upon a time".to_owned());
     let chat = ask(&model, greedy(Prompt::Chat(vec![message]), 20));
     let text = ask(&model, greedy(Prompt::Text("Once upon a time".to_owned()), 20));
     assert_eq!(chat.ids, text.ids);

@@ -59,6 +59,31 @@ pub struct ChatMessage {
     pub role: Role,
     /// What is said.
     pub content: String,
+    /// What was thought before it.
+    pub reasoning: String,
+    /// Calls of tools that the assistant made.
+    pub calls: Vec<ToolCall>,
+    /// With [`Role::Tool`]: the id of the call that this answers, and the tool's name if known.
+    pub answers: Option<(String, String)>,
+}
+
+/// A call of a tool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolCall {
+    /// What the answer to it names.
+    pub id: String,
+    /// The tool.
+    pub name: String,
+    /// A JSON object.
+    pub arguments: serde_json::Value,
+}
+
+impl ChatMessage {
+    /// A message that is text and nothing else.
+    pub fn new(role: Role, content: impl Into<String>) -> ChatMessage {
+        let content = content.into();
+        ChatMessage { role, content, reasoning: String::new(), calls: Vec::new(), answers: None }
+    }
 }
 
 /// What a template is rendered with, besides the messages.
@@ -148,7 +173,7 @@ impl ChatTemplate {
     /// most 512 MiB of memory).
     pub fn render(&self, messages: &[ChatMessage], options: &RenderOptions) -> Result<String, TemplateError> {
         let failed = |what: String| TemplateError::Render { what };
-        let input: usize = messages.iter().map(|message| message.content.len()).sum::<usize>()
+        let input: usize = messages.iter().map(message_bytes).sum::<usize>()
             + options.variables.iter().map(|(name, value)| name.len() + json_bytes(value)).sum::<usize>();
         let rendered = with_stack(|| {
             let names = names(messages, options)?;
@@ -178,12 +203,37 @@ fn names(messages: &[ChatMessage], options: &RenderOptions) -> Result<Vec<(synta
             Role::Assistant => "assistant",
             Role::Tool => "tool",
         };
-        let content = Text::user(without_marks(&message.content));
-        Value::dict(vec![
+        let user = |text: &str| Value::Text(Text::user(without_marks(text)));
+        let mut fields = vec![
             (Value::trusted("role"), Value::trusted(role)),
-            (Value::trusted("content"), Value::Text(content)),
-        ])
+            (Value::trusted("content"), user(&message.content)),
+        ];
+        if !message.reasoning.is_empty() {
+            fields.push((Value::trusted("reasoning_content"), user(&message.reasoning)));
+        }
+        if !message.calls.is_empty() {
+            let calls = message.calls.iter().map(call).collect::<Result<Vec<_>, Failure>>()?;
+            fields.push((Value::trusted("tool_calls"), Value::list(calls)?));
+        }
+        if let Some((id, name)) = &message.answers {
+            fields.push((Value::trusted("tool_call_id"), user(id)));
+            fields.push((Value::trusted("name"), user(name)));
+        }
+        Value::dict(fields)
     };
+    // Kept apart from what the user's texts can reach: only values are the client's, names are ours.
+    fn call(call: &ToolCall) -> Result<Value, Failure> {
+        let user = |text: &str| Value::Text(Text::user(without_marks(text)));
+        let function = Value::dict(vec![
+            (Value::trusted("name"), user(&call.name)),
+            (Value::trusted("arguments"), Value::from_json(&call.arguments)?),
+        ])?;
+        Value::dict(vec![
+            (Value::trusted("id"), user(&call.id)),
+            (Value::trusted("type"), Value::trusted("function")),
+            (Value::trusted("function"), function),
+        ])
+    }
     let messages = messages.iter().map(message).collect::<Result<Vec<_>, Failure>>()?;
     // Templates test these for truth; transformers always defines them.
     let mut names: Vec<(syntax::Name, Value)> =
@@ -196,6 +246,14 @@ fn names(messages: &[ChatMessage], options: &RenderOptions) -> Result<Vec<(synta
     names.push(("bos_token".into(), Value::trusted(&options.bos_token)));
     names.push(("eos_token".into(), Value::trusted(&options.eos_token)));
     Ok(names)
+}
+
+/// About how many bytes a message takes.
+fn message_bytes(message: &ChatMessage) -> usize {
+    let calls =
+        message.calls.iter().map(|call| call.id.len() + call.name.len() + json_bytes(&call.arguments));
+    let answers = message.answers.as_ref().map_or(0, |(id, name)| id.len() + name.len());
+    message.content.len() + message.reasoning.len() + calls.sum::<usize>() + answers
 }
 
 /// About how many bytes `value` takes.

@@ -60,6 +60,18 @@ fn scaled(number: &str, factor: u64) -> Result<u64, String> {
     }
 }
 
+/// Reads a time: `90s`, `10m`, `2h`, or a plain number of seconds.
+pub(super) fn parse_seconds(text: &str) -> Result<std::time::Duration, String> {
+    let (number, unit) = split_unit(text);
+    let factor = match unit {
+        "" | "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        _ => return Err(format!("`{unit}` is no unit of time; use s, m or h")),
+    };
+    scaled(number, factor).map(std::time::Duration::from_secs)
+}
+
 pub(super) fn parse_kv_type(text: &str) -> Result<KvType, String> {
     match text.to_ascii_lowercase().as_str() {
         "f16" => Ok(KvType::F16),

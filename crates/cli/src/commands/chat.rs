@@ -136,7 +136,7 @@ impl Session<'_> {
     }
 
     fn ask(&mut self, text: &str) -> anyhow::Result<()> {
-        self.messages.push(ChatMessage { role: Role::User, content: text.to_owned() });
+        self.messages.push(ChatMessage::new(Role::User, text.to_owned()));
         let request = request(&self.args, Prompt::Chat(self.messages.clone()));
         let output = &self.app.output;
         let answered = match self.app.engine.generate(self.model, request) {
@@ -148,7 +148,7 @@ impl Session<'_> {
                 output.line("")?;
                 explain_end(self.app, &self.args, self.model, &answer);
                 self.context_used = answer.usage.prompt_tokens + answer.usage.completion_tokens;
-                self.messages.push(ChatMessage { role: Role::Assistant, content: answer.text });
+                self.messages.push(ChatMessage::new(Role::Assistant, answer.text));
             }
             Err(error) if error.downcast_ref::<EngineError>().is_some() => {
                 // The question has no answer, so it is no part of the conversation.

@@ -68,5 +68,5 @@ fn question(text: &str, names: &[String]) -> Vec<ChatMessage> {
 }
 
 fn message(content: String) -> ChatMessage {
-    ChatMessage { role: Role::User, content }
+    ChatMessage::new(Role::User, content)
 }

@@ -121,27 +121,27 @@ fn whole_prompt(args: &GenerateArgs, prompt: String) -> Prompt {
         return Prompt::Text(prompt);
     }
     let mut messages = system_message(args.system.as_deref());
-    messages.push(ChatMessage { role: Role::User, content: prompt });
+    messages.push(ChatMessage::new(Role::User, prompt));
     Prompt::Chat(messages)
 }
 
 /// The messages that a conversation starts with.
 pub fn system_message(text: Option<&str>) -> Vec<ChatMessage> {
     let content = text.filter(|text| !text.is_empty()).map(str::to_owned);
-    content.map(|content| ChatMessage { role: Role::System, content }).into_iter().collect()
+    content.map(|content| ChatMessage::new(Role::System, content)).into_iter().collect()
 }
 
 /// Flags to a request.
 pub fn request(args: &GenerateArgs, prompt: Prompt) -> GenerateRequest {
     let thinking = args.thinking.map(|t| ("enable_thinking".to_owned(), t == Thinking::On));
     GenerateRequest {
-        prompt,
         sampling: args.sampling.options(),
         max_tokens: args.max_tokens,
         stop: args.stop.clone(),
         ignore_end: args.ignore_end,
         logprobs: args.logprobs,
         template_variables: thinking.into_iter().collect(),
+        ..GenerateRequest::new(prompt)
     }
 }
 

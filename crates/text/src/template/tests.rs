@@ -15,7 +15,7 @@ fn options() -> RenderOptions {
 }
 
 fn user(content: &str) -> ChatMessage {
-    ChatMessage { role: Role::User, content: content.into() }
+    ChatMessage::new(Role::User, content)
 }
 
 fn render(source: &str, messages: &[ChatMessage]) -> Result<String, TemplateError> {
@@ -34,14 +34,14 @@ fn renders_as_jinja2_does() {
             .as_array()
             .unwrap()
             .iter()
-            .map(|message| ChatMessage {
-                role: match message["role"].as_str().unwrap() {
+            .map(|message| {
+                let role = match message["role"].as_str().unwrap() {
                     "system" => Role::System,
                     "user" => Role::User,
                     "assistant" => Role::Assistant,
                     _ => Role::Tool,
-                },
-                content: message["content"].as_str().unwrap().into(),
+                };
+                ChatMessage::new(role, message["content"].as_str().unwrap())
             })
             .collect();
         let mut options = options();

@@ -204,7 +204,7 @@ fn user_text_never_becomes_a_control_token() {
     let texts = hostile_texts();
     assert!(texts.len() >= 200);
     for text in &texts {
-        let message = |role| ChatMessage { role, content: text.clone() };
+        let message = |role| ChatMessage::new(role, text.clone());
         let messages =
             [message(Role::System), message(Role::User), message(Role::Assistant), message(Role::User)];
         let rendered = template.render(&messages, &options).unwrap();

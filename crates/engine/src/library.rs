@@ -1,0 +1,284 @@
+//! Models by path: loaded when first asked for, kept inside one memory budget, let go when idle.
+
+use crate::load::total;
+use crate::{EncodeOptions, Engine, EngineError, LoadOptions, LoadedEncoder, LoadedModel, Loading, budget};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A loaded model of any kind.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Resident {
+    /// Generates text.
+    Decoder(Arc<LoadedModel>),
+    /// Turns texts into vectors or scores.
+    Encoder(Arc<LoadedEncoder>),
+}
+
+impl Resident {
+    /// Bytes it takes.
+    pub fn memory_bytes(&self) -> u64 {
+        match self {
+            Resident::Decoder(model) => total(&model.memory()),
+            Resident::Encoder(model) => total(&model.memory()),
+        }
+    }
+
+    /// Whether somebody holds it besides the library.
+    fn in_use(&self) -> bool {
+        match self {
+            Resident::Decoder(model) => Arc::strong_count(model) > 1,
+            Resident::Encoder(model) => Arc::strong_count(model) > 1,
+        }
+    }
+}
+
+/// What a library knows of one model.
+#[derive(Clone, Debug)]
+pub struct Shelf {
+    /// Its file or folder.
+    pub path: PathBuf,
+    /// How far it is: 1 when loaded.
+    pub progress: f32,
+    /// Bytes it takes; 0 while it loads.
+    pub memory_bytes: u64,
+    /// Time since somebody asked for it.
+    pub idle: Duration,
+    /// How long it stays unused; `None`: until its memory is needed.
+    pub keep_alive: Option<Duration>,
+    /// The model, once loaded.
+    pub model: Option<Resident>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    /// Thousandths of the weights.
+    Loading(Arc<AtomicU64>),
+    Loaded {
+        model: Resident,
+        used: Instant,
+        keep_alive: Option<Duration>,
+    },
+}
+
+/// Loads models on demand and keeps them within one memory budget.
+#[derive(Debug)]
+pub struct Library {
+    engine: Engine,
+    options: LoadOptions,
+    budget_bytes: u64,
+    keep_alive: Option<Duration>,
+    slots: Mutex<BTreeMap<PathBuf, Slot>>,
+    changed: Condvar,
+}
+
+impl Library {
+    /// An empty library; models are loaded with `options`, whose memory budget holds for all of them together, and
+    /// let go `keep_alive` after their last use.
+    pub fn new(engine: Engine, options: LoadOptions, keep_alive: Option<Duration>) -> Library {
+        let budget_bytes = options.max_memory_bytes.or_else(budget::available_bytes).unwrap_or(u64::MAX);
+        Library {
+            engine,
+            options,
+            budget_bytes,
+            keep_alive,
+            slots: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Bytes that all models together may take.
+    pub fn budget_bytes(&self) -> u64 {
+        self.budget_bytes
+    }
+
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Slot>> {
+        // Every change of the map is one call that cannot panic halfway.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The model at `path`, loaded if need be; others that nobody uses make room. Blocks.
+    ///
+    /// # Errors
+    /// [`EngineError`]; [`EngineError::DoesNotFit`] if models in use leave too little.
+    pub fn get(&self, path: &Path) -> Result<Resident, EngineError> {
+        let mut slots = self.slots();
+        loop {
+            match slots.get_mut(path) {
+                Some(Slot::Loaded { model, used, .. }) => {
+                    *used = Instant::now();
+                    return Ok(model.clone());
+                }
+                Some(Slot::Loading(_)) => {
+                    slots = self.changed.wait(slots).unwrap_or_else(PoisonError::into_inner);
+                }
+                None => break,
+            }
+        }
+        let progress = Arc::new(AtomicU64::new(0));
+        slots.insert(path.to_owned(), Slot::Loading(progress.clone()));
+        drop(slots);
+        // Whatever happens to this load, those who wait for it hear of it.
+        let place = Place { library: self, path, model: None };
+        self.load(path, &progress, place)
+    }
+
+    fn load(&self, path: &Path, progress: &AtomicU64, mut place: Place<'_>) -> Result<Resident, EngineError> {
+        loop {
+            let taken: u64 = self.slots().values().map(memory_of).fold(0, u64::saturating_add);
+            let options = LoadOptions {
+                max_memory_bytes: Some(self.budget_bytes.saturating_sub(taken)),
+                ..self.options.clone()
+            };
+            let report = |l: Loading| {
+                progress.store(l.done_bytes.saturating_mul(1000) / l.total_bytes.max(1), Ordering::Relaxed);
+            };
+            match self.load_one(path, &options, report) {
+                Ok(model) => {
+                    place.model = Some(model.clone());
+                    return Ok(model);
+                }
+                Err(EngineError::DoesNotFit { .. }) if self.evict_oldest() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// A model of whatever kind its files are.
+    fn load_one(
+        &self,
+        path: &Path,
+        options: &LoadOptions,
+        report: impl Fn(Loading) + Send + Sync,
+    ) -> Result<Resident, EngineError> {
+        if crate::encode::is_encoder(path)? {
+            let options = EncodeOptions {
+                threads: options.threads,
+                max_memory_bytes: options.max_memory_bytes,
+                no_mmap: options.no_mmap,
+                ..EncodeOptions::default()
+            };
+            return Ok(Resident::Encoder(self.engine.load_encoder(path, &options, report)?));
+        }
+        Ok(Resident::Decoder(self.engine.load_with_progress(path, options, report)?))
+    }
+
+    /// Lets the idle model go that was asked for longest ago; `false` if every model is in use.
+    fn evict_oldest(&self) -> bool {
+        let mut slots = self.slots();
+        let idle = slots.iter().filter_map(|(path, slot)| match slot {
+            Slot::Loaded { model, used, .. } if !model.in_use() => Some((*used, path.clone())),
+            _ => None,
+        });
+        let Some((_, path)) = idle.min() else { return false };
+        let slot = slots.remove(&path);
+        drop(slots);
+        // Outside the lock: dropping a model waits for its worker.
+        drop(slot);
+        true
+    }
+
+    /// Lets go of models whose time is over; call it now and then.
+    pub fn sweep(&self) {
+        let mut slots = self.slots();
+        let over: Vec<Slot> = slots
+            .extract_if(.., |_, slot| match slot {
+                Slot::Loaded { model, used, keep_alive } => {
+                    !model.in_use() && keep_alive.is_some_and(|limit| used.elapsed() >= limit)
+                }
+                Slot::Loading(_) => false,
+            })
+            .map(|(_, slot)| slot)
+            .collect();
+        drop(slots);
+        drop(over);
+    }
+
+    /// Lets a model go: at once, or once its last answer has ended. `false` if it was not loaded.
+    pub fn unload(&self, path: &Path) -> bool {
+        let mut slots = self.slots();
+        if !matches!(slots.get(path), Some(Slot::Loaded { .. })) {
+            return false;
+        }
+        let slot = slots.remove(path);
+        drop(slots);
+        drop(slot);
+        true
+    }
+
+    /// Sets how long one loaded model stays unused.
+    pub fn keep(&self, path: &Path, time: Option<Duration>) {
+        if let Some(Slot::Loaded { keep_alive, used, .. }) = self.slots().get_mut(path) {
+            (*keep_alive, *used) = (time, Instant::now());
+        }
+    }
+
+    /// The model at `path`, if it is loaded.
+    pub fn loaded(&self, path: &Path) -> Option<Resident> {
+        match self.slots().get(path) {
+            Some(Slot::Loaded { model, .. }) => Some(model.clone()),
+            _ => None,
+        }
+    }
+
+    /// Every model that is loaded or loading.
+    pub fn shelves(&self) -> Vec<Shelf> {
+        let slots = self.slots();
+        let shelf = |(path, slot): (&PathBuf, &Slot)| match slot {
+            Slot::Loading(progress) => Shelf {
+                path: path.clone(),
+                progress: progress.load(Ordering::Relaxed) as f32 / 1000.0,
+                memory_bytes: 0,
+                idle: Duration::ZERO,
+                keep_alive: None,
+                model: None,
+            },
+            Slot::Loaded { model, used, keep_alive } => Shelf {
+                path: path.clone(),
+                progress: 1.0,
+                memory_bytes: model.memory_bytes(),
+                idle: used.elapsed(),
+                keep_alive: *keep_alive,
+                model: Some(model.clone()),
+            },
+        };
+        slots.iter().map(shelf).collect()
+    }
+}
+
+fn memory_of(slot: &Slot) -> u64 {
+    match slot {
+        Slot::Loading(_) => 0,
+        Slot::Loaded { model, .. } => model.memory_bytes(),
+    }
+}
+
+/// The slot of a model that is being loaded: filled or emptied when this goes.
+struct Place<'a> {
+    library: &'a Library,
+    path: &'a Path,
+    model: Option<Resident>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut slots = self.library.slots();
+        match self.model.take() {
+            Some(model) => {
+                let keep_alive = self.library.keep_alive;
+                slots.insert(self.path.to_owned(), Slot::Loaded { model, used: Instant::now(), keep_alive });
+            }
+            None => drop(slots.remove(self.path)),
+        }
+        drop(slots);
+        self.library.changed.notify_all();
+    }
+}

@@ -1,0 +1,271 @@
+//! What every request shares.
+
+use crate::error::{Kind, Refusal};
+use crate::metrics::{Gauges, Metrics};
+use crate::options::ServeOptions;
+use kun_engine::{Engine, Library, LoadedEncoder, LoadedModel, Resident, Tenant};
+use kun_hub::{Hub, ModelName, ModelPath, StoredModel};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The state of a server.
+#[derive(Debug)]
+pub struct App {
+    pub(crate) options: ServeOptions,
+    pub(crate) library: Library,
+    pub(crate) hub: Hub,
+    pub(crate) metrics: Metrics,
+    pub(crate) ready: AtomicBool,
+    pub(crate) draining: AtomicBool,
+    queue: Mutex<Queue>,
+    pub(crate) responses: Mutex<VecDeque<crate::openai::responses::Stored>>,
+    /// Models given by path at the start, under their names.
+    served: BTreeMap<String, ModelPath>,
+}
+
+/// Requests that run or wait.
+#[derive(Debug, Default)]
+struct Queue {
+    total: usize,
+    by_tenant: BTreeMap<Tenant, usize>,
+    /// How long an answer takes, smoothed.
+    answer_time: Duration,
+}
+
+/// A place among the requests that run or wait; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    app: Arc<App>,
+    tenant: Tenant,
+    started: std::time::Instant,
+}
+
+/// A model ready to answer, under the name that it was asked for by.
+#[derive(Clone, Debug)]
+pub(crate) struct Chosen {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    pub(crate) model: Arc<LoadedModel>,
+}
+
+impl App {
+    /// The state of a server with these options; nothing is loaded yet.
+    pub fn new(engine: Engine, hub: Hub, mut options: ServeOptions) -> Arc<App> {
+        let slots = options.load.max_sequences.get_or_insert(DEFAULT_SLOTS);
+        // Scoring a prompt asks for the logits of many positions.
+        options.load.output_rows = options.load.output_rows.or(Some((*slots).max(32)));
+        let library = Library::new(engine, options.load.clone(), options.keep_alive);
+        let mut served = BTreeMap::new();
+        for name in options.preload.iter().chain(&options.default_model) {
+            if let Ok(Some(found)) = hub.locate(name) {
+                served.insert(public_name(name), found);
+            }
+        }
+        Arc::new(App {
+            library,
+            hub,
+            metrics: Metrics::default(),
+            ready: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            queue: Mutex::default(),
+            responses: Mutex::default(),
+            served,
+            options,
+        })
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Counters that are changed in one statement each.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sequences decoded together.
+    pub(crate) fn slots(&self) -> usize {
+        self.options.load.max_sequences.unwrap_or(DEFAULT_SLOTS)
+    }
+
+    /// The name of the model that stands for all.
+    pub(crate) fn default_model(&self) -> String {
+        self.options
+            .default_model
+            .as_deref()
+            .map_or_else(|| self.hub.catalog().default_chat().to_owned(), public_name)
+    }
+
+    /// Takes places for `count` answers, or says when to come again.
+    pub(crate) fn reserve(self: &Arc<App>, tenant: Tenant, count: usize) -> Result<Vec<Permit>, Refusal> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(self.busy(Kind::Unavailable, "The server is stopping."));
+        }
+        let most = self.slots() * (1 + self.options.limits.queue_per_slot);
+        // With several keys no single one may fill the queue.
+        let most_of_one = if self.options.keys.is_empty() { most } else { most.div_ceil(2) };
+        let mut queue = self.queue();
+        let own = queue.by_tenant.get(&tenant).copied().unwrap_or(0);
+        if queue.total + count > most || own + count > most_of_one {
+            drop(queue);
+            self.metrics.refused_busy.fetch_add(1, Ordering::Relaxed);
+            return Err(self.busy(Kind::TooMany, "Too many requests wait already."));
+        }
+        queue.total += count;
+        *queue.by_tenant.entry(tenant).or_default() += count;
+        drop(queue);
+        let started = std::time::Instant::now();
+        Ok((0..count).map(|_| Permit { app: self.clone(), tenant, started }).collect())
+    }
+
+    /// A refusal with the time after which a place should be free.
+    pub(crate) fn busy(&self, kind: Kind, message: &str) -> Refusal {
+        let queue = self.queue();
+        let rounds = queue.total.div_ceil(self.slots().max(1)) as u32;
+        let wait = queue.answer_time.max(Duration::from_millis(500)) * rounds.max(1);
+        drop(queue);
+        // Clients that were refused together should not come back together.
+        let jitter =
+            f64::from(std::time::UNIX_EPOCH.elapsed().unwrap_or_default().subsec_micros() % 1000) / 1000.0;
+        let wait = wait.mul_f64(0.8 + 0.4 * jitter);
+        let wait = wait.clamp(Duration::from_secs(1), Duration::from_secs(60));
+        Refusal { retry_after: Some(wait), ..Refusal::new(kind, message) }
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.queue().total
+    }
+
+    /// The place of the model that a request names. Requests name models, never paths.
+    pub(crate) fn locate(&self, name: &str) -> Result<ModelPath, Refusal> {
+        let alias = self.options.aliases.iter().find(|(alias, _)| alias == name);
+        let name = alias.map_or(name, |(_, target)| target.as_str());
+        // Ollama's clients write a tag after every name.
+        let plain = name.strip_suffix(":latest").unwrap_or(name);
+        if let Some(found) = self.served.get(plain) {
+            return Ok(found.clone());
+        }
+        let unknown = || {
+            let short: String = name.chars().take(200).collect();
+            Refusal::invalid(
+                "model",
+                format!("The model `{short}` does not exist here; `kun pull` fetches models."),
+            )
+        };
+        let missing = || Refusal { kind: Kind::NotFound, ..unknown() }.code("model_not_found");
+        let named = match ModelName::parse(plain) {
+            Ok(
+                ModelName::Alias { .. }
+                | ModelName::Hub(_)
+                | ModelName::ModelScope(_)
+                | ModelName::Ollama { .. },
+            ) => self.hub.locate(plain).ok().flatten(),
+            _ => None,
+        };
+        // A repository's name may also be that of a folder beside the server: only the store counts.
+        let named = named.filter(|found| found.source != "local folder" && found.source != "local file");
+        if let Some(found) = named {
+            return Ok(found);
+        }
+        let stored = self.stored().into_iter().find(|model| model.name == plain).ok_or_else(missing)?;
+        Ok(ModelPath { path: stored.path, name: stored.name, source: String::new(), license: None })
+    }
+
+    /// The names of models by their paths.
+    pub(crate) fn names(&self) -> BTreeMap<PathBuf, String> {
+        let stored = self.stored().into_iter().map(|model| (model.path, model.name));
+        let served = self.served.iter().map(|(name, found)| (found.path.clone(), name.clone()));
+        stored.chain(served).collect()
+    }
+
+    /// Every model of the store.
+    pub(crate) fn stored(&self) -> Vec<StoredModel> {
+        self.hub.list().unwrap_or_default()
+    }
+
+    /// Models given by path at the start.
+    pub(crate) fn served(&self) -> &BTreeMap<String, ModelPath> {
+        &self.served
+    }
+
+    /// Loads a model of any kind. Blocks.
+    pub(crate) fn load(&self, name: &str) -> Result<u64, Refusal> {
+        Ok(self.library.get(&self.locate(name)?.path)?.memory_bytes())
+    }
+
+    /// The decoder that a request names, loaded. Blocks.
+    pub(crate) fn decoder(&self, name: &str) -> Result<Chosen, Refusal> {
+        let found = self.locate(name)?;
+        match self.library.get(&found.path)? {
+            Resident::Decoder(model) => Ok(Chosen { name: name.to_owned(), path: found.path, model }),
+            _ => Err(Refusal::invalid("model", format!("`{name}` does not generate text."))
+                .code("model_not_supported")),
+        }
+    }
+
+    /// The encoder that a request names, loaded. Blocks.
+    pub(crate) fn encoder(&self, name: &str) -> Result<Arc<LoadedEncoder>, Refusal> {
+        match self.library.get(&self.locate(name)?.path)? {
+            Resident::Encoder(model) => Ok(model),
+            _ => {
+                Err(Refusal::invalid("model", format!("`{name}` gives no vectors."))
+                    .code("model_not_supported"))
+            }
+        }
+    }
+
+    /// What `/metrics` reads off the library.
+    pub(crate) fn gauges(&self) -> Gauges {
+        let shelves = self.library.shelves();
+        let pages = shelves.iter().filter_map(|shelf| match &shelf.model {
+            Some(Resident::Decoder(model)) => {
+                let pages = model.pages();
+                let name = model.info().name.clone().unwrap_or_else(|| model.info().architecture.clone());
+                Some((name, [pages.in_use, pages.cached, pages.free]))
+            }
+            _ => None,
+        });
+        Gauges {
+            in_flight: self.in_flight(),
+            memory_used_bytes: shelves.iter().map(|shelf| shelf.memory_bytes).sum(),
+            memory_budget_bytes: self.library.budget_bytes(),
+            pages: pages.collect(),
+        }
+    }
+}
+
+/// Sequences decoded together unless asked otherwise.
+const DEFAULT_SLOTS: usize = 16;
+
+/// The name that clients see: a path's own name without its folders.
+pub(crate) fn public_name(name: &str) -> String {
+    match ModelName::parse(name) {
+        Ok(ModelName::Path(path)) => {
+            let stem = if path.extension().is_some_and(|e| e == "gguf" || e == "onnx") {
+                path.file_stem()
+            } else {
+                path.file_name()
+            };
+            stem.and_then(|stem| stem.to_str()).unwrap_or(name).to_owned()
+        }
+        _ => name.to_owned(),
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut queue = self.app.queue();
+        queue.total = queue.total.saturating_sub(1);
+        if let Some(own) = queue.by_tenant.get_mut(&self.tenant) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                queue.by_tenant.remove(&self.tenant);
+            }
+        }
+        let took = self.started.elapsed();
+        queue.answer_time = if queue.answer_time.is_zero() {
+            took
+        } else {
+            queue.answer_time.mul_f64(0.9) + took.mul_f64(0.1)
+        };
+    }
+}

@@ -1,0 +1,24 @@
+//! HTTP: routes, wire types, limits and the page. Handlers parse, call and convert; the work is the engine's.
+#![forbid(unsafe_code)]
+
+mod answer;
+mod anthropic;
+mod app;
+mod error;
+mod http;
+mod metrics;
+mod ollama;
+mod openai;
+mod options;
+mod own;
+mod routes;
+mod schema;
+mod server;
+mod ui;
+
+pub use app::App;
+pub use error::ServeError;
+pub use http::keys::{Key, Keys, new_key};
+pub use options::{Limits, ServeOptions};
+pub use routes::openapi;
+pub use server::{Server, Stop};

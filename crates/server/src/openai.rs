@@ -1,0 +1,9 @@
+//! OpenAI's API.
+
+pub(crate) mod chat;
+pub(crate) mod completions;
+pub(crate) mod embeddings;
+pub(crate) mod models;
+pub(crate) mod responses;
+pub(crate) mod sampling;
+pub(crate) mod tools;

@@ -1,0 +1,264 @@
+//! `/v1/embeddings`, Ollama's `/api/embed` and `/v1/rerank`: texts to vectors, and which text answers a query.
+
+use crate::error::Refusal;
+use crate::own::tokens::{ID, ids};
+use crate::routes::{Call, Reply};
+use crate::schema::{Field, NAME, Shape, TEXT, accepted, ignored, optional, required};
+use kun_engine::{EmbedOptions, Embedding, Fitting, LoadedEncoder, Purpose, RankOptions};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const IDS: Shape = Shape::List { of: &ID, least: 1, most: 1 << 16 };
+/// Texts of one request.
+const MOST_TEXTS: usize = 2048;
+
+pub(crate) const FIELDS: &[&[Field]] = &[&[
+    required("model", NAME, "Which model"),
+    required(
+        "input",
+        Shape::Either(&[
+            &TEXT,
+            &Shape::List { of: &TEXT, least: 1, most: MOST_TEXTS },
+            &IDS,
+            &Shape::List { of: &IDS, least: 1, most: MOST_TEXTS },
+        ]),
+        "A text, token ids of the model, or a list of either",
+    ),
+    optional("encoding_format", Shape::Word(&["float", "base64"]), "Numbers, or little-endian f32 in base64"),
+    optional(
+        "dimensions",
+        Shape::Integer { least: 1, most: 1 << 16 },
+        "Only the first so many elements, for models trained to be cut",
+    ),
+    optional("truncate", Shape::Bool, "Cut texts that are too long, instead of refusing them"),
+    optional(
+        "input_type",
+        Shape::Text { most: 64 },
+        "`query` or `document`, for models trained with prompts",
+    ),
+    optional("prompt_name", Shape::Text { most: 64 }, "The same, by the name in the model's files"),
+    accepted("user", "Whoever the caller asks for"),
+]];
+pub(crate) const OLLAMA: &[&[Field]] = &[&[
+    required("model", NAME, "Which model"),
+    optional(
+        "input",
+        Shape::Either(&[&TEXT, &Shape::List { of: &TEXT, least: 0, most: MOST_TEXTS }]),
+        "A text or a list",
+    ),
+    optional("prompt", TEXT, "A text, for /api/embeddings"),
+    optional("truncate", Shape::Bool, "Cut texts that are too long; default true"),
+    optional("dimensions", Shape::Integer { least: 1, most: 1 << 16 }, "Only the first so many elements"),
+    ignored("options", "Nothing is sampled"),
+    accepted("keep_alive", "Set at the start of the server"),
+]];
+pub(crate) const RERANK: &[&[Field]] = &[&[
+    required("model", NAME, "Which model"),
+    required("query", TEXT, "What is asked"),
+    required(
+        "documents",
+        Shape::List {
+            of: &Shape::Either(&[&TEXT, &Shape::Object(&[&[required("text", TEXT, "The text")]])]),
+            least: 1,
+            most: MOST_TEXTS,
+        },
+        "Texts, or objects with a `text`",
+    ),
+    optional("top_n", Shape::Integer { least: 1, most: 1 << 31 }, "Only so many best"),
+    optional("return_documents", Shape::Bool, "Give the texts back too"),
+    optional("truncate", Shape::Bool, "Cut texts that are too long; default true"),
+    ignored("max_chunks_per_doc", "Texts are not cut into chunks"),
+    ignored("max_tokens_per_doc", "Ask for `truncate`"),
+    accepted("user", "Whoever the caller asks for"),
+]];
+
+fn fitting(truncate: bool) -> Fitting {
+    if truncate { Fitting::Truncate } else { Fitting::Refuse }
+}
+
+/// The texts of `input`; token ids become the text that they spell.
+fn texts(encoder: &LoadedEncoder, input: &Value) -> Result<Vec<String>, Refusal> {
+    let spelt = |value: &Value| encoder.tokenizer().decode(&ids(Some(value)));
+    let texts: Vec<String> = match input {
+        Value::String(text) => vec![text.clone()],
+        Value::Array(items) if items.first().is_some_and(Value::is_number) => vec![spelt(input)],
+        Value::Array(items) => {
+            items.iter().map(|item| item.as_str().map_or_else(|| spelt(item), str::to_owned)).collect()
+        }
+        _ => Vec::new(),
+    };
+    match texts.iter().position(String::is_empty) {
+        Some(index) => {
+            Err(Refusal::invalid("input", format!("`input[{index}]` is empty")).code("invalid_value"))
+        }
+        None => Ok(texts),
+    }
+}
+
+/// Embeds away from the threads that serve connections; one place in the queue for the whole request.
+async fn embed(
+    call: &Call,
+    input: Value,
+    options: EmbedOptions,
+) -> Result<(Vec<Embedding>, Arc<LoadedEncoder>), Refusal> {
+    let _permit = call.app.reserve(call.tenant, 1)?;
+    let (app, name) = (call.app.clone(), call.model());
+    Call::blocking(move || {
+        let encoder = app.encoder(&name)?;
+        let texts = texts(&encoder, &input)?;
+        let embeddings = encoder.embed(&texts, &options)?;
+        let embeddings = embeddings.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok((embeddings, encoder))
+    })
+    .await
+}
+
+pub(crate) fn create(mut call: Call) -> Reply {
+    Box::pin(async move {
+        let purpose = call.text("prompt_name").or_else(|| call.text("input_type"));
+        let options = EmbedOptions {
+            purpose: purpose.map_or(Purpose::Default, |name| Purpose::Named(name.to_owned())),
+            fitting: fitting(call.flag("truncate")),
+            dimensions: call.count("dimensions"),
+        };
+        let base64 = call.text("encoding_format") == Some("base64");
+        let input = call.get("input").cloned().unwrap_or_default();
+        let (embeddings, _) = embed(&call, input, options).await?;
+        let tokens: usize = embeddings.iter().map(|embedding| embedding.tokens).sum();
+        for (index, embedding) in embeddings.iter().enumerate() {
+            if let Some(cut) = embedding.truncated {
+                call.warnings
+                    .add(format!("`input[{index}]` was cut from {} to {} tokens", cut.tokens, cut.kept));
+            }
+        }
+        let data: Vec<Value> = embeddings
+            .iter()
+            .enumerate()
+            .map(|(index, embedding)| {
+                let vector =
+                    if base64 { json!(base64_of(&embedding.vector)) } else { json!(embedding.vector) };
+                json!({ "object": "embedding", "index": index, "embedding": vector })
+            })
+            .collect();
+        Ok(call.json(json!({
+            "object": "list",
+            "data": data,
+            "model": call.model(),
+            "usage": { "prompt_tokens": tokens, "total_tokens": tokens },
+        })))
+    })
+}
+
+/// Ollama's `/api/embed`.
+pub(crate) fn ollama(call: Call) -> Reply {
+    Box::pin(async move {
+        let input = call.get("input").cloned().unwrap_or_else(|| json!([]));
+        if input.as_array().is_some_and(Vec::is_empty) {
+            return Ok(call.json(json!({ "model": call.model(), "embeddings": [] })));
+        }
+        let started = std::time::Instant::now();
+        let (embeddings, _) = embed(&call, input, ollama_options(&call)).await?;
+        let tokens: usize = embeddings.iter().map(|embedding| embedding.tokens).sum();
+        let vectors: Vec<&Vec<f32>> = embeddings.iter().map(|embedding| &embedding.vector).collect();
+        Ok(call.json(json!({
+            "model": call.model(),
+            "embeddings": vectors,
+            "total_duration": started.elapsed().as_nanos() as u64,
+            "load_duration": 0,
+            "prompt_eval_count": tokens,
+        })))
+    })
+}
+
+/// Ollama's older `/api/embeddings`.
+pub(crate) fn ollama_one(call: Call) -> Reply {
+    Box::pin(async move {
+        let prompt = call.text("prompt").unwrap_or_default().to_owned();
+        let (embeddings, _) = embed(&call, json!(prompt), ollama_options(&call)).await?;
+        Ok(call.json(json!({ "embedding": embeddings.first().map(|embedding| &embedding.vector) })))
+    })
+}
+
+fn ollama_options(call: &Call) -> EmbedOptions {
+    let truncate = call.get("truncate").and_then(Value::as_bool).unwrap_or(true);
+    EmbedOptions {
+        fitting: fitting(truncate),
+        dimensions: call.count("dimensions"),
+        ..EmbedOptions::default()
+    }
+}
+
+pub(crate) fn rerank(call: Call) -> Reply {
+    Box::pin(async move {
+        let _permit = call.app.reserve(call.tenant, 1)?;
+        let (app, name) = (call.app.clone(), call.model());
+        let query = call.text("query").unwrap_or_default().to_owned();
+        let documents: Vec<String> = call
+            .get("documents")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .map(|document| {
+                document.as_str().or_else(|| document["text"].as_str()).unwrap_or_default().to_owned()
+            })
+            .collect();
+        let options =
+            RankOptions { fitting: fitting(call.get("truncate").and_then(Value::as_bool).unwrap_or(true)) };
+        let texts = documents.clone();
+        let scores = Call::blocking(move || {
+            let scores = app.encoder(&name)?.rank(&query, &texts, &options)?;
+            Ok(scores.into_iter().collect::<Result<Vec<_>, _>>()?)
+        })
+        .await?;
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|a, b| scores[*b].score.total_cmp(&scores[*a].score).then(a.cmp(b)));
+        order.truncate(call.count("top_n").unwrap_or(usize::MAX));
+        let results: Vec<Value> = order
+            .into_iter()
+            .map(|index| {
+                let mut result = json!({ "index": index, "relevance_score": scores[index].score });
+                if call.flag("return_documents") {
+                    result["document"] = json!({ "text": documents[index] });
+                }
+                result
+            })
+            .collect();
+        Ok(call.json(json!({
+            "id": format!("rerank-{}", crate::answer::random_id()),
+            "model": call.model(),
+            "results": results,
+        })))
+    })
+}
+
+/// Little-endian f32 in the standard alphabet, padded.
+fn base64_of(vector: &[f32]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let bytes: Vec<u8> = vector.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let bits =
+            three.iter().fold(0u32, |bits, byte| (bits << 8) | u32::from(*byte)) << (8 * (3 - three.len()));
+        for at in 0..4 {
+            if at <= three.len() {
+                text.push(char::from(LETTERS[(bits >> (18 - 6 * at)) as usize & 63]));
+            } else {
+                text.push('=');
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base64_of;
+
+    #[test]
+    fn vectors_are_written_as_openai_reads_them() {
+        // Python: base64.b64encode(struct.pack("<2f", 1.0, -2.5))
+        assert_eq!(base64_of(&[1.0, -2.5]), "AACAPwAAIMA=");
+        assert_eq!(base64_of(&[0.5]), "AAAAPw==");
+        assert_eq!(base64_of(&[1.0, 2.0, 3.0]), "AACAPwAAAEAAAEBA");
+    }
+}

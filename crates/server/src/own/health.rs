@@ -1,0 +1,59 @@
+//! Whether the server lives, what it does, what it takes.
+
+use crate::error::{Kind, Refusal};
+use crate::routes::{Call, Reply, json_response, openapi, text_response};
+use crate::schema::{MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH};
+use serde_json::json;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+pub(crate) fn live(_call: Call) -> Reply {
+    Box::pin(async { Ok(json_response(&json!({ "status": "ok" }))) })
+}
+
+pub(crate) fn ready(call: Call) -> Reply {
+    Box::pin(async move {
+        let refuse = |message: &str| {
+            let retry_after = Some(Duration::from_secs(1));
+            Err(Refusal { retry_after, ..Refusal::new(Kind::Unavailable, message) })
+        };
+        if call.app.draining.load(Ordering::Relaxed) {
+            refuse("The server is stopping.")
+        } else if !call.app.ready.load(Ordering::Relaxed) {
+            refuse("Models are being loaded.")
+        } else {
+            Ok(json_response(&json!({ "status": "ok" })))
+        }
+    })
+}
+
+pub(crate) fn metrics(call: Call) -> Reply {
+    Box::pin(async move {
+        let text = call.app.metrics.text(&call.app.gauges());
+        Ok(text_response("text/plain; version=0.0.4; charset=utf-8", text))
+    })
+}
+
+pub(crate) fn limits(call: Call) -> Reply {
+    Box::pin(async move {
+        let limits = &call.app.options.limits;
+        Ok(json_response(&json!({
+            "connections": limits.connections,
+            "connections_per_address": limits.connections_per_address,
+            "body_bytes": limits.body_bytes,
+            "header_s": limits.header_time.as_secs(),
+            "body_idle_s": limits.body_idle_time.as_secs(),
+            "request_s": limits.request_time.as_secs(),
+            "write_stall_s": limits.write_stall_time.as_secs(),
+            "queue_s": limits.queue_time.as_secs(),
+            "slots": call.app.slots(),
+            "queue": call.app.slots() * limits.queue_per_slot,
+            "schema_bytes": MAX_SCHEMA_BYTES,
+            "schema_depth": MAX_SCHEMA_DEPTH,
+        })))
+    })
+}
+
+pub(crate) fn describe(_call: Call) -> Reply {
+    Box::pin(async { Ok(json_response(&openapi())) })
+}

@@ -1,0 +1,48 @@
+//! Text to token ids and back.
+
+use crate::routes::{Call, Reply};
+use crate::schema::{Field, NAME, Shape, TEXT, optional, required};
+use serde_json::{Value, json};
+
+pub(crate) const TOKENIZE: &[&[Field]] = &[&[
+    optional("model", NAME, "Whose tokens"),
+    optional("content", TEXT, "The text"),
+    optional("prompt", TEXT, "The text, by another name"),
+    optional("add_special", Shape::Bool, "Put the model's beginning token before it"),
+]];
+pub(crate) const DETOKENIZE: &[&[Field]] = &[&[
+    optional("model", NAME, "Whose tokens"),
+    required("tokens", Shape::List { of: &ID, least: 0, most: 1 << 20 }, "Token ids"),
+]];
+/// A token id.
+pub(crate) const ID: Shape = Shape::Integer { least: 0, most: u32::MAX as i64 };
+
+pub(crate) fn tokenize(call: Call) -> Reply {
+    Box::pin(async move {
+        let (app, name) = (call.app.clone(), call.model());
+        let text = call.text("content").or_else(|| call.text("prompt")).unwrap_or_default().to_owned();
+        let special = call.flag("add_special");
+        let (tokens, most) = Call::blocking(move || {
+            let model = app.decoder(&name)?.model;
+            let tokens = if special { model.tokenize(&text)? } else { model.tokenize_plain(&text)? };
+            Ok((tokens, model.context_tokens()))
+        })
+        .await?;
+        Ok(call.json(json!({ "tokens": tokens, "count": tokens.len(), "max_model_len": most })))
+    })
+}
+
+pub(crate) fn detokenize(call: Call) -> Reply {
+    Box::pin(async move {
+        let (app, name) = (call.app.clone(), call.model());
+        let ids = ids(call.get("tokens"));
+        let text = Call::blocking(move || Ok(app.decoder(&name)?.model.detokenize(&ids))).await?;
+        Ok(call.json(json!({ "content": text, "prompt": text })))
+    })
+}
+
+/// The ids in a list that has been checked.
+pub(crate) fn ids(value: Option<&Value>) -> Vec<u32> {
+    let items = value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    items.iter().filter_map(|id| u32::try_from(crate::schema::integer(id)?).ok()).collect()
+}

@@ -1,0 +1,8 @@
+//! The server's front door: a real server on a real model of 260 thousand weights, asked over real sockets.
+#![allow(clippy::unwrap_used)]
+
+mod abuse;
+mod answers;
+mod gate;
+mod life;
+mod support;

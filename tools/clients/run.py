@@ -1,0 +1,100 @@
+"""Runs every client and the page (in Chromium) against a fresh server and writes docs/clients.md from what happened.
+
+usage: run.py KUN CACHE [--check]
+  KUN    the kun binary
+  CACHE  folder for the virtual environment and node packages, made when missing
+  --check  fail if a client fails; leave the page as it is
+"""
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent.parent / "docs" / "clients.md"
+CLIENTS = ["openai_python.py", "openai_node.mjs", "anthropic_python.py", "langchain_client.py", "llamaindex_client.py", "litellm_client.py", "ollama_python.py", "curl_client.py"]
+
+
+def environment(cache):
+    """Python and node packages, installed once."""
+    venv, node = cache / "venv-clients", cache / "node-clients"
+    stamp, wanted = venv / "requirements.txt", (HERE / "requirements.txt").read_text()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+        subprocess.run([venv / "bin/pip", "install", "--quiet", "-r", HERE / "requirements.txt"], check=True)
+        stamp.write_text(wanted)
+    if not (node / "node_modules" / "openai").exists():
+        node.mkdir(parents=True, exist_ok=True)
+        (node / "package.json").write_text('{"private": true}')
+        subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", "openai", "playwright-core"], cwd=node, check=True)
+    return venv, node
+
+
+def serve(kun, models):
+    """A server on any free port; gives the process and its address."""
+    server = subprocess.Popen([kun, "serve", "--port", "0", *models], stderr=subprocess.PIPE, text=True)
+    for line in server.stderr:
+        found = re.search(r"https?://127\.0\.0\.1:\d+", line)
+        if found:
+            base = found.group()
+            break
+    else:
+        raise SystemExit("the server does not start")
+    os.set_blocking(server.stderr.fileno(), False)
+    import urllib.request
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(base + "/readyz")
+            return server, base
+        except OSError:
+            time.sleep(0.1)
+    raise SystemExit("the server does not get ready")
+
+
+def main():
+    kun, cache, check = sys.argv[1], Path(sys.argv[2]), "--check" in sys.argv
+    venv, node = environment(cache)
+    models = ["smollm2"]
+    for name in ["all-minilm-l6-v2"]:
+        if subprocess.run([kun, "pull", name, "--progress", "none"], capture_output=True).returncode == 0:
+            models.append(name)
+    embed = models[1] if len(models) > 1 else ""
+    server, base = serve(kun, models)
+    rows = []
+    try:
+        for client in CLIENTS:
+            path = str(HERE / client)
+            program = ["node", path] if client.endswith(".mjs") else [str(venv / "bin/python"), path]
+            done = subprocess.run([*program, base, "smollm2", embed], capture_output=True, text=True, cwd=node, timeout=600)
+            sys.stderr.write(done.stderr)
+            rows.append(json.loads(done.stdout.strip().splitlines()[-1]) if done.stdout.strip() else {"client": client, "version": "?", "results": {"start": "FAIL: " + done.stderr[-300:]}})
+        page = subprocess.run(["node", str(HERE.parent / "page" / "check.mjs"), base], cwd=node, timeout=300)
+    finally:
+        server.terminate()
+        assert server.wait(40) == 0, "the server did not end well"
+    failed = 0
+    lines = []
+    for row in rows:
+        results = row["results"]
+        good = sum(r == "pass" for r in results.values())
+        failed += sum(r.startswith("FAIL") for r in results.values())
+        lines.append(f"| {row['client']} {row['version']} | {good} of {len(results)} | " + ", ".join(n if r == "pass" else f"**{n}** ({r})" for n, r in results.items()) + " |")
+    table = "\n".join(lines)
+    print(table)
+    if not check:
+        PAGE.write_text(f"""# Clients
+
+What real clients do with `kun serve`, each with its own library and the models `{'`, `'.join(models)}`.
+`tools/clients/run.py` makes this page; CI runs the same checks.
+
+| client | passed | checks |
+|---|---|---|
+{table}
+""")
+    sys.exit(failed > 0 or page.returncode != 0)
+
+
+main()

@@ -1,0 +1,86 @@
+// The page in a real browser: chat, stop, edit, retry, models, figures, both languages, light and dark, phone.
+// usage: check.mjs BASE [FOLDER for screenshots]; run where node_modules has playwright-core.
+import { createRequire } from "node:module";
+const [base, folder] = process.argv.slice(2);
+const { chromium } = createRequire(`${process.cwd()}/`)("playwright-core");
+const browser = await chromium.launch({
+  executablePath: "/usr/bin/chromium",
+  args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+});
+const page = await browser.newPage({ viewport: { width: 1200, height: 780 } });
+const faults = [];
+page.on("console", (message) => message.type() === "error" && faults.push(message.text()));
+page.on("pageerror", (error) => faults.push(error.message));
+page.on("request", (request) => { if (!request.url().startsWith(base)) faults.push(`asks ${request.url()}`); });
+page.on("dialog", (dialog) => { faults.push("a dialog"); dialog.dismiss(); });
+const shot = (name) => folder && page.screenshot({ path: `${folder}/${name}.png` });
+const assert = (ok, what) => { if (!ok) throw new Error(what); };
+const answered = (n) => page.waitForFunction((n) => document.querySelectorAll(".turn.assistant").length >= n && !document.querySelector(".busy"), n, { timeout: 120000 });
+
+await page.goto(base);
+await page.waitForSelector(".hello");
+await page.waitForFunction(() => document.querySelector("#model").options.length > 0);
+await shot("1-hello");
+await page.fill("#max_tokens", "40");
+await page.fill("#input", "Why is the sky blue?");
+await page.keyboard.press("Enter");
+await answered(1);
+assert((await page.textContent(".turn.assistant .body")).trim().length > 5, "no answer");
+await shot("2-chat");
+
+// What a model could write must stay text.
+await page.fill("#input", "<img src=x onerror=alert(1)> <script>alert(2)</script> [x](javascript:alert(3)) ![y](http://evil.example/z.png)");
+await page.keyboard.press("Enter");
+await answered(2);
+assert(await page.evaluate(() => !document.querySelector("#log img[src='x'], #log script, #log a[href^='javascript']")), "markup came alive");
+
+// Stop a long answer, then retry and edit.
+await page.fill("#max_tokens", "4000");
+await page.fill("#input", "Tell a very long story.");
+await page.keyboard.press("Enter");
+await page.waitForSelector(".busy");
+await page.keyboard.press("Escape");
+await answered(3);
+await page.fill("#max_tokens", "20");
+await page.locator(".turn.assistant").last().getByRole("button", { name: "Retry" }).click();
+await answered(3);
+await page.locator(".turn.user").last().getByRole("button", { name: "Edit" }).click();
+await page.locator(".turn textarea").fill("Say hello.");
+await page.keyboard.press("Enter");
+await answered(3);
+assert((await page.locator(".turn.user .body").last().textContent()) === "Say hello.", "not edited");
+
+// A schema holds the answer.
+await page.fill("#schema", '{"type":"object","properties":{"ok":{"type":"boolean"}},"required":["ok"],"additionalProperties":false}');
+await page.fill("#input", "Is it?");
+await page.keyboard.press("Enter");
+await answered(4);
+const last = await page.locator(".turn.assistant .body").last().textContent();
+assert(typeof JSON.parse(last).ok === "boolean", `no JSON: ${last}`);
+await page.click("#code");
+assert((await page.textContent("#code-text")).includes("/v1/chat/completions"), "no call");
+await page.click("#code-close");
+
+await page.click("#theme");
+await shot("3-dark");
+for (const [tab, wanted] of [["models", "#model-list .card"], ["live", "#figures .card"], ["try", "form.card"]]) {
+  await page.click(`#tab-${tab}`);
+  await page.waitForSelector(wanted);
+  await page.waitForTimeout(tab === "live" ? 2500 : 300);
+  await shot(`4-${tab}`);
+}
+// The tabs by keyboard, Chinese, a phone.
+await page.focus("#tab-chat");
+await page.keyboard.press("ArrowRight");
+assert((await page.getAttribute("#tab-try", "aria-selected")) === "true", "arrows do not move between tabs");
+await page.click("#language");
+assert((await page.textContent("#tab-chat")) === "对话", "not Chinese");
+await page.setViewportSize({ width: 390, height: 780 });
+await page.click("#tab-chat");
+assert(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "wider than a phone");
+await shot("5-phone");
+await page.click("#settings");
+await shot("6-phone-settings");
+await browser.close();
+if (faults.length) throw new Error(faults.join("\n"));
+console.log("the page passes");

@@ -1,0 +1,565 @@
+// The page of `kun serve`: one file, no framework, nothing from outside. Model text only ever becomes text nodes.
+import { words } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+const store = (key, value) => {
+  try {
+    if (value === undefined) return localStorage.getItem("kun." + key);
+    localStorage.setItem("kun." + key, value);
+  } catch { /* storage may be off */ }
+  return null;
+};
+let lang = store("lang") || (navigator.language.startsWith("zh") ? "zh" : "en");
+const t = (key) => words[lang][key] ?? words.en[key] ?? key;
+
+/** Makes an element: el("p", { class: "x", onclick }, "text", child). */
+function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== false && value != null) node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.filter((child) => child != null));
+  return node;
+}
+const bytes = (n) => n >= 2 ** 30 ? (n / 2 ** 30).toFixed(1) + " GiB" : n >= 2 ** 20 ? Math.round(n / 2 ** 20) + " MiB" : Math.round(n / 1024) + " KiB";
+let toastTimer;
+function toast(text) {
+  $("toast").textContent = text;
+  $("toast").classList.add("show");
+  clearTimeout(toastTimer);
+  toastTimer = setTimeout(() => $("toast").classList.remove("show"), 2600);
+}
+
+// Asking the server -----------------------------------------------------------------------------------------------
+let lastCall = null;
+let apiKey = null;
+try { apiKey = sessionStorage.getItem("kun.key"); } catch { /* as above */ }
+
+async function ask(method, path, body, signal, remember = true) {
+  if (remember && method !== "GET") lastCall = { method, path, body };
+  for (;;) {
+    const headers = body ? { "content-type": "application/json" } : {};
+    if (apiKey) headers.authorization = "Bearer " + apiKey;
+    const response = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal });
+    if (response.status === 401) {
+      await askKey();
+      continue;
+    }
+    if (!response.ok) {
+      let message = response.status + " " + response.statusText;
+      try {
+        const answer = await response.json();
+        message = answer.error?.message ?? answer.error ?? message;
+      } catch { /* no JSON */ }
+      throw new Error(message);
+    }
+    return response;
+  }
+}
+const json = async (...args) => (await ask(...args)).json();
+
+function askKey() {
+  return new Promise((resolve) => {
+    const dialog = $("key-dialog");
+    dialog.addEventListener("close", () => {
+      apiKey = $("key").value.trim();
+      try { sessionStorage.setItem("kun.key", apiKey); } catch { /* as above */ }
+      resolve();
+    }, { once: true });
+    dialog.showModal();
+  });
+}
+
+/** The lines of a streamed answer. */
+async function* lines(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    rest += value;
+    const parts = rest.split("\n");
+    rest = parts.pop();
+    yield* parts;
+  }
+  if (rest) yield rest;
+}
+
+// Text with a little Markdown, as nodes ----------------------------------------------------------------------------
+function inline(text) {
+  const out = [];
+  const rule = /(`[^`\n]+`)|\*\*([^*\n]+)\*\*|\*([^*\s][^*\n]*)\*|\[([^\]\n]+)\]\((https?:\/\/[^)\s]+)\)/g;
+  let at = 0;
+  for (const m of text.matchAll(rule)) {
+    out.push(text.slice(at, m.index));
+    if (m[1]) out.push(el("code", {}, m[1].slice(1, -1)));
+    else if (m[2]) out.push(el("strong", {}, m[2]));
+    else if (m[3]) out.push(el("em", {}, m[3]));
+    // Where a link goes is always shown.
+    else out.push(m[4] + " (", el("a", { href: m[5], rel: "noopener noreferrer", target: "_blank" }, m[5]), ")");
+    at = m.index + m[0].length;
+  }
+  out.push(text.slice(at));
+  return out.filter((part) => part !== "");
+}
+
+function markdown(text) {
+  const out = document.createDocumentFragment();
+  const rows = text.split("\n");
+  let i = 0;
+  const until = (test) => {
+    const taken = [];
+    while (i < rows.length && test(rows[i])) taken.push(rows[i++]);
+    return taken;
+  };
+  while (i < rows.length) {
+    const row = rows[i];
+    if (/^\s*```/.test(row)) {
+      i++;
+      const body = until((r) => !/^\s*```/.test(r));
+      i++;
+      const code = body.join("\n");
+      out.append(el("pre", { tabindex: 0 }, el("code", {}, code)));
+    } else if (/^#{1,4}\s/.test(row)) {
+      i++;
+      out.append(el(row.startsWith("##") ? "h4" : "h3", {}, ...inline(row.replace(/^#+\s*/, ""))));
+    } else if (/^\s*[-*•]\s+/.test(row)) {
+      out.append(el("ul", {}, ...until((r) => /^\s*[-*•]\s+/.test(r)).map((r) => el("li", {}, ...inline(r.replace(/^\s*[-*•]\s+/, ""))))));
+    } else if (/^\s*\d+[.)]\s+/.test(row)) {
+      const start = parseInt(row, 10);
+      out.append(el("ol", { start }, ...until((r) => /^\s*\d+[.)]\s+/.test(r)).map((r) => el("li", {}, ...inline(r.replace(/^\s*\d+[.)]\s+/, ""))))));
+    } else if (/^>/.test(row)) {
+      out.append(el("blockquote", {}, ...inline(until((r) => /^>/.test(r)).map((r) => r.replace(/^>\s?/, "")).join(" "))));
+    } else if (/^\s*\|.*\|\s*$/.test(row)) {
+      const cells = until((r) => /^\s*\|.*\|\s*$/.test(r)).filter((r) => !/^[\s|:-]+$/.test(r)).map((r) => r.trim().slice(1, -1).split("|"));
+      out.append(el("table", {}, ...cells.map((r, n) => el("tr", {}, ...r.map((c) => el(n ? "td" : "th", {}, ...inline(c.trim())))))));
+    } else if (row.trim() === "") {
+      i++;
+    } else {
+      const body = until((r) => r.trim() !== "" && !/^(\s*```|#{1,4}\s|\s*[-*•]\s+|\s*\d+[.)]\s+|>)/.test(r));
+      if (!body.length) body.push(rows[i++]);
+      const nodes = body.flatMap((r, n) => (n ? [el("br"), ...inline(r)] : inline(r)));
+      out.append(el("p", {}, ...nodes));
+    }
+  }
+  return out;
+}
+
+// Chat -------------------------------------------------------------------------------------------------------------
+let turns = [];
+let running = null;
+
+function draw() {
+  const log = $("log");
+  log.replaceChildren();
+  if (!turns.length) {
+    const idea = (text) => el("button", { type: "button", onclick: () => { $("input").value = text; send(); } }, text);
+    log.append(el("div", { class: "hello" },
+      el("img", { src: "icon.svg", alt: "" }), el("h1", {}, t("hello")), el("p", {}, t("hello_about")),
+      el("div", { class: "ideas" }, ...t("ideas").map(idea))));
+  }
+  turns.forEach((turn, index) => log.append(drawn(turn, index)));
+}
+
+function drawn(turn, index) {
+  const body = el("div", { class: "body" });
+  fill(body, turn);
+  const act = (label, onclick) => el("button", { type: "button", class: "quiet", onclick }, t(label));
+  const acts = el("div", { class: "acts" }, act("copy", () => copy(turn.content)));
+  if (turn.role === "user") acts.append(act("edit", () => edit(index)));
+  else acts.append(act("retry", () => { if (!running) { turns = turns.slice(0, index); answer(); } }));
+  const who = el("div", { class: "who" }, turn.role === "user" ? t("you") : turn.model || "Kun", turn.note ? el("span", {}, turn.note) : null);
+  return el("article", { class: "turn " + turn.role, "data-index": index }, who, body, acts);
+}
+
+function fill(body, turn) {
+  body.replaceChildren();
+  if (turn.reasoning) {
+    body.append(el("details", { open: !turn.content }, el("summary", {}, t("thoughts")), el("div", { class: "thoughts" }, turn.reasoning)));
+  }
+  if (turn.role === "user") body.append(turn.content);
+  else body.append(markdown(turn.content));
+  if (turn.error) body.append(el("p", { class: "error" }, turn.error));
+}
+
+function edit(index) {
+  if (running) return;
+  const turn = turns[index];
+  const node = $("log").querySelector(`[data-index="${index}"]`);
+  const area = el("textarea", { rows: Math.min(10, turn.content.split("\n").length + 1), "aria-label": t("edit") });
+  area.value = turn.content;
+  const done = () => { turns = turns.slice(0, index); turns.push({ role: "user", content: area.value }); answer(); };
+  area.addEventListener("keydown", (e) => {
+    if (e.key === "Enter" && !e.shiftKey && !e.isComposing) { e.preventDefault(); done(); }
+    if (e.key === "Escape") { e.stopPropagation(); draw(); }
+  });
+  node.replaceChildren(area, el("div", { class: "row end" },
+    el("button", { type: "button", onclick: draw }, t("cancel")), el("button", { type: "button", class: "primary", onclick: done }, t("send"))));
+  area.focus();
+}
+
+function send() {
+  const text = $("input").value.trim();
+  if (!text || running) return;
+  $("input").value = "";
+  grow();
+  turns.push({ role: "user", content: text });
+  answer();
+}
+
+function body() {
+  const messages = turns.filter((turn) => !turn.error).map(({ role, content }) => ({ role, content }));
+  const system = $("system").value.trim();
+  if (system) messages.unshift({ role: "system", content: system });
+  const request = {
+    model: $("model").value || undefined,
+    messages,
+    temperature: Number($("temperature").value),
+    top_p: Number($("top_p").value),
+    max_tokens: Number($("max_tokens").value) || undefined,
+    stream: true,
+    stream_options: { include_usage: true },
+  };
+  if ($("seed").value !== "") request.seed = Number($("seed").value);
+  if ($("thinking").value) request.enable_thinking = $("thinking").value === "on";
+  if ($("schema").value.trim()) {
+    request.response_format = { type: "json_schema", json_schema: { name: "answer", schema: JSON.parse($("schema").value) } };
+  }
+  return request;
+}
+
+async function answer() {
+  const turn = { role: "assistant", content: "", reasoning: "", model: $("model").value };
+  let request;
+  try { request = body(); } catch (error) { toast(t("bad_schema") + " " + error.message); draw(); return; }
+  turns.push(turn);
+  draw();
+  const node = $("log").lastElementChild;
+  const target = node.querySelector(".body");
+  node.classList.add("busy");
+  running = new AbortController();
+  working(true);
+  const log = $("log");
+  const begun = performance.now();
+  let first = 0, usage = null, waiting = false;
+  const paint = () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => {
+      waiting = false;
+      const near = log.scrollHeight - log.scrollTop - log.clientHeight < 120;
+      fill(target, turn);
+      if (near) log.scrollTop = log.scrollHeight;
+    });
+  };
+  log.scrollTop = log.scrollHeight;
+  try {
+    const response = await ask("POST", "v1/chat/completions", request, running.signal);
+    for await (const line of lines(response)) {
+      if (!line.startsWith("data: ") || line.startsWith("data: [DONE]")) continue;
+      const chunk = JSON.parse(line.slice(6));
+      if (chunk.error) throw new Error(chunk.error.message);
+      if (chunk.usage) usage = chunk.usage;
+      if (chunk.warnings) turn.note = chunk.warnings.join("; ");
+      const delta = chunk.choices[0]?.delta ?? {};
+      if (delta.content || delta.reasoning_content) first ||= performance.now();
+      turn.content += delta.content ?? "";
+      turn.reasoning += delta.reasoning_content ?? "";
+      paint();
+    }
+  } catch (error) {
+    if (error.name === "AbortError") turn.note = t("stopped");
+    else turn.error = error.message;
+  }
+  const seconds = (performance.now() - first) / 1000;
+  if (usage && first) {
+    const rate = usage.completion_tokens > 1 ? ((usage.completion_tokens - 1) / seconds).toFixed(0) : "–";
+    const cached = usage.prompt_tokens_details?.cached_tokens;
+    $("speed").textContent = `${usage.completion_tokens} ${t("tokens")} · ${rate} ${t("per_second")} · ${t("first_after")} ${((first - begun) / 1000).toFixed(2)} s` + (cached ? ` · ${cached} ${t("cached")}` : "");
+  }
+  running = null;
+  working(false);
+  const at = log.scrollTop;
+  draw();
+  log.scrollTop = at;
+  $("input").focus();
+}
+
+function working(on) {
+  $("send").hidden = on;
+  $("stop").hidden = !on;
+}
+function stop() { running?.abort(); }
+function grow() {
+  const input = $("input");
+  input.style.height = "auto";
+  input.style.height = Math.min(input.scrollHeight, innerHeight * 0.4) + "px";
+}
+async function copy(text) {
+  try { await navigator.clipboard.writeText(text); toast(t("copied")); } catch { toast(t("not_copied")); }
+}
+
+// Playground ---------------------------------------------------------------------------------------------------------
+function drawTry() {
+  const page = el("div", { class: "page" }, el("h1", {}, t("try")));
+  page.append(el("p", {}, t("try_about")));
+  for (const tool of playground) {
+    const out = el("div", { "aria-live": "polite" });
+    const inputs = tool.inputs.map(([id, rows, value]) => {
+      const area = el("textarea", { rows, id: "try-" + tool.id + "-" + id });
+      area.value = value();
+      return el("label", {}, el("span", {}, t(id)), area);
+    });
+    const models = el("select", { id: "try-" + tool.id + "-model", "aria-label": t("model") }, ...known.filter(tool.fits).map((m) => el("option", {}, m.id)));
+    const run = async (event) => {
+      event.preventDefault();
+      const values = inputs.map((label) => label.querySelector("textarea").value);
+      out.replaceChildren(el("p", {}, "…"));
+      try { out.replaceChildren(await tool.run(models.value || undefined, ...values)); } catch (error) { out.replaceChildren(el("p", { class: "error" }, error.message)); }
+    };
+    page.append(el("form", { class: "card", onsubmit: run }, el("h2", {}, t(tool.id)), el("p", {}, t(tool.id + "_about")), models,
+      ...inputs, el("div", { class: "row end" }, el("button", { class: "primary" }, t("run"))), out));
+  }
+  $("view-try").replaceChildren(page);
+}
+const bars = (rows) => {
+  const most = Math.max(...rows.map(([, value]) => Math.abs(value)), 1e-9);
+  return el("div", { class: "bars" }, ...rows.map(([text, value]) => {
+    const bar = el("i");
+    bar.style.width = Math.max(0, value / most * 100) + "%";
+    return el("div", {}, el("span", {}, text), el("b", {}, value.toFixed(3)), bar);
+  }));
+};
+const rows = (text) => text.split("\n").map((row) => row.trim()).filter(Boolean);
+const playground = [
+  {
+    id: "embed", fits: (m) => m.type === "embedding",
+    inputs: [["query", 2, () => t("embed_query")], ["texts", 4, () => t("embed_texts")]],
+    async run(model, query, texts) {
+      const list = rows(texts);
+      const { data } = await json("POST", "v1/embeddings", { model, input: [query, ...list], encoding_format: "float" });
+      const [q, ...vectors] = data.map((d) => d.embedding);
+      const dot = (a, b) => a.reduce((sum, x, i) => sum + x * b[i], 0);
+      return bars(vectors.map((v, i) => [list[i], dot(q, v) / Math.sqrt(dot(q, q) * dot(v, v))]).sort((a, b) => b[1] - a[1]));
+    },
+  },
+  {
+    id: "rerank", fits: (m) => m.type === "rerank" || m.type === "embedding",
+    inputs: [["query", 2, () => t("embed_query")], ["texts", 4, () => t("embed_texts")]],
+    async run(model, query, texts) {
+      const list = rows(texts);
+      const { results } = await json("POST", "v1/rerank", { model, query, documents: list });
+      return bars(results.map((r) => [list[r.index], r.relevance_score]));
+    },
+  },
+  {
+    id: "tokens", fits: (m) => !m.type || m.type === "chat",
+    inputs: [["text", 3, () => t("tokens_text")]],
+    async run(model, text) {
+      const { tokens } = await json("POST", "tokenize", { model, content: text });
+      return el("p", {}, `${tokens.length}: `, el("code", {}, tokens.join(" ")));
+    },
+  },
+];
+
+// Models ---------------------------------------------------------------------------------------------------------------
+let known = [];
+async function loadModels() {
+  try { known = (await json("GET", "v1/models")).data; } catch (error) { toast(error.message); return; }
+  const select = $("model");
+  const chosen = select.value || store("model");
+  const chat = known.filter((model) => !model.type || model.type === "chat");
+  select.replaceChildren(...chat.map((model) => el("option", {}, model.id)));
+  const loaded = chat.find((model) => model.status === "loaded");
+  const fallback = chat.find((model) => model.default) ?? loaded;
+  if (chat.some((model) => model.id === chosen)) select.value = chosen;
+  else if (fallback) select.value = fallback.id;
+}
+
+async function drawModels() {
+  await loadModels();
+  let status;
+  try { status = await json("GET", "v1/status"); } catch (error) { toast(error.message); return; }
+  const { used_bytes: used, budget_bytes: budget } = status.memory;
+  $("memory-text").textContent = `${bytes(used)} / ${bytes(budget)}`;
+  $("memory").setAttribute("aria-label", $("memory-text").textContent);
+  $("memory").replaceChildren(...status.models.filter((m) => m.memory_bytes).map((m) => {
+    const part = el("i", { title: `${m.name}: ${bytes(m.memory_bytes)}` });
+    part.style.width = (m.memory_bytes / budget) * 100 + "%";
+    return part;
+  }));
+  $("catalog").replaceChildren(...status.catalog.map((entry) => el("option", { value: entry.name }, entry.title)));
+  $("model-list").replaceChildren(...known.map((model) => {
+    const state = status.models.find((m) => m.name === model.id);
+    const loaded = model.status === "loaded";
+    const facts = [model.type, model.architecture?.name, model.quantization, model.context_length && `${model.context_length} ${t("tokens")}`, state?.memory_bytes && bytes(state.memory_bytes), model.license];
+    const act = (label, path) => el("button", { onclick: async (event) => {
+      event.target.disabled = true;
+      try { await json("POST", path, { model: model.id }); } catch (error) { toast(error.message); }
+      drawModels();
+    } }, t(label));
+    return el("div", { class: "card" }, el("div", { class: "name" }, model.id, el("small", {}, facts.filter(Boolean).join(" · "))),
+      el("span", { class: "tag" + (loaded ? " on" : "") }, t(model.status)),
+      status.admin ? (loaded ? act("unload", "v1/models/unload") : act("load", "v1/models/load")) : null);
+  }));
+}
+
+async function pull(event) {
+  event.preventDefault();
+  const name = $("pull-name").value.trim();
+  const state = $("pull-state");
+  const bar = el("i"), text = el("span", {}, "…");
+  state.replaceChildren(el("div", { class: "card" }, el("div", { class: "row" }, el("strong", {}, name), text), el("div", { class: "meter" }, bar)));
+  try {
+    const response = await ask("POST", "api/pull", { model: name, stream: true });
+    for await (const line of lines(response)) {
+      if (!line.trim()) continue;
+      const step = JSON.parse(line);
+      if (step.error) throw new Error(step.error);
+      text.textContent = step.total ? `${step.status} · ${bytes(step.completed ?? 0)} / ${bytes(step.total)}` : step.status;
+      bar.style.width = step.total ? ((step.completed ?? 0) / step.total) * 100 + "%" : "0";
+    }
+    bar.style.width = "100%";
+    drawModels();
+  } catch (error) {
+    text.textContent = error.message;
+    text.className = "error";
+  }
+}
+
+// Live ---------------------------------------------------------------------------------------------------------------
+const history = [];
+let previous = null;
+async function drawLive() {
+  let text;
+  try { text = await (await ask("GET", "metrics")).text(); } catch (error) { toast(error.message); return; }
+  const value = (name) => text.split("\n").filter((l) => l.startsWith(name + " ") || l.startsWith(name + "{")).reduce((sum, l) => sum + Number(l.split(" ").pop()), 0);
+  const now = performance.now();
+  const tokens = value("kun_completion_tokens_total");
+  if (previous) history.push(Math.max(0, (tokens - previous.tokens) / ((now - previous.now) / 1000)));
+  previous = { now, tokens };
+  if (history.length > 90) history.shift();
+  const mean = (name) => { const n = value(name + "_count"); return n ? Math.round(value(name + "_sum") / n * 1000) + " ms" : "–"; };
+  const figures = [
+    ["in_flight", value("kun_requests_in_flight")], ["requests", value("kun_requests_total")], ["out_tokens", tokens],
+    ["in_tokens", value("kun_prompt_tokens_total")], ["cached_tokens", value("kun_cached_tokens_total")],
+    ["ttft", mean("kun_time_to_first_token_seconds")], ["queue", mean("kun_queue_seconds")],
+    ["busy", value("kun_refused_busy_total")], ["connections", value("kun_connections")], ["memory", bytes(value("kun_memory_used_bytes"))],
+  ];
+  $("figures").replaceChildren(...figures.map(([label, number]) => el("div", { class: "card" }, el("b", {}, String(number)), el("span", {}, t(label)))));
+  $("rate-now").textContent = history.length ? history.at(-1).toFixed(1) : "–";
+  chart();
+}
+function chart() {
+  const canvas = $("chart");
+  const ratio = devicePixelRatio || 1;
+  canvas.width = canvas.clientWidth * ratio;
+  canvas.height = 160 * ratio;
+  const c = canvas.getContext("2d");
+  c.scale(ratio, ratio);
+  const width = canvas.clientWidth, height = 160, most = Math.max(10, ...history);
+  const style = getComputedStyle(document.body);
+  c.strokeStyle = style.getPropertyValue("--line") || "#888";
+  c.strokeStyle = getComputedStyle(canvas.parentElement).borderTopColor;
+  c.lineWidth = 1;
+  for (const share of [0.25, 0.5, 0.75]) { c.beginPath(); c.moveTo(0, height * share); c.lineTo(width, height * share); c.stroke(); }
+  c.strokeStyle = getComputedStyle(document.querySelector('nav [aria-selected="true"]')).color;
+  c.lineWidth = 2;
+  c.lineJoin = "round";
+  c.beginPath();
+  history.forEach((rate, i) => c[i ? "lineTo" : "moveTo"](width - (history.length - 1 - i) * (width / 89), height - 4 - (rate / most) * (height - 12)));
+  c.stroke();
+}
+
+// The API call -------------------------------------------------------------------------------------------------------
+function showCode() {
+  const call = lastCall ?? { method: "POST", path: "v1/chat/completions", body: { ...body(), messages: [{ role: "user", content: t("hello") }] } };
+  const quoted = (text) => "'" + text.replaceAll("'", "'\\''") + "'";
+  const parts = ["curl -N " + new URL(call.path, location.href).href];
+  if (apiKey) parts.push("-H \"Authorization: Bearer $KUN_API_KEY\"");
+  parts.push("-H 'Content-Type: application/json'", "-d " + quoted(JSON.stringify(call.body, null, 2)));
+  $("code-text").textContent = parts.join(" \\\n  ");
+  $("code-dialog").showModal();
+}
+
+// The frame ----------------------------------------------------------------------------------------------------------
+let timer;
+const views = { chat: () => $("input").focus(), try: drawTry, models: drawModels, live: drawLive };
+function show(view) {
+  if (!views[view]) view = "chat";
+  for (const tab of document.querySelectorAll("nav [role=tab]")) {
+    const on = tab.dataset.view === view;
+    tab.setAttribute("aria-selected", String(on));
+    tab.tabIndex = on ? 0 : -1;
+    $("view-" + tab.dataset.view).hidden = !on;
+  }
+  clearInterval(timer);
+  if (view === "live") timer = setInterval(drawLive, 1000);
+  if (view === "models") timer = setInterval(drawModels, 5000);
+  if (location.hash.slice(1) !== view) history_replace(view);
+  views[view]();
+}
+const history_replace = (view) => window.history.replaceState(null, "", "#" + view);
+
+function translate() {
+  document.documentElement.lang = lang === "zh" ? "zh-CN" : "en";
+  for (const node of document.querySelectorAll("[data-t]")) node.textContent = t(node.dataset.t);
+  for (const node of document.querySelectorAll("[data-t-title]")) { node.title = t(node.dataset.tTitle); node.setAttribute("aria-label", node.title); }
+  for (const node of document.querySelectorAll("[data-t-placeholder]")) node.placeholder = t(node.dataset.tPlaceholder);
+  $("language").textContent = lang === "zh" ? "EN" : "中";
+  $("language").title = lang === "zh" ? "English" : "中文";
+}
+function setTheme(theme) {
+  if (theme) document.documentElement.dataset.theme = theme;
+  else delete document.documentElement.dataset.theme;
+}
+
+for (const name of ["temperature", "top_p", "max_tokens", "system", "thinking"]) {
+  const input = $(name);
+  const saved = store(name);
+  if (saved !== null) input.value = saved;
+  const note = () => { const out = $(name + "-out"); if (out) out.textContent = Number(input.value).toFixed(2); };
+  input.addEventListener("input", () => { store(name, input.value); note(); });
+  note();
+}
+$("model").addEventListener("change", () => store("model", $("model").value));
+$("ask").addEventListener("submit", (event) => { event.preventDefault(); send(); });
+$("input").addEventListener("input", grow);
+$("input").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); send(); }
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") { stop(); $("panel").classList.remove("open"); }
+});
+$("stop").addEventListener("click", stop);
+$("clear").addEventListener("click", () => { stop(); turns = []; draw(); $("panel").classList.remove("open"); $("input").focus(); });
+$("settings").addEventListener("click", () => $("panel").classList.toggle("open"));
+$("pull").addEventListener("submit", pull);
+$("code").addEventListener("click", showCode);
+$("code-close").addEventListener("click", () => $("code-dialog").close());
+$("code-copy").addEventListener("click", () => copy($("code-text").textContent));
+$("theme").addEventListener("click", () => {
+  const dark = document.documentElement.dataset.theme ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  setTheme(dark ? "light" : "dark");
+  store("theme", dark ? "light" : "dark");
+});
+$("language").addEventListener("click", () => { lang = lang === "zh" ? "en" : "zh"; store("lang", lang); translate(); draw(); show(location.hash.slice(1)); });
+const tabs = [...document.querySelectorAll("nav [role=tab]")];
+tabs.forEach((tab, index) => {
+  tab.addEventListener("click", () => show(tab.dataset.view));
+  tab.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const next = tabs[(index + step + tabs.length) % tabs.length];
+    show(next.dataset.view);
+    next.focus();
+  });
+});
+addEventListener("hashchange", () => show(location.hash.slice(1)));
+
+setTheme(store("theme"));
+translate();
+draw();
+await loadModels();
+show(location.hash.slice(1));
