@@ -22,8 +22,8 @@ mod rerank;
 mod run;
 mod search;
 mod seq2seq;
-mod summarize;
 mod serve;
+mod summarize;
 mod train_head;
 mod translate;
 
