@@ -72,7 +72,7 @@ pub(crate) struct FastPlan {
 }
 
 impl FastPlan {
-    /// Plans `graph`, which [`crate::specialize`] made.
+    /// Plans `graph`, which [`crate::specialize()`] made.
     pub(crate) fn new(
         graph: &Graph,
         context: &Context<'_>,

@@ -80,7 +80,7 @@ pub enum ValueKind {
     Tensor,
     /// A tensor of this type; the shape that stands beside means nothing.
     AnyShape,
-    /// Type and shape that stand beside mean nothing: not known before [`crate::specialize`], or even before a run.
+    /// Type and shape that stand beside mean nothing: not known before [`crate::specialize()`], or even before a run.
     Any,
     /// A sequence of tensors, or an optional value.
     Container,
@@ -423,7 +423,7 @@ impl Graph {
     }
 
     /// Checks a graph that did not come from [`crate::Builder`]: every index, shape and constant, and that nodes stand in
-    /// an order in which they can run. In a graph with tensor operations, shapes are left to [`crate::specialize`].
+    /// an order in which they can run. In a graph with tensor operations, shapes are left to [`crate::specialize()`].
     ///
     /// # Errors
     /// [`BuildError`] naming the first node that is wrong.

@@ -1,6 +1,6 @@
 //! A graph of tensor operations, run for whatever shapes come: specialised, planned and kept per set of input shapes.
 //!
-//! A plan is a list of steps. [`Step::Plain`] runs a node by [`crate::plain`] on tensors of their own, whatever its
+//! A plan is a list of steps. `Step::Plain` runs a node by [`crate::plain`] on tensors of their own, whatever its
 //! shapes turn out to be.
 
 use crate::backend::{CompileError, RunError, WeightSource};
