@@ -1,6 +1,7 @@
 //! Element-wise programs: several functions in one pass over memory.
 
 use crate::gemm::Activation;
+use crate::gemm::activation::{Loop, One};
 use crate::vector::{self, Kernel, Vector, math};
 use crate::{Isa, KernelError};
 
@@ -143,31 +144,88 @@ struct Apply<'a> {
     out: &'a mut [f32],
 }
 
+/// A function of two vectors, known where it is compiled.
+trait Two: Copy {
+    fn apply<V: Vector>(self, v: V, a: V::F32, b: V::F32) -> V::F32;
+}
+
+/// A function by its place in [`Kernel::run`].
+#[derive(Clone, Copy)]
+struct Fixed<const F: u8>;
+
+const NEG: u8 = 0;
+const ABS: u8 = 1;
+const EXP: u8 = 2;
+const SQRT: u8 = 3;
+const RECIPROCAL: u8 = 4;
+const ERF: u8 = 5;
+const SQUARE: u8 = 6;
+const COPY: u8 = 7;
+
+impl<const F: u8> One for Fixed<F> {
+    #[inline(always)]
+    fn apply<V: Vector>(self, v: V, x: V::F32) -> V::F32 {
+        match F {
+            NEG => math::negate(v, x),
+            ABS => v.select_less(x, v.splat(0.0), math::negate(v, x), x),
+            EXP => math::exp(v, x),
+            SQRT => v.sqrt(x),
+            RECIPROCAL => v.div(v.splat(1.0), x),
+            ERF => math::erf(v, x),
+            SQUARE => v.mul(x, x),
+            _ => x,
+        }
+    }
+}
+
+const ADD: u8 = 0;
+const SUB: u8 = 1;
+const MUL: u8 = 2;
+const DIV: u8 = 3;
+const MAX: u8 = 4;
+const MIN: u8 = 5;
+
+impl<const F: u8> Two for Fixed<F> {
+    #[inline(always)]
+    fn apply<V: Vector>(self, v: V, a: V::F32, b: V::F32) -> V::F32 {
+        match F {
+            ADD => v.add(a, b),
+            SUB => v.sub(a, b),
+            MUL => v.mul(a, b),
+            DIV => v.div(a, b),
+            MAX => v.max(a, b),
+            MIN => v.min(a, b),
+            _ => v.select_less(a, v.splat(0.0), v.mul(a, b), a),
+        }
+    }
+}
+
+const SLOPE: u8 = 6;
+
 impl Kernel for Apply<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
-        use Activation as A;
         match self.function {
-            Function::Add => self.binary(v, |a, b| v.add(a, b)),
-            Function::Sub => self.binary(v, |a, b| v.sub(a, b)),
-            Function::Mul => self.binary(v, |a, b| v.mul(a, b)),
-            Function::Div => self.binary(v, |a, b| v.div(a, b)),
-            Function::Max => self.binary(v, |a, b| v.max(a, b)),
-            Function::Min => self.binary(v, |a, b| v.min(a, b)),
-            Function::Slope => self.binary(v, |a, b| v.select_less(a, v.splat(0.0), v.mul(a, b), a)),
+            Function::Add => self.binary(v, Fixed::<ADD>),
+            Function::Sub => self.binary(v, Fixed::<SUB>),
+            Function::Mul => self.binary(v, Fixed::<MUL>),
+            Function::Div => self.binary(v, Fixed::<DIV>),
+            Function::Max => self.binary(v, Fixed::<MAX>),
+            Function::Min => self.binary(v, Fixed::<MIN>),
+            Function::Slope => self.binary(v, Fixed::<SLOPE>),
             Function::Pow => match self.b {
-                Operand::Number(2.0) => self.unary(v, |x| v.mul(x, x)),
-                Operand::Number(0.5) => self.unary(v, |x| v.sqrt(x)),
+                Operand::Number(2.0) => Loop::run(self, v, Fixed::<SQUARE>),
+                Operand::Number(0.5) => Loop::run(self, v, Fixed::<SQRT>),
                 _ => self.plain(f32::powf),
             },
-            Function::Neg => self.unary(v, |x| math::negate(v, x)),
-            Function::Abs => self.unary(v, |x| v.select_less(x, v.splat(0.0), math::negate(v, x), x)),
-            Function::Exp => self.unary(v, |x| math::exp(v, x)),
-            Function::Sqrt => self.unary(v, |x| v.sqrt(x)),
-            Function::Reciprocal => self.unary(v, |x| v.div(v.splat(1.0), x)),
-            Function::Erf => self.unary(v, |x| math::erf(v, x)),
+            Function::Neg => Loop::run(self, v, Fixed::<NEG>),
+            Function::Abs => Loop::run(self, v, Fixed::<ABS>),
+            Function::Exp => Loop::run(self, v, Fixed::<EXP>),
+            Function::Sqrt => Loop::run(self, v, Fixed::<SQRT>),
+            Function::Reciprocal => Loop::run(self, v, Fixed::<RECIPROCAL>),
+            Function::Erf => Loop::run(self, v, Fixed::<ERF>),
             Function::Log => self.plain(|x, _| x.ln()),
             Function::Floor => self.plain(|x, _| x.floor()),
             Function::Ceil => self.plain(|x, _| x.ceil()),
@@ -175,19 +233,8 @@ impl Kernel for Apply<'_> {
             Function::Sin => self.plain(|x, _| x.sin()),
             Function::Cos => self.plain(|x, _| x.cos()),
             Function::Softplus => self.plain(|x, _| x.max(0.0) + (-x.abs()).exp().ln_1p()),
-            Function::Activation(activation) => match activation {
-                A::None | A::Slopes => self.unary(v, |x| x),
-                A::Clamp { .. } => self.unary(v, |x| activation.apply(v, x)),
-                A::Sigmoid => self.unary(v, |x| A::Sigmoid.apply(v, x)),
-                A::Tanh => self.unary(v, |x| A::Tanh.apply(v, x)),
-                A::Silu => self.unary(v, |x| A::Silu.apply(v, x)),
-                A::HardSwish => self.unary(v, |x| A::HardSwish.apply(v, x)),
-                A::HardSigmoid { alpha, beta } => {
-                    self.unary(v, |x| A::HardSigmoid { alpha, beta }.apply(v, x));
-                }
-                A::Gelu => self.unary(v, |x| A::Gelu.apply(v, x)),
-                A::GeluTanh => self.unary(v, |x| A::GeluTanh.apply(v, x)),
-            },
+            Function::Activation(Activation::None | Activation::Slopes) => Loop::run(self, v, Fixed::<COPY>),
+            Function::Activation(activation) => activation.each(v, self),
         }
     }
 }
@@ -205,32 +252,32 @@ fn load<V: Vector>(v: V, from: &Operand<'_>, at: usize) -> V::F32 {
     }
 }
 
-impl Apply<'_> {
+/// Writes `x` from `at` on, as far as there is room.
+#[inline(always)]
+fn store<V: Vector>(v: V, out: &mut [f32], at: usize, x: V::F32) {
+    if out.len() - at >= V::LANES {
+        // SAFETY: a whole vector is left.
+        unsafe { v.store(out.as_mut_ptr().add(at), x) };
+    } else {
+        v.store_part(&mut out[at..], x);
+    }
+}
+
+impl<V: Vector> Loop<V> for Apply<'_> {
     #[inline(always)]
-    fn each<V: Vector>(self, v: V, f: impl Fn(&Self, usize) -> V::F32) {
-        let len = self.out.len();
-        for at in (0..len).step_by(V::LANES) {
-            let y = f(&self, at);
-            let to = self.out.as_ptr().cast_mut().wrapping_add(at);
-            // SAFETY: `out` is this function's alone, and what is written is left of it.
-            unsafe {
-                if len - at >= V::LANES {
-                    v.store(to, y);
-                } else {
-                    v.store_part(std::slice::from_raw_parts_mut(to, len - at), y);
-                }
-            }
+    fn run<F: One>(self, v: V, function: F) {
+        for at in (0..self.out.len()).step_by(V::LANES) {
+            store(v, self.out, at, function.apply(v, load(v, &self.a, at)));
         }
     }
+}
 
+impl Apply<'_> {
     #[inline(always)]
-    fn unary<V: Vector>(self, v: V, f: impl Fn(V::F32) -> V::F32) {
-        self.each(v, |task, at| f(load(v, &task.a, at)));
-    }
-
-    #[inline(always)]
-    fn binary<V: Vector>(self, v: V, f: impl Fn(V::F32, V::F32) -> V::F32) {
-        self.each(v, |task, at| f(load(v, &task.a, at), load(v, &task.b, at)));
+    fn binary<V: Vector, F: Two>(self, v: V, function: F) {
+        for at in (0..self.out.len()).step_by(V::LANES) {
+            store(v, self.out, at, function.apply(v, load(v, &self.a, at), load(v, &self.b, at)));
+        }
     }
 
     #[inline(always)]

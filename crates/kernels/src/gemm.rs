@@ -4,7 +4,7 @@
 //! next outputs and broadcasts one element of each row. Rows need no packing: they are pointers, so a convolution is the
 //! same product with one pointer for each row and tap. An output is summed in the order of `k` whatever rows share the call.
 
-mod activation;
+pub(crate) mod activation;
 mod attention;
 pub(crate) mod tile;
 

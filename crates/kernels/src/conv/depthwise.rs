@@ -1,6 +1,7 @@
 //! Convolutions of each channel by itself.
 
 use super::{Geometry, Images};
+use crate::gemm::tile::Finish;
 use crate::gemm::{Activation, Epilogue, Target};
 use crate::vector::{self, Kernel, Vector};
 use crate::{Isa, KernelError};
@@ -74,6 +75,13 @@ impl Kernel for Row<'_> {
             (5, 1, 1) => v.call(Strips::<5, 1>(&self)),
             (5, 2, 1) => v.call(Strips::<5, 2>(&self)),
             _ => v.call(Pixels(&self)),
+        }
+        let width = self.task.geometry.output[1];
+        let pixels = self.row * width..(self.row + 1) * width;
+        // SAFETY: the caller of `Depthwise::run` vouches for the output.
+        unsafe {
+            let task = self.task;
+            finish_long(v, &task.epilogue, task.out, pixels, self.channels.start, self.channels.len());
         }
     }
 }
@@ -221,7 +229,7 @@ fn part<V: Vector>(v: V, from: &[f32]) -> V::F32 {
     }
 }
 
-/// Writes `lanes` outputs from `c` of a pixel; `sum` has its bias.
+/// Writes `lanes` outputs from `c` of a pixel; `sum` has its bias. Long functions follow by [`finish_long`].
 ///
 /// # Safety
 /// The output, and a residual, must hold them.
@@ -238,18 +246,22 @@ pub(super) unsafe fn finish<V: Vector>(
     // SAFETY: the caller vouches for the pointers.
     unsafe {
         let mut x = sum;
-        let other = epilogue.residual.map(|residual| {
+        let (low, high) = epilogue.activation.bounds();
+        let mut other = None;
+        if let Some(residual) = epilogue.residual {
             let from = residual.data.add(pixel * residual.stride + c);
-            (part(v, std::slice::from_raw_parts(from, lanes)), residual.after)
-        });
+            other = Some((part(v, std::slice::from_raw_parts(from, lanes)), residual.after));
+        }
         if let Some((other, false)) = other {
             x = v.add(x, other);
         }
-        x = match epilogue.activation {
-            Activation::Slopes => v.select_less(x, v.splat(0.0), v.mul(x, part(v, &epilogue.slopes[c..])), x),
-            activation => activation.apply(v, x),
-        };
-        if let Some((other, true)) = other {
+        x = v.min(v.splat(high), v.max(v.splat(low), x));
+        if epilogue.activation == Activation::Slopes {
+            x = v.select_less(x, v.splat(0.0), v.mul(x, part(v, &epilogue.slopes[c..])), x);
+        }
+        if let Some((other, true)) = other
+            && !epilogue.activation.is_long()
+        {
             x = v.add(x, other);
         }
         let to = out.data.add(pixel * out.stride + c);
@@ -259,4 +271,37 @@ pub(super) unsafe fn finish<V: Vector>(
             v.store_part(std::slice::from_raw_parts_mut(to, lanes), x);
         }
     }
+}
+
+/// Applies a long function to `width` outputs from `c` of some pixels that [`finish`] wrote.
+///
+/// # Safety
+/// As for [`finish`].
+#[inline(always)]
+pub(super) unsafe fn finish_long<V: Vector>(
+    v: V,
+    epilogue: &Epilogue<'_>,
+    out: Target,
+    pixels: Range<usize>,
+    c: usize,
+    width: usize,
+) {
+    if !epilogue.activation.is_long() {
+        return;
+    }
+    let mut after = None;
+    if let Some(residual) = epilogue.residual
+        && residual.after
+    {
+        let data = residual.data.wrapping_add(pixels.start * residual.stride + c);
+        after = Some((data, residual.stride));
+    }
+    v.call(Finish {
+        activation: epilogue.activation,
+        rows: pixels.len(),
+        width,
+        out: out.data.wrapping_add(pixels.start * out.stride + c),
+        out_stride: out.stride,
+        residual: after,
+    });
 }

@@ -3,7 +3,7 @@
 //! A tile of 6×6 inputs gives 4×4 outputs. Inputs and weights are transformed, then each of the 36 places is a product of
 //! its own, and sums are transformed back. Its error is about ten times that of a plain sum.
 
-use super::depthwise::finish;
+use super::depthwise::{finish, finish_long};
 use super::{Geometry, Images};
 use crate::gemm::tile::Part;
 use crate::gemm::{Epilogue, Matrix, Panels, Scratch, Target, blocks};
@@ -300,6 +300,15 @@ impl Kernel for Outward<'_> {
                     }
                 }
                 c += V::LANES;
+            }
+            for y in 0..rows {
+                let first = (image * height + row + y) * width + column;
+                let outputs = self.outputs.clone();
+                // SAFETY: as above.
+                unsafe {
+                    let pixels = first..first + across;
+                    finish_long(v, &task.epilogue, task.out, pixels, outputs.start, outputs.len());
+                }
             }
         }
     }

@@ -55,21 +55,113 @@ impl Activation {
     pub(crate) fn is_long(self) -> bool {
         !matches!(self, Activation::None | Activation::Clamp { .. } | Activation::Slopes)
     }
+}
 
-    /// The function of a vector; slopes are not known here.
+/// A function of one vector, known where it is compiled: a closure would be compiled without the instruction set.
+pub(crate) trait One: Copy {
+    fn apply<V: Vector>(self, v: V, x: V::F32) -> V::F32;
+}
+
+/// A loop over elements that wants to know its function where it is compiled.
+pub(crate) trait Loop<V: Vector> {
+    fn run<F: One>(self, v: V, function: F);
+}
+
+impl Activation {
+    /// Runs a loop with this function; [`Activation::Slopes`] is none here.
     #[inline(always)]
-    pub(crate) fn apply<V: Vector>(self, v: V, x: V::F32) -> V::F32 {
-        let unit = |x| v.min(v.splat(1.0), v.max(v.splat(0.0), x));
+    pub(crate) fn each<V: Vector, L: Loop<V>>(self, v: V, body: L) {
         match self {
-            Activation::None | Activation::Slopes => x,
-            Activation::Clamp { low, high } => v.min(v.splat(high), v.max(v.splat(low), x)),
-            Activation::Sigmoid => math::sigmoid(v, x),
-            Activation::Tanh => math::tanh(v, x),
-            Activation::Silu => math::silu(v, x),
-            Activation::HardSwish => v.mul(x, unit(v.fma(x, v.splat(1.0 / 6.0), v.splat(0.5)))),
-            Activation::HardSigmoid { alpha, beta } => unit(v.fma(x, v.splat(alpha), v.splat(beta))),
-            Activation::Gelu => math::gelu(v, x),
-            Activation::GeluTanh => math::gelu_tanh(v, x),
+            Activation::None | Activation::Slopes => {}
+            Activation::Clamp { low, high } => body.run(v, Clamp { low, high }),
+            Activation::Sigmoid => body.run(v, Sigmoid),
+            Activation::Tanh => body.run(v, Tanh),
+            Activation::Silu => body.run(v, Silu),
+            Activation::HardSwish => body.run(v, HardSwish),
+            Activation::HardSigmoid { alpha, beta } => body.run(v, HardSigmoid { alpha, beta }),
+            Activation::Gelu => body.run(v, Gelu),
+            Activation::GeluTanh => body.run(v, GeluTanh),
         }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Clamp {
+    low: f32,
+    high: f32,
+}
+#[derive(Clone, Copy)]
+struct Sigmoid;
+#[derive(Clone, Copy)]
+struct Tanh;
+#[derive(Clone, Copy)]
+struct Silu;
+#[derive(Clone, Copy)]
+struct HardSwish;
+#[derive(Clone, Copy)]
+struct HardSigmoid {
+    alpha: f32,
+    beta: f32,
+}
+#[derive(Clone, Copy)]
+struct Gelu;
+#[derive(Clone, Copy)]
+struct GeluTanh;
+
+impl One for Clamp {
+    #[inline(always)]
+    fn apply<V: Vector>(self, v: V, x: V::F32) -> V::F32 {
+        v.min(v.splat(self.high), v.max(v.splat(self.low), x))
+    }
+}
+
+impl One for Sigmoid {
+    #[inline(always)]
+    fn apply<V: Vector>(self, v: V, x: V::F32) -> V::F32 {
+        math::sigmoid(v, x)
+    }
+}
+
+impl One for Tanh {
+    #[inline(always)]
+    fn apply<V: Vector>(self, v: V, x: V::F32) -> V::F32 {
+        math::tanh(v, x)
+    }
+}
+
+impl One for Silu {
+    #[inline(always)]
+    fn apply<V: Vector>(self, v: V, x: V::F32) -> V::F32 {
+        math::silu(v, x)
+    }
+}
+
+impl One for HardSwish {
+    #[inline(always)]
+    fn apply<V: Vector>(self, v: V, x: V::F32) -> V::F32 {
+        let share = v.fma(x, v.splat(1.0 / 6.0), v.splat(0.5));
+        v.mul(x, Clamp { low: 0.0, high: 1.0 }.apply(v, share))
+    }
+}
+
+impl One for HardSigmoid {
+    #[inline(always)]
+    fn apply<V: Vector>(self, v: V, x: V::F32) -> V::F32 {
+        let share = v.fma(x, v.splat(self.alpha), v.splat(self.beta));
+        Clamp { low: 0.0, high: 1.0 }.apply(v, share)
+    }
+}
+
+impl One for Gelu {
+    #[inline(always)]
+    fn apply<V: Vector>(self, v: V, x: V::F32) -> V::F32 {
+        math::gelu(v, x)
+    }
+}
+
+impl One for GeluTanh {
+    #[inline(always)]
+    fn apply<V: Vector>(self, v: V, x: V::F32) -> V::F32 {
+        math::gelu_tanh(v, x)
     }
 }

@@ -1,5 +1,6 @@
 //! The micro-kernel, and the walk over the tiles of a block of rows.
 
+use super::activation::{Loop, One};
 use super::{Activation, Epilogue, Matrix, Panels, ROWS, Target, blocks};
 use crate::vector::{Kernel, Vector};
 use std::ops::Range;
@@ -136,7 +137,14 @@ pub(crate) unsafe fn dispatch<V: Vector>(v: V, rows: usize, columns: usize, args
         _ => unreachable!("panels have at most four vectors"),
     }
     if args.last && args.long.is_long() {
-        v.call(Finish { rows, args });
+        v.call(Finish {
+            activation: args.long,
+            rows,
+            width: args.width,
+            out: args.out,
+            out_stride: args.out_stride,
+            residual: args.residual.filter(|(_, _, after)| *after).map(|(data, stride, _)| (data, stride)),
+        });
     }
 }
 
@@ -225,16 +233,16 @@ impl<const R: usize, const C: usize> Tile<'_, R, C> {
                         }
                         continue;
                     }
-                    let other = args.residual.map(|(data, stride, after)| {
+                    let mut other = None;
+                    if let Some((data, stride, after)) = args.residual {
                         let from = data.add(r * stride + at);
-                        let whole = rest >= V::LANES;
-                        let x = if whole {
+                        let x = if rest >= V::LANES {
                             v.load(from)
                         } else {
                             v.load_part(std::slice::from_raw_parts(from, rest))
                         };
-                        (x, after)
-                    });
+                        other = Some((x, after));
+                    }
                     if let Some((other, false)) = other {
                         x = v.add(x, other);
                     }
@@ -259,55 +267,46 @@ impl<const R: usize, const C: usize> Tile<'_, R, C> {
     }
 }
 
-/// Applies a long function to the tile that was just written.
-struct Finish<'a> {
-    rows: usize,
-    args: &'a Args,
+/// Applies a long function to what was just written, then adds the residual that comes after it.
+pub(crate) struct Finish {
+    pub activation: Activation,
+    pub rows: usize,
+    pub width: usize,
+    pub out: *mut f32,
+    pub out_stride: usize,
+    pub residual: Option<(*const f32, usize)>,
 }
 
-impl Kernel for Finish<'_> {
+impl Kernel for Finish {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
-        match self.args.long {
-            Activation::Silu => self.each(v, |x| Activation::Silu.apply(v, x)),
-            Activation::Sigmoid => self.each(v, |x| Activation::Sigmoid.apply(v, x)),
-            Activation::Tanh => self.each(v, |x| Activation::Tanh.apply(v, x)),
-            Activation::HardSwish => self.each(v, |x| Activation::HardSwish.apply(v, x)),
-            Activation::HardSigmoid { alpha, beta } => {
-                self.each(v, |x| Activation::HardSigmoid { alpha, beta }.apply(v, x));
-            }
-            Activation::Gelu => self.each(v, |x| Activation::Gelu.apply(v, x)),
-            Activation::GeluTanh => self.each(v, |x| Activation::GeluTanh.apply(v, x)),
-            Activation::None | Activation::Clamp { .. } | Activation::Slopes => {}
-        }
+        self.activation.each(v, &self);
     }
 }
 
-impl Finish<'_> {
+impl<V: Vector> Loop<V> for &Finish {
     #[inline(always)]
-    fn each<V: Vector>(&self, v: V, function: impl Fn(V::F32) -> V::F32) {
-        let args = self.args;
-        let residual = args.residual.filter(|(_, _, after)| *after);
+    fn run<F: One>(self, v: V, function: F) {
         for r in 0..self.rows {
             let mut at = 0;
-            while at < args.width {
-                let rest = args.width - at;
-                // SAFETY: what the tile wrote is valid for reading and writing, and so is a residual of its size.
+            while at < self.width {
+                let rest = self.width - at;
+                // SAFETY: whoever made this wrote as much before, and vouches for a residual of the same size.
                 unsafe {
-                    let out = args.out.add(r * args.out_stride + at);
-                    let other = residual.map(|(data, stride, _)| data.add(r * stride + at));
+                    let out = self.out.add(r * self.out_stride + at);
                     if rest >= V::LANES {
-                        let mut x = function(v.load(out));
-                        if let Some(other) = other {
-                            x = v.add(x, v.load(other));
+                        let mut x = function.apply(v, v.load(out));
+                        if let Some((data, stride)) = self.residual {
+                            x = v.add(x, v.load(data.add(r * stride + at)));
                         }
                         v.store(out, x);
                     } else {
-                        let mut x = function(v.load_part(std::slice::from_raw_parts(out, rest)));
-                        if let Some(other) = other {
-                            x = v.add(x, v.load_part(std::slice::from_raw_parts(other, rest)));
+                        let mut x = function.apply(v, v.load_part(std::slice::from_raw_parts(out, rest)));
+                        if let Some((data, stride)) = self.residual {
+                            let other = std::slice::from_raw_parts(data.add(r * stride + at), rest);
+                            x = v.add(x, v.load_part(other));
                         }
                         v.store_part(std::slice::from_raw_parts_mut(out, rest), x);
                     }
