@@ -210,8 +210,8 @@ fn read_message(message: &Value, messages: &mut Vec<ChatMessage>) {
             }),
             Some("tool_result") => {
                 let id = text(block, "tool_use_id");
-                let calls = messages.iter().flat_map(|message| &message.calls);
-                let name = calls.filter(|call| call.id == id).next_back().map(|call| call.name.clone());
+                let mut calls = messages.iter().flat_map(|message| &message.calls);
+                let name = calls.rfind(|call| call.id == id).map(|call| call.name.clone());
                 let mut answer = ChatMessage::new(Role::Tool, text_of(&block["content"]));
                 answer.answers = Some((id, name.unwrap_or_default()));
                 messages.push(answer);

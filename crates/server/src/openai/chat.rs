@@ -165,11 +165,8 @@ fn message(index: usize, message: &Value, before: &[ChatMessage]) -> Result<Chat
     }
     if role == Role::Tool {
         let id = text("tool_call_id");
-        let calls = before.iter().flat_map(|message| &message.calls);
-        let name = calls
-            .filter(|call| call.id == id)
-            .next_back()
-            .map_or_else(|| text("name"), |call| call.name.clone());
+        let mut calls = before.iter().flat_map(|message| &message.calls);
+        let name = calls.rfind(|call| call.id == id).map_or_else(|| text("name"), |call| call.name.clone());
         out.answers = Some((id, name));
     }
     Ok(out)

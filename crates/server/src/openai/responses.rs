@@ -286,12 +286,8 @@ fn read_item(index: usize, item: &Value, messages: &mut Vec<ChatMessage>) -> Res
         }
         "function_call_output" => {
             let id = text("call_id");
-            let calls = messages.iter().flat_map(|message| &message.calls);
-            let name = calls
-                .filter(|call| call.id == id)
-                .next_back()
-                .map(|call| call.name.clone())
-                .unwrap_or_default();
+            let mut calls = messages.iter().flat_map(|message| &message.calls);
+            let name = calls.rfind(|call| call.id == id).map(|call| call.name.clone()).unwrap_or_default();
             let output = content(&item["output"]).unwrap_or_else(|| item["output"].to_string());
             let mut message = ChatMessage::new(Role::Tool, output);
             message.answers = Some((id, name));
