@@ -1,5 +1,7 @@
 //! Broken and hostile sentencepiece files: each is refused or used, in bounded memory, and none panics.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use kun_testkit::golden;
 use kun_testkit::peak_memory::{CountingAllocator, peak_of};
 use kun_text::SentencePieceModel;

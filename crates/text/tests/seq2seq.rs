@@ -1,5 +1,7 @@
 //! Tokenizers of encoder-decoders against those of transformers.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use kun_testkit::golden;
 use kun_text::seq2seq::{Files, Seq2SeqTokenizer};
 use serde_json::Value;
