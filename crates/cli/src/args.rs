@@ -3,6 +3,7 @@
 mod encode;
 mod generate;
 mod measure;
+pub mod pictures;
 mod rows;
 mod seq2seq;
 mod serve;
@@ -138,6 +139,17 @@ pub enum Verb {
     #[command(subcommand)]
     Onnx(OnnxVerb),
     Serve(ServeArgs),
+    Detect(pictures::DetectArgs),
+    Segment(pictures::SegmentArgs),
+    Depth(pictures::DepthArgs),
+    Pose(pictures::PoseArgs),
+    Faces(pictures::FacesArgs),
+    Ocr(pictures::OcrArgs),
+    Upscale(pictures::UpscaleArgs),
+    Denoise(pictures::DenoiseArgs),
+    Enhance(pictures::EnhanceArgs),
+    Stylize(pictures::StylizeArgs),
+    Cutout(pictures::CutoutArgs),
     Doctor(DoctorArgs),
     #[command(subcommand)]
     Config(ConfigVerb),

@@ -17,6 +17,7 @@ mod help;
 mod models;
 mod onnx;
 mod perplexity;
+mod pictures;
 pub mod remind;
 mod rerank;
 mod run;
@@ -32,6 +33,7 @@ use crate::config::{Files, Folders, HubSettings, hub_settings};
 use crate::interrupt::Farewell;
 use crate::progress::Reporter;
 use crate::terminal::{Messages, Output};
+use kun_engine::tasks::describe::Verb as Task;
 use kun_engine::{Engine, LoadOptions, LoadedModel};
 use kun_hub::{Hub, ModelPath};
 use std::sync::Arc;
@@ -85,6 +87,21 @@ pub fn run(cli: Cli, messages: Messages, folders: Folders, files: Files) -> anyh
         Some(Verb::Eval(EvalVerb::Retrieval(args))) => eval_text::retrieval(&app, &args),
         Some(Verb::Onnx(OnnxVerb::Check(args))) => onnx::check(&app, &args),
         Some(Verb::Serve(args)) => serve::serve(&app, &args),
+        Some(Verb::Eval(EvalVerb::Detect(args))) => pictures::measure::detect(&app, &args),
+        Some(Verb::Eval(EvalVerb::Segment(args))) => pictures::measure::segment(&app, &args),
+        Some(Verb::Eval(EvalVerb::Ocr(args))) => pictures::measure::ocr(&app, &args),
+        Some(Verb::Eval(EvalVerb::Image(args))) => pictures::measure::image(&app, &args),
+        Some(Verb::Detect(args)) => pictures::detect(&app, &args),
+        Some(Verb::Segment(args)) => pictures::segment(&app, &args),
+        Some(Verb::Depth(args)) => pictures::depth(&app, &args),
+        Some(Verb::Pose(args)) => pictures::pose(&app, &args),
+        Some(Verb::Faces(args)) => pictures::faces(&app, &args),
+        Some(Verb::Ocr(args)) => pictures::ocr(&app, &args),
+        Some(Verb::Upscale(args)) => pictures::make(&app, Task::Upscale, &args.transform),
+        Some(Verb::Denoise(args)) => pictures::make(&app, Task::Denoise, &args.transform),
+        Some(Verb::Enhance(args)) => pictures::make(&app, Task::Enhance, &args.transform),
+        Some(Verb::Stylize(args)) => pictures::make(&app, Task::Stylize, &args.transform),
+        Some(Verb::Cutout(args)) => pictures::make(&app, Task::Cutout, &args.transform),
         Some(Verb::Doctor(args)) => doctor::doctor(&app, &args),
         Some(Verb::Config(args)) => config::config(&app, &args),
         Some(Verb::Completions(args)) => generated::completions(&app, &args),

@@ -2,6 +2,7 @@
 
 mod facts;
 mod ocr;
+mod open;
 mod transform;
 
 pub use ocr::OcrModel;
@@ -55,7 +56,15 @@ pub(crate) fn pixels(error: PixelError) -> EngineError {
 }
 
 impl VisionModel {
-    /// Opens the model file at `path`, or the one in the folder at `path`, for a verb.
+    /// Opens the ONNX file at `path`, or the one in the folder at `path`, for a verb.
+    ///
+    /// # Errors
+    /// [`EngineError::Describe`] if nothing says how to use it, those of reading and compiling it.
+    pub fn open(path: &Path, verb: Verb, options: &VisionOptions) -> Result<VisionModel, EngineError> {
+        VisionModel::open_with(&open::open, path, verb, options)
+    }
+
+    /// [`VisionModel::open`] by another way to open files.
     ///
     /// # Errors
     /// [`EngineError::Describe`] if nothing says how to use it, those of reading and compiling it.

@@ -50,6 +50,10 @@ pub enum EvalVerb {
     Sts(EvalStsArgs),
     Classify(EvalClassifyArgs),
     Retrieval(EvalRetrievalArgs),
+    Detect(super::pictures::EvalDetectArgs),
+    Segment(super::pictures::EvalSegmentArgs),
+    Ocr(super::pictures::EvalOcrArgs),
+    Image(super::pictures::EvalImageArgs),
 }
 
 /// Perplexity of a text file

@@ -6,12 +6,13 @@ use super::values::parse_count;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
-/// Say which label a text has
+/// Say which label a text or a picture has
 #[derive(Args, Debug)]
 #[command(before_help = "Examples:
   kun classify \"what a lovely film\" --labels praise,complaint
   kun classify reviews.csv --column text -m distilbert-sst2 -o labels.csv
-  kun classify mails.txt --head spam.head --jsonl")]
+  kun classify mails.txt --head spam.head --jsonl
+  kun classify photo.jpg -n 3")]
 pub struct ClassifyArgs {
     #[command(flatten)]
     pub input: InputArgs,
@@ -131,7 +132,7 @@ pub struct AnswerArgs {
 pub struct TrainHeadArgs {
     /// Model name or folder: an embedder
     pub model: String,
-    /// Labelled texts: .csv, .tsv or .jsonl
+    /// Labelled texts: .csv, .tsv or .jsonl; or a folder of pictures with labels.tsv (`file`, `class`)
     #[arg(long, value_name = "FILE")]
     pub file: PathBuf,
     /// Column or key of the text; numbers count columns from 1 in a file without header
@@ -226,7 +227,7 @@ pub struct EvalStsArgs {
     pub load: EncodeArgs,
 }
 
-/// Accuracy of a classifier of texts
+/// Accuracy of a classifier of texts or pictures
 #[derive(Args, Debug)]
 #[command(before_help = "Examples:
   kun eval classify all-minilm-l6-v2 --file news.tsv --text-column 1 --label-column 2 --json

@@ -1,6 +1,6 @@
 //! `kun classify`.
 
-use super::{App, chat_task};
+use super::{App, chat_task, pictures};
 use crate::args::ClassifyArgs;
 use crate::exit::Misuse;
 use crate::rows::{Job, Record, RowResult};
@@ -25,6 +25,9 @@ enum Classifier {
 
 /// Says which label each text has.
 pub fn classify(app: &App, args: &ClassifyArgs) -> anyhow::Result<()> {
+    if pictures::are_meant(&args.input.inputs, args.model.as_deref()) {
+        return pictures::classify(app, args);
+    }
     let (model, classifier) = choose(app, args)?;
     let labels = classifier.labels();
     let columns: &[&str] =

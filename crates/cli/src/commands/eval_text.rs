@@ -45,6 +45,9 @@ fn pairs(file: &Path, columns: &[String]) -> anyhow::Result<Vec<Pair>> {
 
 /// How often a classifier is right.
 pub fn classify(app: &App, args: &EvalClassifyArgs) -> anyhow::Result<()> {
+    if args.file.is_dir() {
+        return super::pictures::measure::classify(app, args);
+    }
     let data = labelled(app, &args.file, &args.text_column, &args.label_column)?;
     let renamed = |label: &String| {
         args.rename.iter().find(|(from, _)| from == label).map_or(label, |(_, to)| to).clone()

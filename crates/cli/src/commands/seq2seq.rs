@@ -155,13 +155,10 @@ pub fn chat_answer(
 ) -> anyhow::Result<String> {
     let content = format!("{instruction}\n\n{text}");
     let request = GenerateRequest {
-        prompt: Prompt::Chat(vec![ChatMessage { role: Role::User, content }]),
         sampling: SamplingOptions { temperature: 0.0, ..SamplingOptions::default() },
         max_tokens,
-        stop: Vec::new(),
-        ignore_end: false,
-        logprobs: None,
         template_variables: vec![("enable_thinking".to_owned(), false)],
+        ..GenerateRequest::new(Prompt::Chat(vec![ChatMessage::new(Role::User, content)]))
     };
     let stream = app.engine.generate(model, request)?;
     let answer = answer::collect(stream, |_| Ok(()))?;

@@ -1,6 +1,6 @@
 //! Reading pages: find lines, turn them, read them, order them.
 
-use super::{Opened, Opener, VisionOptions, facts, pixels};
+use super::{Opened, Opener, VisionOptions, facts, open, pixels};
 use crate::{EngineError, PassModel};
 use kun_tasks::pixels::{Box2, Image};
 use kun_tasks::vision::Input;
@@ -26,6 +26,14 @@ impl OcrModel {
     ///
     /// # Errors
     /// [`EngineError::Mismatch`] if one is missing or the characters are, those of reading and compiling them.
+    pub fn open(folder: &Path, options: &VisionOptions) -> Result<OcrModel, EngineError> {
+        OcrModel::open_with(&open::open, folder, options)
+    }
+
+    /// [`OcrModel::open`] by another way to open files.
+    ///
+    /// # Errors
+    /// As [`OcrModel::open`].
     pub fn open_with(
         opener: &Opener,
         folder: &Path,
