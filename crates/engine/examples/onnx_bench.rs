@@ -1,0 +1,43 @@
+//! Times an ONNX model for `benches/compare_onnx.py`: `onnx_bench MODEL THREADS INPUT.npy ..`, inputs in the model's order.
+//!
+//! Prints the milliseconds from opening the file to the end of the first run. Then every line on its input is a number of
+//! runs, answered by the milliseconds of each, as a JSON list. The last line says the most memory that the process held.
+
+use kun_engine::onnx::{OnnxOptions, OnnxPass, arrays};
+use kun_tensor::Tensors;
+use std::error::Error;
+use std::io::{self, BufRead, Write};
+use std::path::Path;
+use std::time::Instant;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [model, threads, files @ ..] = &arguments[..] else {
+        return Err("usage: onnx_bench MODEL THREADS INPUT.npy ..".into());
+    };
+    let files: Result<Vec<_>, _> = files.iter().map(|file| arrays::read(Path::new(file))).collect();
+    let files = files?;
+    let started = Instant::now();
+    let options = OnnxOptions { threads: Some(threads.parse()?), ..OnnxOptions::default() };
+    let mut pass = OnnxPass::open(Path::new(model), &options)?;
+    let names: Vec<String> = pass.info().inputs.iter().map(|port| port.name.clone()).collect();
+    let inputs: Tensors = names.into_iter().zip(files).collect();
+    pass.infer(&inputs)?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", started.elapsed().as_secs_f64() * 1e3)?;
+    out.flush()?;
+    for line in io::stdin().lock().lines() {
+        let mut times = Vec::new();
+        for _ in 0..line?.trim().parse::<usize>()? {
+            let started = Instant::now();
+            pass.infer(&inputs)?;
+            times.push(started.elapsed().as_secs_f64() * 1e3);
+        }
+        writeln!(out, "{times:?}")?;
+        out.flush()?;
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+    writeln!(out, "{}", peak.trim().trim_end_matches(" kB"))?;
+    Ok(())
+}
