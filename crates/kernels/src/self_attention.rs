@@ -1,7 +1,7 @@
 //! Attention within one sequence whose queries, keys and values are all there: no cache, no mask but a window.
 //!
 //! One head of one sequence is two small matrix products with a softmax between them. Keys are laid out once as columns;
-//! then [`ROWS`] queries at a time go through all three parts while their scores stay in the first-level cache. A query's
+//! then six queries at a time go through all three parts while their scores stay in the first-level cache. A query's
 //! result is computed in one order of operations whatever other queries share the call.
 
 use crate::vector::{self, Kernel, Vector, math};
@@ -118,7 +118,7 @@ pub const fn dot_len(rows: usize, columns: usize) -> usize {
     rows.next_multiple_of(ROWS) * columns.next_multiple_of(vector::MAX_LANES)
 }
 
-/// `out[i][j] = rows[i] . columns[j]`; rows of `out` are `columns` rounded up to [`vector::MAX_LANES`] elements apart.
+/// `out[i][j] = rows[i] . columns[j]`; rows of `out` are `columns`, rounded up to 16, elements apart.
 ///
 /// # Errors
 /// [`KernelError::Shape`] if lengths disagree.
