@@ -12,3 +12,4 @@ mod settings;
 mod signals;
 mod support;
 mod translate;
+mod texts;
