@@ -23,7 +23,7 @@ def stream():
 def tools():
     ask = [{"role": "user", "content": "What is the weather in Paris?"}]
     choice = {"type": "tool", "name": "get_weather"}
-    answer = client.messages.create(model=CHAT, max_tokens=80, tools=[TOOL], tool_choice=choice, messages=ask, temperature=0)
+    answer = client.messages.create(model=CHAT, max_tokens=80, tools=[TOOL], tool_choice=choice, messages=ask)
     call = answer.content[-1]
     assert answer.stop_reason == "tool_use" and call.type == "tool_use" and isinstance(call.input["city"], str)
     ask += [{"role": "assistant", "content": answer.content},
