@@ -34,7 +34,7 @@ def tools():
 
 def tools_in_a_stream():
     ask = [{"role": "user", "content": "What is the weather in Rome?"}]
-    with client.messages.stream(model=CHAT, max_tokens=80, tools=[TOOL], tool_choice={"type": "any"}, messages=ask) as events:
+    with client.messages.stream(model=CHAT, max_tokens=120, tools=[TOOL], tool_choice={"type": "any", "disable_parallel_tool_use": True}, messages=ask) as events:
         final = events.get_final_message()
     assert final.content[-1].type == "tool_use" and "city" in final.content[-1].input
 
