@@ -202,7 +202,9 @@ impl Worker {
                     self.pages.extend(table).map_err(broken)?;
                 }
                 tokens.push(token as i32);
-                positions.push((first + at) as i32);
+                let place =
+                    if self.info.unplaced == Some(token) { first.saturating_sub(1) } else { first + at };
+                positions.push(place as i32);
                 spans.extend([active.span.start as i32, active.span.end as i32]);
             }
             active.steps += 1;

@@ -134,7 +134,10 @@ impl Weights<'_, '_> {
                 false,
             )?),
             Positions::Sinusoidal { rows, first, fall } => {
-                let values = sinusoids(rows + first, c.width, fall);
+                let mut values = sinusoids(rows + first, c.width, fall);
+                if let (Fall::ByHalfLessOne, Some(padding)) = (fall, first.checked_sub(1)) {
+                    values[padding * c.width..first * c.width].fill(0.0);
+                }
                 Some(g.constant("sinusoidal positions", &[rows + first, c.width], &values))
             }
         };

@@ -2,7 +2,7 @@
 
 use crate::encoder::settings::{Settings, wrong};
 use crate::metadata::Metadata;
-use crate::seq2seq::config::{MAX_CONTEXT, Positions};
+use crate::seq2seq::config::{Fall, MAX_CONTEXT, Positions};
 use crate::seq2seq::{Generation, describe, graph};
 use crate::weights::Declared;
 use crate::{ModelError, ModelInfo};
@@ -31,6 +31,8 @@ pub struct Seq2SeqInfo {
     pub max_target_tokens: usize,
     /// The row of positions that the first token takes; `None`: the graphs have no such input.
     pub first_position: Option<usize>,
+    /// A token that takes the row before the first position, wherever it stands (M2M100's padding).
+    pub unplaced: Option<u32>,
     /// Layers of the decoder, each with keys and values of the source.
     pub decoder_layers: usize,
     /// Width of these keys and values.
@@ -100,6 +102,10 @@ pub fn load(files: Arc<ModelFiles>, options: &Seq2SeqOptions) -> Result<Seq2Seq,
         first_position: match config.positions {
             Positions::Buckets { .. } => None,
             Positions::Learned { first, .. } | Positions::Sinusoidal { first, .. } => Some(first),
+        },
+        unplaced: match config.positions {
+            Positions::Sinusoidal { fall: Fall::ByHalfLessOne, .. } => generation.pad,
+            _ => None,
         },
         decoder_layers: stack.layers,
         source_width: stack.heads * stack.head_dim,
