@@ -12,5 +12,5 @@ mod settings;
 #[cfg(unix)]
 mod signals;
 mod support;
-mod translate;
 mod texts;
+mod translate;
