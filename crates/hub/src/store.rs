@@ -100,12 +100,20 @@ impl StoreDir {
         disk::write_whole(&self.dir.join(RECORD), text.as_bytes(), Access::Private)
     }
 
-    /// What a program opens: the only or first `.gguf`, or the folder.
+    /// What a program opens: the only or first `.gguf`, the only `.onnx`, or the folder.
     pub fn path_of(&self, record: &Record) -> Option<PathBuf> {
         let files: Vec<&str> = record.files.iter().map(|f| f.path.as_str()).collect();
-        match files.iter().find(|f| f.to_ascii_lowercase().ends_with(".gguf")) {
-            Some(gguf) => Some(self.dir.join(gguf)),
-            None => folder_is_complete(&self.dir, &files).then(|| self.dir.clone()),
+        let ending =
+            |end: &str| files.iter().filter(|f| f.to_ascii_lowercase().ends_with(end)).collect::<Vec<_>>();
+        if let Some(gguf) = ending(".gguf").first() {
+            return Some(self.dir.join(gguf));
+        }
+        // Graphs describe themselves: those that the record lists are the whole model.
+        match ending(".onnx").as_slice() {
+            [] => folder_is_complete(&self.dir, &files).then(|| self.dir.clone()),
+            _ if !files.iter().all(|f| self.dir.join(f).is_file()) => None,
+            [only] => Some(self.dir.join(only)),
+            _ => Some(self.dir.clone()),
         }
     }
 

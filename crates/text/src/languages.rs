@@ -353,7 +353,7 @@ mod tests {
         ] {
             assert_eq!(code(token).as_deref(), Some(language), "{token}");
         }
-        for token in ["<s>", "en", "a_b", "the_Best", "__x", "▁en_XX", "abc_de"] {
+        for token in ["<s>", "en", "a_b", "the_best", "__x", "▁en_XX", "abc_de"] {
             assert_eq!(code(token), None, "{token}");
         }
     }

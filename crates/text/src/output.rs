@@ -344,7 +344,8 @@ fn name_of<'t>(text: &'t str, arguments: &str) -> Option<(String, &'t str)> {
     let rest = rest.trim_start().strip_prefix(',')?.trim_start().strip_prefix('"')?;
     let rest = rest.strip_prefix(arguments).or_else(|| rest.strip_prefix("arguments"))?;
     let rest = rest.strip_prefix('"')?.trim_start().strip_prefix(':')?;
-    Some((name.to_owned(), rest.trim_start()))
+    // White space may still come: the arguments begin at their first character.
+    Some((name.to_owned(), rest.trim_start())).filter(|(_, rest)| !rest.is_empty())
 }
 
 #[cfg(test)]

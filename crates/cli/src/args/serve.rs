@@ -6,7 +6,7 @@ use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Serve models to programs and people: OpenAI's API and others, on this machine alone unless told otherwise
+/// Serve models over HTTP to programs and people
 #[derive(Args, Debug)]
 #[command(before_help = "Examples:
   kun serve                                     every model of the store, on http://127.0.0.1:8080

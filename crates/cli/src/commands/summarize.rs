@@ -107,8 +107,8 @@ mod tests {
     fn long_texts_are_summarised_in_rounds() {
         let size = |text: &str| -> anyhow::Result<usize> { Ok(text.split_whitespace().count()) };
         let first_words = |texts: Vec<String>| -> anyhow::Result<Vec<String>> {
-            let two = |text: &String| text.split_whitespace().take(2).collect::<Vec<_>>().join(" ") + ".";
-            Ok(texts.iter().map(two).collect())
+            let two = |text: &String| text.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+            Ok(texts.iter().map(|text| two(text).trim_end_matches('.').to_owned() + ".").collect())
         };
         let text = "One two three four. ".repeat(20);
         let (summary, windows) = reduce(&text, 8, &size, &mut { first_words }).unwrap();

@@ -293,7 +293,9 @@ fn compare_tensors(
         return Err("values that cannot be compared".to_owned());
     };
     let close = |e: f64, a: f64| {
-        e == a || (e.is_nan() && a.is_nan()) || (a - e).abs() <= absolute + relative * e.abs()
+        e == a
+            || (e.is_nan() && a.is_nan())
+            || (e.is_finite() && (a - e).abs() <= absolute + relative * e.abs())
     };
     let wrong: Vec<usize> = (0..e.len()).filter(|&i| !close(e[i], a[i])).collect();
     match wrong.first() {

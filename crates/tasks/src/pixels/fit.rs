@@ -89,10 +89,7 @@ pub fn fit(
         }
         Fit::Letterbox { fill, place } => {
             let scale = (out_w as f64 / w as f64).min(out_h as f64 / h as f64);
-            let size = |n: usize, most: usize| match place {
-                Place::Corner => ((n as f64 * scale) as usize).clamp(1, most),
-                Place::Middle => ((n as f64 * scale).round() as usize).clamp(1, most),
-            };
+            let size = |n: usize, most: usize| ((n as f64 * scale).round() as usize).clamp(1, most);
             let (inner_w, inner_h) = (size(w, out_w), size(h, out_h));
             let inner = resize_u8(samples, (w, h), channels, (inner_w, inner_h), filter);
             let (x, y) = match place {

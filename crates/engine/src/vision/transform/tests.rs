@@ -42,7 +42,7 @@ fn task() -> Transform {
 
 fn picture(w: usize, h: usize, channels: usize, bits: usize) -> Image {
     let planes: Vec<Vec<f32>> = (0..channels)
-        .map(|c| (0..w * h).map(|i| ((i % w) * 3 + (i / w) * 2 + c * 40) as f32 % 250.0).collect())
+        .map(|c| (0..w * h).map(|i| ((i % w) * 3 / 2 + i / w + c * 20) as f32).collect())
         .collect();
     Image::from_planes(w, h, &planes, bits).unwrap()
 }
