@@ -47,7 +47,7 @@ pub struct ServeArgs {
     /// Host name that requests may be addressed to, besides this machine's own; may be given more than once
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub allowed_host: Vec<String>,
-    /// Web origin whose pages may ask, such as https://app.example; may be given more than once
+    /// Web origin whose pages may ask, such as `https://app.example`; may be given more than once
     #[arg(long, value_name = "ORIGIN", hide_short_help = true)]
     pub cors_origin: Vec<String>,
     /// Refuse fields that no route knows, instead of warning
