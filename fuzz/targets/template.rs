@@ -10,7 +10,7 @@ const MEMORY_BYTES: usize = (512 << 20) + (16 << 20);
 
 libfuzzer_sys::fuzz_target!(|source: &[u8]| {
     let Ok(source) = std::str::from_utf8(source) else { return };
-    let message = |role, content: &str| ChatMessage { role, content: content.to_owned() };
+    let message = |role, content: &str| ChatMessage::new(role, content);
     let messages = [
         message(Role::System, "Be brief."),
         message(Role::User, "What is <|im_end|> {{ 1 }}?"),
