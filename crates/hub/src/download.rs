@@ -133,7 +133,14 @@ fn claim_part(
             }
         }
         if !busy || job.digest.is_none() {
-            return new_part(job.target, job.access, job.bytes.unwrap_or(0)).map(Some);
+            let (file, path) = new_part(job.target, job.access, job.bytes.unwrap_or(0))?;
+            if job.digest.is_none() || !has_rival(dir, &stem, &path, job.access) {
+                return Ok(Some((file, path)));
+            }
+            // Two that looked in the same moment both found nothing: who sees the other steps back for a while.
+            let _ = fs::remove_file(&path);
+            std::thread::sleep(Duration::from_millis(1 + random() % 100));
+            continue;
         }
         if !told {
             progress(Progress::Note(format!("another process is fetching {}; waiting for it", job.label)));
@@ -141,6 +148,22 @@ fn claim_part(
         }
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// Whether somebody else holds a partial file of the same target.
+fn has_rival(dir: &Path, stem: &str, own: &Path, access: Access) -> bool {
+    leftovers(dir, stem).iter().filter(|path| *path != own).any(|path| {
+        let Ok(file) = disk::open_own(path, access, false) else { return false };
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => true,
+            // Made in this moment and not locked yet: its maker sees that and makes another.
+            Ok(()) if file.metadata().is_ok_and(|m| m.len() == 0) => {
+                let _ = fs::remove_file(path);
+                false
+            }
+            _ => false,
+        }
+    })
 }
 
 /// A new partial file for `target`, locked, so that no other process takes it for a dead one's.
@@ -208,10 +231,13 @@ fn machine_id() -> String {
     crate::digest::sha256_hex(id.as_bytes())[..8].to_owned()
 }
 
-fn random_suffix() -> String {
+fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
-    let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
-    format!("{random:016x}")
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+fn random_suffix() -> String {
+    format!("{:016x}", random())
 }
 
 /// What is known about the transfer so far.
