@@ -187,7 +187,7 @@ def main() -> None:
         if "openvino-bf16" in wanted:
             engines["openvino-bf16"] = OpenVino(args.model, args.threads, path, "bf16")
     times: dict[str, dict[str, list[float]]] = {}
-    for round in range(args.rounds):
+    for turn in range(args.rounds):
         for name, engine in engines.items():
             for case, (texts, batch) in made.items():
                 if round == 0:
@@ -203,7 +203,7 @@ def main() -> None:
             if name in wanted:
                 for case, seconds in kun(args.kun, args.model, args.threads, precision, made, work).items():
                     times.setdefault(case, {}).setdefault(name, []).append(seconds)
-        print(f"round {round + 1} of {args.rounds}", file=sys.stderr)
+        print(f"round {turn + 1} of {args.rounds}", file=sys.stderr)
     table = {}
     for case, engines_times in times.items():
         rates = {n: len(made[case][0]) / statistics.median(t) for n, t in engines_times.items()}
