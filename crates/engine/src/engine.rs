@@ -206,9 +206,25 @@ impl Engine {
         model: &LoadedModel,
         request: GenerateRequest,
     ) -> Result<GenerateStream, EngineError> {
-        let (events, receiver) = channel();
-        let canceller = self.generate_into(model, request, Box::new(events))?.canceller;
-        Ok(GenerateStream { events: receiver, canceller, ended: false })
+        let (stream, sequence) = open_stream(model, request)?;
+        model.start(vec![sequence])?;
+        Ok(stream)
+    }
+
+    /// [`Engine::generate`] for several requests, which come to the model's queue in the same moment: as many as it
+    /// has places for share every step from the first. All or none of them start.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`].
+    pub fn generate_together(
+        &self,
+        model: &LoadedModel,
+        requests: Vec<GenerateRequest>,
+    ) -> Result<Vec<GenerateStream>, EngineError> {
+        let opened: Result<Vec<_>, _> = requests.into_iter().map(|r| open_stream(model, r)).collect();
+        let (streams, sequences) = opened?.into_iter().unzip();
+        model.start(sequences)?;
+        Ok(streams)
     }
 
     /// [`Engine::generate`] with the events going to `events`.
@@ -221,38 +237,55 @@ impl Engine {
         request: GenerateRequest,
         events: Box<dyn EventSink>,
     ) -> Result<Started, EngineError> {
-        let started = Instant::now();
-        request.check(model.fit.model.vocab_size)?;
-        let (prompt, parser, guide) = model.prepare(&request)?;
-        let context = model.context_tokens();
-        if prompt.len() > context {
-            return Err(EngineError::ContextExceeded {
-                prompt_tokens: prompt.len(),
-                context_tokens: context,
-            });
-        }
-        // The last token of an answer is never put into the cache: a full context still gives one.
-        let most_tokens = request.max_tokens.unwrap_or(usize::MAX).saturating_add(prompt.len());
-        let prompt_tokens = prompt.len();
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let answer = Answer {
-            prompt_tokens: prompt.len(),
-            admitted: false,
-            most_tokens: most_tokens.min(context + 1),
-            sampler: Sampler::new(request.sampling, request.logprobs),
-            guide,
-            shown: model.chat.tool_token.map(|id| (id, model.chat.tools.opening())),
-            text: TextStream::new(request.stop),
-            end_tokens: if request.ignore_end { Arc::default() } else { model.end_tokens.clone() },
-            events,
-            started,
-            usage: Usage { prompt_tokens: prompt.len(), ..Usage::default() },
-        };
-        let (class, tenant) = (request.class, request.tenant);
-        let work = Work::Generate(Box::new(answer));
-        model.start(Sequence::new(prompt, class, tenant, cancelled.clone(), work))?;
-        Ok(Started { canceller: Canceller { cancelled }, parser, prompt_tokens })
+        let (started, sequence) = queued(model, request, events)?;
+        model.start(vec![sequence])?;
+        Ok(started)
     }
+}
+
+fn open_stream(
+    model: &LoadedModel,
+    request: GenerateRequest,
+) -> Result<(GenerateStream, Sequence), EngineError> {
+    let (events, receiver) = channel();
+    let (started, sequence) = queued(model, request, Box::new(events))?;
+    Ok((GenerateStream { events: receiver, canceller: started.canceller, ended: false }, sequence))
+}
+
+/// Checks a request and makes of it what the worker takes.
+fn queued(
+    model: &LoadedModel,
+    request: GenerateRequest,
+    events: Box<dyn EventSink>,
+) -> Result<(Started, Sequence), EngineError> {
+    let started = Instant::now();
+    request.check(model.fit.model.vocab_size)?;
+    let (prompt, parser, guide) = model.prepare(&request)?;
+    let context = model.context_tokens();
+    if prompt.len() > context {
+        return Err(EngineError::ContextExceeded { prompt_tokens: prompt.len(), context_tokens: context });
+    }
+    // The last token of an answer is never put into the cache: a full context still gives one.
+    let most_tokens = request.max_tokens.unwrap_or(usize::MAX).saturating_add(prompt.len());
+    let prompt_tokens = prompt.len();
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let answer = Answer {
+        prompt_tokens: prompt.len(),
+        admitted: false,
+        most_tokens: most_tokens.min(context + 1),
+        sampler: Sampler::new(request.sampling, request.logprobs),
+        guide,
+        shown: model.chat.tool_token.map(|id| (id, model.chat.tools.opening())),
+        text: TextStream::new(request.stop),
+        end_tokens: if request.ignore_end { Arc::default() } else { model.end_tokens.clone() },
+        events,
+        started,
+        usage: Usage { prompt_tokens: prompt.len(), ..Usage::default() },
+    };
+    let (class, tenant) = (request.class, request.tenant);
+    let work = Work::Generate(Box::new(answer));
+    let sequence = Sequence::new(prompt, class, tenant, cancelled.clone(), work);
+    Ok((Started { canceller: Canceller { cancelled }, parser, prompt_tokens }, sequence))
 }
 
 /// More threads than any machine has processors.
@@ -269,7 +302,7 @@ pub struct LoadedModel {
     shared: Arc<Shared>,
     threads: usize,
     cost: StepCost,
-    commands: Option<Sender<Sequence>>,
+    commands: Option<Sender<Vec<Sequence>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -392,7 +425,7 @@ impl LoadedModel {
         let score = Score { first, top, scores: Vec::with_capacity(tokens.len() - first), reply };
         let cancelled = canceller.cancelled.clone();
         let (class, tenant) = (Class::default(), Tenant::default());
-        self.start(Sequence::new(tokens.to_vec(), class, tenant, cancelled, Work::Score(score)))?;
+        self.start(vec![Sequence::new(tokens.to_vec(), class, tenant, cancelled, Work::Score(score))])?;
         receiver.recv().unwrap_or(Err(EngineError::Unloaded))
     }
 
@@ -506,9 +539,9 @@ impl LoadedModel {
         Ok(self.grammars.get_or_init(|| Arc::new(grammars)))
     }
 
-    fn start(&self, sequence: Sequence) -> Result<(), EngineError> {
+    fn start(&self, sequences: Vec<Sequence>) -> Result<(), EngineError> {
         let commands = self.commands.as_ref().ok_or(EngineError::Unloaded)?;
-        commands.send(sequence).map_err(|_| EngineError::Unloaded)
+        commands.send(sequences).map_err(|_| EngineError::Unloaded)
     }
 }
 

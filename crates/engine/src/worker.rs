@@ -47,7 +47,7 @@ impl Shared {
 /// Everything that the thread owns.
 pub(crate) struct Worker {
     pub(crate) program: Box<dyn Program>,
-    pub(crate) commands: Receiver<Sequence>,
+    pub(crate) commands: Receiver<Vec<Sequence>>,
     pub(crate) limits: Limits,
     pub(crate) pages: PagePool,
     pub(crate) tokenizer: Arc<Tokenizer>,
@@ -86,22 +86,24 @@ impl Worker {
     fn receive(&mut self) -> bool {
         if self.running.is_empty() && self.waiting.is_empty() {
             match self.commands.recv() {
-                Ok(sequence) => self.arrive(sequence),
+                Ok(sequences) => self.arrive(sequences),
                 Err(_) => return false,
             }
         }
         loop {
             match self.commands.try_recv() {
-                Ok(sequence) => self.arrive(sequence),
+                Ok(sequences) => self.arrive(sequences),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
             }
         }
     }
 
-    fn arrive(&mut self, sequence: Sequence) {
-        let active = self.running.iter().chain(&self.waiting).map(|s| s.tenant);
-        self.shares.arrive(sequence.tenant, active);
-        self.waiting.push_back(sequence);
+    fn arrive(&mut self, sequences: Vec<Sequence>) {
+        for sequence in sequences {
+            let active = self.running.iter().chain(&self.waiting).map(|s| s.tenant);
+            self.shares.arrive(sequence.tenant, active);
+            self.waiting.push_back(sequence);
+        }
     }
 
     fn drop_cancelled(&mut self) {

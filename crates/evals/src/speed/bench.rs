@@ -186,10 +186,8 @@ fn decode_row(
 fn decode_rate(engine: &Engine, model: &LoadedModel, sequences: usize, tokens: usize) -> anyhow::Result<f64> {
     model.take_decode_times();
     // The first token comes from the prefill.
-    let streams = (0..sequences as u64)
-        .map(|i| engine.generate(model, request(&prompt(model, 1, i + 1), tokens + 1)))
-        .collect::<Result<Vec<_>, _>>()?;
-    for stream in streams {
+    let requests = (0..sequences as u64).map(|i| request(&prompt(model, 1, i + 1), tokens + 1)).collect();
+    for stream in engine.generate_together(model, requests)? {
         last_usage(stream)?;
     }
     let times = model.take_decode_times();
