@@ -1,5 +1,7 @@
 //! Times an ONNX model for `benches/compare_onnx.py`: `onnx_bench MODEL THREADS INPUT.npy ..`, inputs in the model's order.
 //!
+//! `profile N` on its input prints the least time of every step in N runs.
+//!
 //! Prints the milliseconds from opening the file to the end of the first run. Then every line on its input is a number of
 //! runs, answered by the milliseconds of each, as a JSON list. The last line says the most memory that the process held.
 
@@ -27,8 +29,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     writeln!(out, "{}", started.elapsed().as_secs_f64() * 1e3)?;
     out.flush()?;
     for line in io::stdin().lock().lines() {
+        let line = line?;
+        if let Some(runs) = line.strip_prefix("profile ") {
+            pass.set_profile(true);
+            for _ in 0..runs.trim().parse::<usize>()? {
+                pass.infer(&inputs)?;
+            }
+            for step in pass.profile() {
+                let (us, gflop) = (step.least.as_secs_f64() * 1e6, step.operations as f64 / 1e3);
+                let rate = gflop / us;
+                writeln!(out, "{us:9.1} us {rate:7.1} GFLOP/s {} {} {}", step.kind, step.sizes, step.node)?;
+            }
+            pass.set_profile(false);
+            continue;
+        }
         let mut times = Vec::new();
-        for _ in 0..line?.trim().parse::<usize>()? {
+        for _ in 0..line.trim().parse::<usize>()? {
             let started = Instant::now();
             pass.infer(&inputs)?;
             times.push(started.elapsed().as_secs_f64() * 1e3);

@@ -17,6 +17,7 @@ use crate::cpu::{Panicked, Pool};
 use crate::graph::{Graph, ValueId};
 use crate::memory::{Lifetime, arrange};
 use crate::plain::{self, Context, Datum};
+use crate::tensor_program::TensorStep;
 use kun_kernels::Isa;
 use kun_kernels::strided::Copy;
 use kun_tensor::Tensor;
@@ -138,17 +139,20 @@ impl FastPlan {
 
     /// Starts to measure every step, or stops and forgets.
     pub(crate) fn set_profile(&self, on: bool) {
-        let times = on.then(|| vec![Duration::ZERO; self.steps.len()]);
+        let times = on.then(|| vec![Duration::MAX; self.steps.len()]);
         *self.profile.lock().unwrap_or_else(PoisonError::into_inner) = times;
     }
 
-    /// What was measured: kind of step, node, total time.
-    pub(crate) fn profile(&self, graph: &Graph) -> Vec<(&'static str, String, Duration)> {
+    /// What was measured.
+    pub(crate) fn profile(&self, graph: &Graph) -> Vec<TensorStep> {
         let times = self.profile.lock().unwrap_or_else(PoisonError::into_inner);
         let times = times.as_deref().unwrap_or(&[]);
-        let line = |(step, time): (&Step, &Duration)| {
-            let node = &graph.nodes[step.node];
-            (step.work.name(), node.name.clone(), *time)
+        let line = |(step, least): (&Step, &Duration)| TensorStep {
+            kind: step.work.name(),
+            node: graph.nodes[step.node].name.clone(),
+            sizes: step.work.sizes(),
+            operations: step.work.operations(),
+            least: *least,
         };
         self.steps.iter().zip(times).map(line).collect()
     }
@@ -227,7 +231,7 @@ impl FastPlan {
 
     fn measured(&self, index: usize, started: Instant) {
         if let Some(times) = &mut *self.profile.lock().unwrap_or_else(PoisonError::into_inner) {
-            times[index] += started.elapsed();
+            times[index] = times[index].min(started.elapsed());
         }
     }
 

@@ -29,6 +29,21 @@ impl Default for TensorOptions {
     }
 }
 
+/// One step of a plan and the time it took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorStep {
+    /// What it does.
+    pub kind: &'static str,
+    /// The node that it is named after: the last of those that it computes.
+    pub node: String,
+    /// Shapes of what it reads and writes.
+    pub sizes: String,
+    /// Multiplications and additions of products and convolutions; 0 for other work.
+    pub operations: u64,
+    /// The least time of all runs that were measured.
+    pub least: Duration,
+}
+
 /// A graph with tensor operations and its weights.
 pub struct TensorProgram {
     graph: Graph,
@@ -114,8 +129,8 @@ impl TensorProgram {
         }
     }
 
-    /// What was measured since [`TensorProgram::set_profile`]: kind of step, node, total time; in the order of the steps.
-    pub fn profile(&self) -> Vec<(&'static str, String, Duration)> {
+    /// What was measured since [`TensorProgram::set_profile`], in the order of the steps.
+    pub fn profile(&self) -> Vec<TensorStep> {
         match self.plans.last() {
             Some(Plan { form: Form::Fast(plan, _), graph, .. }) => plan.profile(graph),
             _ => Vec::new(),

@@ -1,11 +1,12 @@
 //! Convolutions over images whose channels lie together (`[N, H, W, C]`, with any strides between pixels and rows).
 
 pub mod depthwise;
+pub mod few;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod winograd;
 
-use crate::gemm::tile::{Part, tiles};
+use crate::gemm::tile::{Part, Rows};
 use crate::gemm::{Epilogue, Matrix, Panels, ROW_BLOCK_BYTES, ROWS, Scratch, Target, blocks};
 use crate::{KernelError, vector};
 use std::ops::Range;
@@ -131,9 +132,6 @@ pub struct Convolution<'a> {
     pub out: Target,
 }
 
-/// Channels below which the places of a window's row are one piece; borders are copied then.
-const FEW_CHANNELS: usize = 16;
-
 impl Convolution<'_> {
     /// Computes the output pixels `pixels` of the panels `columns`.
     ///
@@ -164,30 +162,25 @@ impl Convolution<'_> {
         if pixels.is_empty() || columns.is_empty() {
             return Ok(());
         }
-        let joined = self.channels < FEW_CHANNELS
-            && self.x.pixel_stride == self.channels
-            && geometry.dilation[1] == 1
-            && geometry.taps() > 1;
-        let (taps, depth) = if joined {
-            (geometry.kernel[0], geometry.kernel[1] * self.channels)
-        } else {
-            (geometry.taps(), self.channels)
-        };
+        let (taps, depth) = (geometry.taps(), self.channels);
         let step = geometry.stride[0] * geometry.stride[1];
         let block = (ROW_BLOCK_BYTES / 4 / self.channels / step.max(1)).clamp(2 * ROWS, 48 * ROWS);
         if scratch.zeros.len() < depth {
             scratch.zeros.resize(depth, 0.0);
         }
+        let even = self.is_even();
         for range in blocks(pixels, block) {
-            if joined {
-                self.joined_pointers(range.clone(), scratch);
+            let pointers = &mut scratch.pointers;
+            pointers.clear();
+            if even {
+                pointers.push(self.x.data[range.start * self.x.pixel_stride..].as_ptr());
             } else {
-                self.pointers(range.clone(), scratch);
+                self.pointers(range.clone(), &scratch.zeros, pointers);
             }
             let part = Part {
                 panels,
                 matrix: Matrix::Packed(self.packed),
-                pointers: &scratch.pointers,
+                x: if even { Rows::Even(pointers, self.x.pixel_stride) } else { Rows::Any(pointers) },
                 taps,
                 depth,
                 rows: range,
@@ -200,68 +193,38 @@ impl Convolution<'_> {
         Ok(())
     }
 
-    /// One pointer for each place of the window.
-    fn pointers(&self, pixels: Range<usize>, scratch: &mut Scratch) {
-        let geometry = self.geometry;
-        let pointers = &mut scratch.pointers;
-        pointers.clear();
-        let [kernel_rows, kernel_columns] = geometry.kernel;
-        for tile in tiles(pixels.len()) {
-            let mut places = [[0; 3]; ROWS];
-            for (place, r) in places.iter_mut().zip(tile.clone()) {
-                *place = geometry.place(pixels.start + r);
-            }
-            let places = &places[..tile.len()];
-            for ky in 0..kernel_rows {
-                for kx in 0..kernel_columns {
-                    pointers.extend(places.iter().map(|&[image, row, column]| {
-                        let row = geometry.source(0, row, ky);
-                        match (row, geometry.source(1, column, kx)) {
-                            (Some(y), Some(x)) => self.x.data[self.x.at([image, y, x])..].as_ptr(),
-                            _ => scratch.zeros.as_ptr(),
-                        }
-                    }));
-                }
-            }
-        }
+    /// Whether output pixels are the input's own, one distance apart.
+    fn is_even(&self) -> bool {
+        let Geometry { batch, input: [height, width], .. } = *self.geometry;
+        let Images { image_stride, row_stride, pixel_stride, .. } = self.x;
+        self.geometry.taps() == 1
+            && self.geometry.stride == [1, 1]
+            && self.geometry.padding == [0, 0]
+            && self.geometry.output == self.geometry.input
+            && (height == 1 || row_stride == width * pixel_stride)
+            && (batch == 1 || image_stride == height * width * pixel_stride)
     }
 
-    /// One pointer for each row of the window.
-    fn joined_pointers(&self, pixels: Range<usize>, scratch: &mut Scratch) {
+    /// One pointer for each place of the window of each pixel.
+    fn pointers(&self, pixels: Range<usize>, zeros: &[f32], pointers: &mut Vec<*const f32>) {
         let geometry = self.geometry;
         let [kernel_rows, kernel_columns] = geometry.kernel;
-        let (channels, width) = (self.channels, geometry.input[1]);
-        let depth = kernel_columns * channels;
-        scratch.pointers.clear();
-        // Never grown below, so that pointers into it stay valid.
-        scratch.floats.clear();
-        scratch.floats.resize(pixels.len() * kernel_rows * depth, 0.0);
-        let mut copies = scratch.floats.chunks_exact_mut(depth);
-        for tile in tiles(pixels.len()) {
+        let [mut image, mut row, mut column] = geometry.place(pixels.start);
+        pointers.reserve(pixels.len() * geometry.taps());
+        for _ in pixels {
             for ky in 0..kernel_rows {
-                for r in tile.clone() {
-                    let [image, row, column] = geometry.place(pixels.start + r);
-                    let Some(y) = geometry.source(0, row, ky) else {
-                        scratch.pointers.push(scratch.zeros.as_ptr());
-                        continue;
-                    };
-                    let (start, left) = (column * geometry.stride[1], geometry.padding[1]);
-                    if start >= left && start - left + kernel_columns <= width {
-                        let at = self.x.at([image, y, start - left]);
-                        scratch.pointers.push(self.x.data[at..].as_ptr());
-                        continue;
-                    }
-                    let copy = copies.next().expect("a copy for each pointer");
-                    for (kx, to) in copy.chunks_exact_mut(channels).enumerate() {
-                        match geometry.source(1, column, kx) {
-                            Some(x) => {
-                                to.copy_from_slice(&self.x.data[self.x.at([image, y, x])..][..channels])
-                            }
-                            None => to.fill(0.0),
-                        }
-                    }
-                    scratch.pointers.push(copy.as_ptr());
-                }
+                let line = geometry.source(0, row, ky).map(|y| &self.x.data[self.x.at([image, y, 0])..]);
+                pointers.extend((0..kernel_columns).map(|kx| match (line, geometry.source(1, column, kx)) {
+                    (Some(line), Some(x)) => line[x * self.x.pixel_stride..].as_ptr(),
+                    _ => zeros.as_ptr(),
+                }));
+            }
+            column += 1;
+            if column == geometry.output[1] {
+                (column, row) = (0, row + 1);
+            }
+            if row == geometry.output[0] {
+                (row, image) = (0, image + 1);
             }
         }
     }

@@ -271,12 +271,7 @@ impl Product<'_> {
     /// # Safety
     /// `out` must be valid for writes of `rows` and the outputs of `columns`, which no other thread touches meanwhile;
     /// a residual must be valid for reading the same, and is not `out`.
-    pub unsafe fn run(
-        &self,
-        rows: Range<usize>,
-        columns: Range<usize>,
-        scratch: &mut Scratch,
-    ) -> Result<(), KernelError> {
+    pub unsafe fn run(&self, rows: Range<usize>, columns: Range<usize>) -> Result<(), KernelError> {
         let panels = self.panels;
         self.matrix.check(panels)?;
         self.epilogue.check("product", panels.padded())?;
@@ -296,13 +291,12 @@ impl Product<'_> {
         }
         let block = (ROW_BLOCK_BYTES / 4 / panels.k.clamp(1, tile::SEGMENT)).min(64 * ROWS);
         for range in blocks(rows, block) {
-            scratch.pointers.clear();
             // In bounds: checked for the last row.
-            scratch.pointers.extend(range.clone().map(|r| self.x[r * self.x_stride..].as_ptr()));
+            let first = [self.x[range.start * self.x_stride..].as_ptr()];
             let part = tile::Part {
                 panels,
                 matrix: self.matrix,
-                pointers: &scratch.pointers,
+                x: tile::Rows::Even(&first, self.x_stride),
                 taps: 1,
                 depth: panels.k,
                 rows: range,

@@ -147,20 +147,43 @@ impl Kernel for AddRows<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Vector>(self, v: V) {
-        let whole = self.sums.len() / V::LANES * V::LANES;
+    fn run<V: Vector>(mut self, v: V) {
+        let mut c = 0;
+        while c + 4 * V::LANES <= self.sums.len() {
+            self.add::<V, 4>(v, c, V::LANES);
+            c += 4 * V::LANES;
+        }
+        while c < self.sums.len() {
+            let lanes = V::LANES.min(self.sums.len() - c);
+            self.add::<V, 1>(v, c, lanes);
+            c += lanes;
+        }
+    }
+}
+
+impl AddRows<'_> {
+    /// Adds `N` vectors from `c`; one of fewer `lanes` if `N` is 1.
+    #[inline(always)]
+    fn add<V: Vector, const N: usize>(&mut self, v: V, c: usize, lanes: usize) {
+        let load = |x: &[f32], at: usize| {
+            if lanes == V::LANES {
+                // SAFETY: the slice of `N` vectors was made for this.
+                unsafe { v.load(x.as_ptr().add(at * V::LANES)) }
+            } else {
+                v.load_part(x)
+            }
+        };
+        let width = if N == 1 { lanes } else { N * V::LANES };
+        let to = &mut self.sums[c..][..width];
+        let mut sums: [V::F32; N] = std::array::from_fn(|i| load(to, i));
         for row in 0..self.rows {
-            let x = &self.x[row * self.stride..][..self.sums.len()];
-            for c in (0..whole).step_by(V::LANES) {
-                // SAFETY: both hold a whole vector from `c`.
-                unsafe {
-                    let sum = v.add(v.load(self.sums.as_ptr().add(c)), v.load(x.as_ptr().add(c)));
-                    v.store(self.sums.as_mut_ptr().add(c), sum);
-                }
+            let x = &self.x[row * self.stride + c..][..width];
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum = v.add(*sum, load(x, i));
             }
-            for (sum, x) in self.sums[whole..].iter_mut().zip(&x[whole..]) {
-                *sum += x;
-            }
+        }
+        for (to, sum) in to.chunks_mut(V::LANES).zip(sums) {
+            v.store_part(to, sum);
         }
     }
 }

@@ -87,6 +87,12 @@ pub(crate) trait Vector: Copy {
     /// The largest lane.
     fn max_lane(self, x: Self::F32) -> f32;
 
+    /// `1 / x` for `x` of 2^-126 to 2^126, but for a rounding or two.
+    #[inline(always)]
+    fn reciprocal(self, x: Self::F32) -> Self::F32 {
+        self.div(self.splat(1.0), x)
+    }
+
     /// Loads the first elements of `from`, at most [`Vector::LANES`]; the other lanes are 0.
     #[inline(always)]
     fn load_part(self, from: &[f32]) -> Self::F32 {

@@ -3,7 +3,9 @@
 use crate::cores::physical_cores;
 use crate::{EngineError, Pass, budget};
 use kun_formats::OnnxFile;
-use kun_graph::{Datum, Dim, Fact, Graph, Pool, RunError, TensorOptions, TensorProgram, ValueKind};
+use kun_graph::{
+    Datum, Dim, Fact, Graph, Pool, RunError, TensorOptions, TensorProgram, TensorStep, ValueKind,
+};
 use kun_models::onnx::{OnnxInfo, import};
 use kun_tensor::storage::Access;
 use kun_tensor::{DType, Elements, Tensor, Tensors};
@@ -158,6 +160,16 @@ impl OnnxPass {
     /// [`EngineError::Run`].
     pub fn run_data(&mut self, inputs: Vec<Datum>) -> Result<Vec<Datum>, EngineError> {
         self.program.run(inputs).map_err(|e| EngineError::Run(Arc::new(e)))
+    }
+
+    /// Starts (or stops, and forgets) measuring the steps of the run before.
+    pub fn set_profile(&mut self, on: bool) {
+        self.program.set_profile(on);
+    }
+
+    /// What was measured since [`OnnxPass::set_profile`], in the order of the steps.
+    pub fn profile(&self) -> Vec<TensorStep> {
+        self.program.profile()
     }
 
     /// Whether the tensors of an item have the full rank of the inputs.

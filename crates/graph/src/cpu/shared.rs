@@ -12,6 +12,7 @@
 
 use kun_kernels::conv::Convolution;
 use kun_kernels::conv::depthwise::Depthwise;
+use kun_kernels::conv::few::Few;
 use kun_kernels::conv::winograd::Winograd;
 use kun_kernels::gemm::{Attention, Product, Scratch, Target};
 use kun_kernels::linear::{Output, PackedLayout};
@@ -281,12 +282,11 @@ impl<'a> Region<'a> {
         product: &Product<'_>,
         rows: Range<usize>,
         columns: Range<usize>,
-        scratch: &mut Scratch,
     ) -> Result<(), KernelError> {
         self.check(product.out, rows.end, product.panels.shape().0);
         // SAFETY: the rows lie in this region by the check; no other task touches these rows of these columns, nor writes
         // a residual, by the contract of this module.
-        unsafe { product.run(rows, columns, scratch) }
+        unsafe { product.run(rows, columns) }
     }
 
     /// Runs a part of a convolution into this region.
@@ -300,6 +300,19 @@ impl<'a> Region<'a> {
         self.check(convolution.out, pixels.end, convolution.panels.shape().0);
         // SAFETY: as for `product`.
         unsafe { convolution.run(pixels, columns, scratch) }
+    }
+
+    /// Runs some output rows of a convolution of few channels into this region.
+    pub(crate) fn few(
+        &self,
+        few: &Few<'_>,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        scratch: &mut Scratch,
+    ) -> Result<(), KernelError> {
+        self.check(few.out, few.geometry.pixels(), few.panels.shape().0);
+        // SAFETY: as for `product`.
+        unsafe { few.run(rows, columns, scratch) }
     }
 
     /// Runs some tiles of a convolution into this region.
@@ -321,10 +334,12 @@ impl<'a> Region<'a> {
         isa: Isa,
         depthwise: &Depthwise<'_>,
         rows: Range<usize>,
+        channels: Range<usize>,
+        scratch: &mut Scratch,
     ) -> Result<(), KernelError> {
         self.check(depthwise.out, depthwise.geometry.pixels(), depthwise.channels);
         // SAFETY: as for `product`.
-        unsafe { depthwise.run(isa, rows, 0..depthwise.channels) }
+        unsafe { depthwise.run(isa, rows, channels, scratch) }
     }
 
     /// Runs some rows of a pooling into this region.

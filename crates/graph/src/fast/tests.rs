@@ -174,7 +174,7 @@ impl Net {
             // The second run finds what the first one left in the arena.
             let actual = fast.run(self.given.clone()).unwrap();
             let steps = fast.profile();
-            let left: Vec<_> = steps.iter().filter(|(kind, ..)| *kind == "plain").collect();
+            let left: Vec<_> = steps.iter().filter(|step| step.kind == "plain").collect();
             assert!(left.len() <= plain, "plain steps: {left:?}");
             for (index, (actual, expected)) in actual.iter().zip(&expected).enumerate() {
                 let (actual, expected) = (actual.tensor().unwrap(), expected.tensor().unwrap());

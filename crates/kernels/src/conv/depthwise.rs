@@ -2,13 +2,13 @@
 
 use super::{Geometry, Images};
 use crate::gemm::tile::Finish;
-use crate::gemm::{Activation, Epilogue, Target};
+use crate::gemm::{Activation, Epilogue, Scratch, Target, blocks};
 use crate::vector::{self, Kernel, Vector};
 use crate::{Isa, KernelError};
 use std::ops::Range;
 
-/// Output columns that are computed together.
-const STRIP: usize = 4;
+/// Most output columns that are computed together: as many sums, the taps of a row and an input fill 14 registers.
+const STRIP: usize = 8;
 
 /// A convolution with one filter for each channel.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +41,7 @@ impl Depthwise<'_> {
         isa: Isa,
         rows: Range<usize>,
         channels: Range<usize>,
+        scratch: &mut Scratch,
     ) -> Result<(), KernelError> {
         let geometry = self.geometry;
         self.x.check("depthwise", geometry, self.channels)?;
@@ -50,10 +51,58 @@ impl Depthwise<'_> {
             let what = format!("rows {rows:?}, channels {channels:?} of {}", self.channels);
             return Err(KernelError::Shape { kernel: "depthwise", what });
         }
+        if geometry.output[1] == 0 || channels.is_empty() {
+            return Ok(());
+        }
+        if scratch.zeros.len() < self.channels {
+            scratch.zeros.resize(self.channels, 0.0);
+        }
         for row in rows {
-            vector::run(isa, Row { task: self, row, channels: channels.clone() });
+            let taps = self.pointers(row, scratch);
+            let width = self.width();
+            let part = Row {
+                task: self,
+                row,
+                channels: channels.clone(),
+                taps,
+                width,
+                pointers: &scratch.pointers[..width * geometry.kernel[0]],
+            };
+            vector::run(isa, part);
         }
         Ok(())
+    }
+
+    /// Columns of a line, zeros on both sides included.
+    fn width(&self) -> usize {
+        let Geometry { output, kernel, stride, dilation, .. } = *self.geometry;
+        (output[1] - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1
+    }
+
+    /// A pointer for each column of the lines under the window of output row `row`: zeros left and right of the image.
+    /// Returns which rows of the window are inside of it; only their lines are there.
+    fn pointers(&self, row: usize, scratch: &mut Scratch) -> Range<usize> {
+        let geometry = self.geometry;
+        let (image, row) = (row / geometry.output[0], row % geometry.output[0]);
+        let (left, width) = (geometry.padding[1], self.width());
+        let inside = left.min(width)..(left + geometry.input[1]).min(width);
+        let (pointers, zeros) = (&mut scratch.pointers, scratch.zeros.as_ptr());
+        pointers.resize(width * geometry.kernel[0], zeros);
+        let mut taps = 0..0;
+        for (ky, line) in pointers.chunks_exact_mut(width).enumerate() {
+            let Some(y) = geometry.source(0, row, ky) else { continue };
+            if taps.is_empty() {
+                taps.start = ky;
+            }
+            taps.end = ky + 1;
+            line[..inside.start].fill(zeros);
+            line[inside.end..].fill(zeros);
+            let from = &self.x.data[self.x.at([image, y, 0])..];
+            for (x, pointer) in line[inside.clone()].iter_mut().enumerate() {
+                *pointer = from[x * self.x.pixel_stride..].as_ptr();
+            }
+        }
+        taps
     }
 }
 
@@ -62,6 +111,12 @@ struct Row<'a> {
     task: &'a Depthwise<'a>,
     row: usize,
     channels: Range<usize>,
+    /// Rows of the window that are inside of the image.
+    taps: Range<usize>,
+    /// Columns of a line.
+    width: usize,
+    /// `[kernel rows][width]`.
+    pointers: &'a [*const f32],
 }
 
 impl Kernel for Row<'_> {
@@ -69,152 +124,121 @@ impl Kernel for Row<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
-        match (self.task.geometry.kernel[1], self.task.geometry.stride[1], self.task.geometry.dilation[1]) {
-            (3, 1, 1) => v.call(Strips::<3, 1>(&self)),
-            (3, 2, 1) => v.call(Strips::<3, 2>(&self)),
-            (5, 1, 1) => v.call(Strips::<5, 1>(&self)),
-            (5, 2, 1) => v.call(Strips::<5, 2>(&self)),
-            _ => v.call(Pixels(&self)),
-        }
-        let width = self.task.geometry.output[1];
-        let pixels = self.row * width..(self.row + 1) * width;
-        // SAFETY: the caller of `Depthwise::run` vouches for the output.
-        unsafe {
-            let task = self.task;
-            finish_long(v, &task.epilogue, task.out, pixels, self.channels.start, self.channels.len());
-        }
-    }
-}
-
-/// Kernels of `K` columns at a stride of `S`: neighbours share what they load.
-struct Strips<'a, const K: usize, const S: usize>(&'a Row<'a>);
-
-impl<const K: usize, const S: usize> Kernel for Strips<'_, K, S> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<V: Vector>(self, v: V) {
-        let row = self.0;
-        let geometry = row.task.geometry;
-        let (left, width) = (geometry.padding[1], geometry.input[1]);
-        let mut column = 0;
-        while column < geometry.output[1] {
-            let inside = column * S >= left
-                && (column + STRIP - 1) * S + K <= width + left
-                && column + STRIP <= geometry.output[1];
-            if inside {
-                row.strip::<V, K, S>(v, column);
-                column += STRIP;
-            } else {
-                row.pixel(v, column);
-                column += 1;
+        let geometry = self.task.geometry;
+        let first = self.row * geometry.output[1];
+        for columns in blocks(0..geometry.output[1], STRIP) {
+            match (geometry.kernel[1], geometry.stride[1], geometry.dilation[1]) {
+                (3, 1, 1) => self.strip::<V, 3, 1>(v, columns.clone()),
+                (3, 2, 1) => self.strip::<V, 3, 2>(v, columns.clone()),
+                (5, 1, 1) => self.strip::<V, 5, 1>(v, columns.clone()),
+                (5, 2, 1) => self.strip::<V, 5, 2>(v, columns.clone()),
+                _ => self.strip::<V, 0, 0>(v, columns.clone()),
             }
-        }
-    }
-}
-
-/// Any kernel.
-struct Pixels<'a>(&'a Row<'a>);
-
-impl Kernel for Pixels<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<V: Vector>(self, v: V) {
-        for column in 0..self.0.task.geometry.output[1] {
-            self.0.pixel(v, column);
+            let pixels = first + columns.start..first + columns.end;
+            // SAFETY: the caller of `Depthwise::run` vouches for the output.
+            unsafe {
+                let task = self.task;
+                finish_long(v, &task.epilogue, task.out, pixels, self.channels.start, self.channels.len());
+            }
         }
     }
 }
 
 impl Row<'_> {
-    fn place(&self) -> (usize, usize) {
-        (self.row / self.task.geometry.output[0], self.row % self.task.geometry.output[0])
-    }
-
-    /// [`STRIP`] columns from `column`, all inside of the image.
     #[inline(always)]
-    fn strip<V: Vector, const K: usize, const S: usize>(&self, v: V, column: usize) {
-        let (task, geometry) = (self.task, self.task.geometry);
-        let (image, row) = self.place();
-        let first = column * S - geometry.padding[1];
-        let mut c = self.channels.start;
-        while c + V::LANES <= self.channels.end {
-            let mut sums = [self.bias(v, c); STRIP];
-            for ky in 0..geometry.kernel[0] {
-                let Some(y) = geometry.source(0, row, ky) else { continue };
-                let at = task.x.at([image, y, first]) + c;
-                let weight = ky * K * task.channels + c;
-                // SAFETY: the strip's columns are inside of the checked images, the taps inside of the checked weights.
-                unsafe {
-                    let x = task.x.data.as_ptr().add(at);
-                    let w = task.weights.as_ptr().add(weight);
-                    for kx in 0..K {
-                        let w = v.load(w.add(kx * task.channels));
-                        for (i, sum) in sums.iter_mut().enumerate() {
-                            *sum = v.fma(v.load(x.add((i * S + kx) * task.x.pixel_stride)), w, *sum);
-                        }
+    fn strip<V: Vector, const K: usize, const S: usize>(&self, v: V, columns: Range<usize>) {
+        let (row, column) = (self, columns.start);
+        match columns.len() {
+            1 => v.call(Strip::<1, K, S> { row, column }),
+            2 => v.call(Strip::<2, K, S> { row, column }),
+            3 => v.call(Strip::<3, K, S> { row, column }),
+            4 => v.call(Strip::<4, K, S> { row, column }),
+            5 => v.call(Strip::<5, K, S> { row, column }),
+            6 => v.call(Strip::<6, K, S> { row, column }),
+            7 => v.call(Strip::<7, K, S> { row, column }),
+            8 => v.call(Strip::<8, K, S> { row, column }),
+            _ => unreachable!("strips have at most eight columns"),
+        }
+    }
+}
+
+/// `N` columns from `column`, of a kernel of `K` columns at a stride of `S`: neighbours share what they load. `K` is 0 for any
+/// kernel.
+struct Strip<'a, const N: usize, const K: usize, const S: usize> {
+    row: &'a Row<'a>,
+    column: usize,
+}
+
+impl<const N: usize, const K: usize, const S: usize> Kernel for Strip<'_, N, K, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let channels = self.row.channels.clone();
+        let mut c = channels.start;
+        while c + V::LANES <= channels.end {
+            self.sums::<V, true>(v, c, V::LANES);
+            c += V::LANES;
+        }
+        if c < channels.end {
+            self.sums::<V, false>(v, c, channels.end - c);
+        }
+    }
+}
+
+impl<const N: usize, const K: usize, const S: usize> Strip<'_, N, K, S> {
+    /// `lanes` channels from `c`; `WHOLE` if they fill a register.
+    #[inline(always)]
+    fn sums<V: Vector, const WHOLE: bool>(&self, v: V, c: usize, lanes: usize) {
+        let (row, task) = (self.row, self.row.task);
+        let (geometry, epilogue) = (task.geometry, &task.epilogue);
+        let stride = geometry.stride[1];
+        let bias = if epilogue.bias.is_empty() { v.splat(0.0) } else { part(v, &epilogue.bias[c..]) };
+        let mut sums = [bias; N];
+        // SAFETY: pointers stand for `channels` elements, weights for as many at each tap; `lanes` are left from `c`.
+        let load = |from: *const f32| unsafe {
+            if WHOLE { v.load(from) } else { v.load_part(std::slice::from_raw_parts(from, lanes)) }
+        };
+        for ky in row.taps.clone() {
+            let line = &row.pointers[ky * row.width + self.column * stride..(ky + 1) * row.width];
+            let weights = task.weights[ky * geometry.kernel[1] * task.channels + c..].as_ptr();
+            if K == 0 {
+                for kx in 0..geometry.kernel[1] {
+                    let weight = load(weights.wrapping_add(kx * task.channels));
+                    let line = &line[kx * geometry.dilation[1]..];
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        *sum = v.fma(load(line[i * stride].wrapping_add(c)), weight, *sum);
+                    }
+                }
+                continue;
+            }
+            let weights: [V::F32; K] =
+                std::array::from_fn(|kx| load(weights.wrapping_add(kx * task.channels)));
+            let line = &line[..(N - 1) * S + K];
+            for (at, pointer) in line.iter().enumerate() {
+                let x = load(pointer.wrapping_add(c));
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    if at >= i * S && at < i * S + K {
+                        *sum = v.fma(x, weights[at - i * S], *sum);
                     }
                 }
             }
+        }
+        let first = row.row * geometry.output[1] + self.column;
+        if WHOLE && epilogue.residual.is_none() && epilogue.activation != Activation::Slopes {
+            let (low, high) = epilogue.activation.bounds();
+            let (low, high) = (v.splat(low), v.splat(high));
             for (i, sum) in sums.into_iter().enumerate() {
-                // SAFETY: the caller of `run` vouches for the output.
-                unsafe { self.finish(v, column + i, c, V::LANES, sum) };
+                let to = task.out.data.wrapping_add((first + i) * task.out.stride + c);
+                // SAFETY: the caller of `Depthwise::run` vouches for the output.
+                unsafe { v.store(to, v.min(high, v.max(low, sum))) };
             }
-            c += V::LANES;
+            return;
         }
-        if c < self.channels.end {
-            for i in 0..STRIP {
-                self.pixel_from(v, column + i, c);
-            }
+        for (i, sum) in sums.into_iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { finish(v, epilogue, task.out, first + i, c, lanes, sum) };
         }
-    }
-
-    #[inline(always)]
-    fn pixel<V: Vector>(&self, v: V, column: usize) {
-        self.pixel_from(v, column, self.channels.start);
-    }
-
-    /// Column `column` of the channels from `c`.
-    #[inline(always)]
-    fn pixel_from<V: Vector>(&self, v: V, column: usize, mut c: usize) {
-        let (task, geometry) = (self.task, self.task.geometry);
-        let (image, row) = self.place();
-        while c < self.channels.end {
-            let lanes = V::LANES.min(self.channels.end - c);
-            let mut sum = self.bias(v, c);
-            for ky in 0..geometry.kernel[0] {
-                let Some(y) = geometry.source(0, row, ky) else { continue };
-                for kx in 0..geometry.kernel[1] {
-                    let Some(x) = geometry.source(1, column, kx) else { continue };
-                    let x = &task.x.data[task.x.at([image, y, x]) + c..][..lanes];
-                    let w = &task.weights[(ky * geometry.kernel[1] + kx) * task.channels + c..][..lanes];
-                    let (x, w) = if lanes == V::LANES {
-                        // SAFETY: both are as long as a vector.
-                        unsafe { (v.load(x.as_ptr()), v.load(w.as_ptr())) }
-                    } else {
-                        (v.load_part(x), v.load_part(w))
-                    };
-                    sum = v.fma(x, w, sum);
-                }
-            }
-            // SAFETY: the caller of `run` vouches for the output.
-            unsafe { self.finish(v, column, c, lanes, sum) };
-            c += lanes;
-        }
-    }
-
-    #[inline(always)]
-    fn bias<V: Vector>(&self, v: V, c: usize) -> V::F32 {
-        let bias = self.task.epilogue.bias;
-        if bias.is_empty() { v.splat(0.0) } else { part(v, &bias[c..]) }
-    }
-
-    #[inline(always)]
-    unsafe fn finish<V: Vector>(&self, v: V, column: usize, c: usize, lanes: usize, sum: V::F32) {
-        let pixel = self.row * self.task.geometry.output[1] + column;
-        // SAFETY: passed on to the caller.
-        unsafe { finish(v, &self.task.epilogue, self.task.out, pixel, c, lanes, sum) };
     }
 }
 

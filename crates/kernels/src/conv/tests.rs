@@ -1,4 +1,5 @@
 use super::depthwise::Depthwise;
+use super::few::Few;
 use super::winograd::{self, Winograd};
 use super::{Convolution, Geometry, Images, tap_major};
 use crate::Isa;
@@ -101,6 +102,61 @@ fn convolutions_equal_their_definition() {
 }
 
 #[test]
+fn few_channels_equal_the_definition() {
+    for isa in Isa::available() {
+        for (channels, outputs, g) in [
+            (3, 32, geometry(2, [15, 14], [3, 3], 2, 1, 1)),
+            (3, 8, geometry(1, [20, 21], [7, 7], 2, 1, 3)),
+            (1, 70, geometry(1, [9, 60], [3, 3], 1, 1, 1)),
+            (3, 40, geometry(2, [6, 130], [3, 2], 2, 1, 1)),
+            (5, 24, geometry(1, [40, 36], [16, 16], 16, 1, 0)),
+            (15, 33, geometry(1, [4, 90], [5, 3], 1, 1, 4)),
+        ] {
+            let [height, width] = g.input;
+            let x = numbers(1, g.batch * height * width * channels);
+            let w = numbers(2, outputs * channels * g.taps());
+            let (bias, other) = (numbers(3, outputs), numbers(4, g.pixels() * outputs));
+            let expected = expect(&plain(&g, &x, channels, &w, outputs, 1), &bias, &other);
+            let panels = Panels::new(isa, outputs, channels * g.taps());
+            let mut packed = vec![0.0; panels.packed_len()];
+            let depth = channels * g.taps();
+            panels.pack(&tap_major(&w, channels, g.taps()), depth, 1, &mut packed).unwrap();
+            let size = height * width;
+            let planes: Vec<f32> = (0..x.len())
+                .map(|i| {
+                    let (image, c, pixel) = (i / (size * channels), i / size % channels, i % size);
+                    x[(image * size + pixel) * channels + c]
+                })
+                .collect();
+            let by_plane =
+                Images { data: &planes, image_stride: size * channels, row_stride: width, pixel_stride: 1 };
+            let by_pixel = Images { data: &x, ..dense(&g, channels) };
+            let bias = panels.pad(&bias);
+            for (x, channel_stride) in [(by_pixel, 1), (by_plane, size)] {
+                let mut out = vec![0.0; g.pixels() * outputs];
+                let residual = Some(Residual { data: other.as_ptr(), stride: outputs, after: false });
+                let task = Few {
+                    geometry: &g,
+                    channels,
+                    channel_stride,
+                    panels: &panels,
+                    packed: &packed,
+                    x,
+                    epilogue: Epilogue { bias: &bias, activation: ACTIVATION, slopes: &[], residual },
+                    out: Target { data: out.as_mut_ptr(), stride: outputs },
+                };
+                let (mut scratch, rows) = (Scratch::default(), g.batch * g.output[0]);
+                for range in [0..rows / 3, rows / 3..rows] {
+                    // SAFETY: `out` holds all pixels.
+                    unsafe { task.run(range, 0..panels.count(), &mut scratch).unwrap() };
+                }
+                assert_close(&out, &expected, 2e-6, &format!("{isa:?} {channels} {outputs} {g:?}"));
+            }
+        }
+    }
+}
+
+#[test]
 fn winograd_equals_the_definition() {
     for isa in Isa::available() {
         for (channels, outputs, g) in [
@@ -149,6 +205,9 @@ fn depthwise_equals_the_definition() {
             (35, geometry(1, [14, 14], [5, 5], 2, 1, 2)),
             (8, geometry(1, [9, 9], [3, 3], 1, 2, 2)),
             (1, geometry(1, [4, 4], [7, 7], 1, 1, 3)),
+            (33, geometry(1, [5, 3], [5, 5], 1, 1, 2)),
+            (16, geometry(1, [2, 40], [3, 3], 2, 1, 1)),
+            (20, geometry(1, [6, 23], [7, 4], 3, 1, 2)),
         ] {
             let x = numbers(1, g.batch * g.input[0] * g.input[1] * channels);
             let w = numbers(2, channels * g.taps());
@@ -165,12 +224,12 @@ fn depthwise_equals_the_definition() {
                 epilogue: Epilogue { bias: &bias, activation: ACTIVATION, slopes: &[], residual },
                 out: Target { data: out.as_mut_ptr(), stride: channels },
             };
-            let rows = g.batch * g.output[0];
+            let (rows, mut scratch) = (g.batch * g.output[0], Scratch::default());
             // SAFETY: `out` holds all pixels.
             unsafe {
-                task.run(isa, 0..rows / 2, 0..channels).unwrap();
-                task.run(isa, rows / 2..rows, 0..channels / 2).unwrap();
-                task.run(isa, rows / 2..rows, channels / 2..channels).unwrap();
+                task.run(isa, 0..rows / 2, 0..channels, &mut scratch).unwrap();
+                task.run(isa, rows / 2..rows, 0..channels / 2, &mut scratch).unwrap();
+                task.run(isa, rows / 2..rows, channels / 2..channels, &mut scratch).unwrap();
             }
             assert_close(&out, &expected, 1e-6, &format!("{isa:?} {channels} {g:?}"));
         }

@@ -5,7 +5,7 @@
 
 use super::depthwise::{finish, finish_long};
 use super::{Geometry, Images};
-use crate::gemm::tile::Part;
+use crate::gemm::tile::{Part, Rows};
 use crate::gemm::{Epilogue, Matrix, Panels, Scratch, Target, blocks};
 use crate::vector::{self, Kernel, MAX_LANES, Vector};
 use crate::{KernelError, conv::tap_major};
@@ -127,17 +127,13 @@ impl Winograd<'_> {
             let (floats, zeros) = (&mut scratch.floats, &scratch.zeros);
             vector::run(panels.isa(), Inward { block: &block, zeros, out: floats });
             for place in 0..PLACES {
-                scratch.pointers.clear();
-                let base = place * x_place;
-                scratch
-                    .pointers
-                    .extend((0..tiles.len()).map(|t| scratch.floats[base + t * depth..].as_ptr()));
+                let tile = [scratch.floats[place * x_place..].as_ptr()];
                 let part = Part {
                     panels,
                     matrix: Matrix::Packed(
                         &self.packed[place * panels.packed_len()..][..panels.packed_len()],
                     ),
-                    pointers: &scratch.pointers,
+                    x: Rows::Even(&tile, depth),
                     taps: 1,
                     depth: channels,
                     rows: 0..tiles.len(),

@@ -85,6 +85,17 @@ impl Activation {
     }
 }
 
+/// The argument.
+#[derive(Clone, Copy)]
+pub(crate) struct Identity;
+
+impl One for Identity {
+    #[inline(always)]
+    fn apply<V: Vector>(self, _: V, x: V::F32) -> V::F32 {
+        x
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Clamp {
     low: f32,
@@ -118,7 +129,7 @@ impl One for Clamp {
 impl One for Sigmoid {
     #[inline(always)]
     fn apply<V: Vector>(self, v: V, x: V::F32) -> V::F32 {
-        math::sigmoid(v, x)
+        math::quick_sigmoid(v, x)
     }
 }
 
@@ -132,7 +143,7 @@ impl One for Tanh {
 impl One for Silu {
     #[inline(always)]
     fn apply<V: Vector>(self, v: V, x: V::F32) -> V::F32 {
-        math::silu(v, x)
+        math::quick_silu(v, x)
     }
 }
 

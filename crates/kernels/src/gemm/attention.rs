@@ -53,10 +53,7 @@ impl Attention<'_> {
         let lanes = lanes(isa);
         let scores = Panels::new(isa, self.keys, self.dim);
         let values = Panels::new(isa, self.value_dim, self.keys);
-        let (mut floats, mut more) = (std::mem::take(&mut scratch.floats), std::mem::take(&mut scratch.more));
-        let result = self.compute(&scores, &values, lanes, queries, &mut floats, &mut more, scratch);
-        (scratch.floats, scratch.more) = (floats, more);
-        result
+        self.compute(&scores, &values, lanes, queries, &mut scratch.floats, &mut scratch.more)
     }
 
     fn compute(
@@ -67,7 +64,6 @@ impl Attention<'_> {
         queries: Range<usize>,
         floats: &mut Vec<f32>,
         more: &mut Vec<f32>,
-        scratch: &mut Scratch,
     ) -> Result<(), KernelError> {
         let (keys, isa) = (self.keys, scores.isa());
         let direct = self.value_dim.is_multiple_of(lanes);
@@ -98,7 +94,7 @@ impl Attention<'_> {
                 out: Target { data: weights.as_mut_ptr(), stride: keys },
             };
             // SAFETY: `weights` holds a row of keys for each query of the block.
-            unsafe { product.run(0..block.len(), 0..scores.count(), scratch)? };
+            unsafe { product.run(0..block.len(), 0..scores.count())? };
             if let Some((mask, stride)) = self.mask {
                 self.add_mask(isa, mask, stride, block.clone(), weights)?;
                 rows::softmax_in_place(isa, weights, keys, 1.0)?;
@@ -117,7 +113,7 @@ impl Attention<'_> {
                 },
             };
             // SAFETY: the caller of `run` vouches for the output.
-            unsafe { product.run(0..block.len(), 0..values.count(), scratch)? };
+            unsafe { product.run(0..block.len(), 0..values.count())? };
         }
         Ok(())
     }

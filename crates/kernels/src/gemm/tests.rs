@@ -1,4 +1,4 @@
-use super::{Activation, Epilogue, Matrix, Panels, Product, Residual, Scratch, Target, lanes};
+use super::{Activation, Epilogue, Matrix, Panels, Product, Residual, Target, lanes};
 use crate::Isa;
 
 /// Numbers of about -1 to 1, always the same.
@@ -89,12 +89,11 @@ fn products_equal_their_definition() {
                     },
                     out: Target { data: out.as_mut_ptr(), stride: n + 2 },
                 };
-                let mut scratch = Scratch::default();
                 for columns in 0..panels.count() {
                     // SAFETY: `out` and `other` hold all rows.
-                    unsafe { product.run(0..m / 2, columns..columns + 1, &mut scratch).unwrap() };
+                    unsafe { product.run(0..m / 2, columns..columns + 1).unwrap() };
                     // SAFETY: as above.
-                    unsafe { product.run(m / 2..m, columns..columns + 1, &mut scratch).unwrap() };
+                    unsafe { product.run(m / 2..m, columns..columns + 1).unwrap() };
                 }
                 let mut rows = Vec::new();
                 for row in out.chunks_exact(n + 2) {
@@ -121,7 +120,7 @@ fn unpacked_matrices_give_the_same_bits() {
             let product =
                 Product { panels: &panels, matrix, x: &x, x_stride: k, epilogue: Epilogue::default(), out };
             // SAFETY: `out` holds all rows.
-            unsafe { product.run(0..m, 0..panels.count(), &mut Scratch::default()).unwrap() };
+            unsafe { product.run(0..m, 0..panels.count()).unwrap() };
         }
         assert_eq!(results[0], results[1]);
     }
@@ -142,9 +141,9 @@ fn wrong_lengths_are_refused() {
         out: Target { data: out.as_mut_ptr(), stride: 5 },
     };
     // SAFETY: refused before anything is written.
-    assert!(unsafe { product.run(0..2, 0..panels.count(), &mut Scratch::default()) }.is_err());
+    assert!(unsafe { product.run(0..2, 0..panels.count()) }.is_err());
     product.x_stride = 0;
     product.epilogue.bias = &[0.0; 5];
     // SAFETY: as above.
-    assert!(unsafe { product.run(0..2, 0..panels.count(), &mut Scratch::default()) }.is_err());
+    assert!(unsafe { product.run(0..2, 0..panels.count()) }.is_err());
 }

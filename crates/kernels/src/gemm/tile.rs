@@ -1,35 +1,44 @@
 //! The micro-kernel, and the walk over the tiles of a block of rows.
 
-use super::activation::{Loop, One};
+use super::activation::{Identity, Loop, One};
 use super::{Activation, Epilogue, Matrix, Panels, ROWS, Target, blocks};
-use crate::vector::{Kernel, Vector};
+use crate::vector::{Kernel, MAX_LANES, Vector};
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Steps of `k` after which sums go to memory and the next panel's follow, so that rows and a panel stay in the second-level
 /// cache however long they are.
 pub(crate) const SEGMENT: usize = 768;
 
+/// Most rows of a tile of one or two vectors.
+const MOST_ROWS: usize = 2 * ROWS;
+/// Most vectors of a panel.
+const MOST_COLUMNS: usize = 4;
+
+/// Where the pieces lie that rows consist of.
+#[derive(Clone, Copy)]
+pub(crate) enum Rows<'a> {
+    /// Piece `t` of row `r` starts `r` times a distance after pointer `t`.
+    Even(&'a [*const f32], usize),
+    /// Piece `t` of row `r` starts at pointer `r * taps + t`.
+    Any(&'a [*const f32]),
+}
+
 /// A block of rows times some panels. Checked by whoever makes it.
 #[derive(Clone)]
 pub(crate) struct Part<'a> {
     pub panels: &'a Panels,
     pub matrix: Matrix<'a>,
-    /// `[taps][its rows]` for each of [`tiles`].
-    pub pointers: &'a [*const f32],
+    pub x: Rows<'a>,
     /// Pieces that a row consists of.
     pub taps: usize,
     /// Elements of a piece; `taps * depth` is the matrix's depth.
     pub depth: usize,
-    /// Rows of the output that the pointers stand for.
+    /// Rows of the output; the first of them is row 0 of `x`.
     pub rows: Range<usize>,
     pub columns: Range<usize>,
     pub epilogue: Epilogue<'a>,
     pub out: Target,
-}
-
-/// The tiles of a block of `rows` rows: ranges from 0, of even sizes. Pointers of a tile are `[taps][its rows]`.
-pub(crate) fn tiles(rows: usize) -> impl Iterator<Item = Range<usize>> {
-    blocks(0..rows, ROWS)
 }
 
 impl Kernel for Part<'_> {
@@ -57,25 +66,33 @@ impl Part<'_> {
     #[inline(always)]
     fn segment<V: Vector>(&self, v: V, taps: Range<usize>, depth: Range<usize>) {
         let epilogue = &self.epilogue;
-        let (low, high) = epilogue.activation.bounds();
         let step = taps.start * self.depth + depth.start;
         let (resume, last) = (step > 0, taps.end == self.taps && depth.end == self.depth);
+        let (low, high) = if last { epilogue.activation.bounds() } else { Activation::None.bounds() };
+        let (pointers, step_of_row, stride) = match self.x {
+            Rows::Even(pointers, stride) => (pointers, 0, stride),
+            Rows::Any(pointers) => (pointers, self.taps, 0),
+        };
         for column in self.columns.clone() {
             let panel = self.panels.panel(column);
+            // Narrow panels leave registers for more rows.
+            let height = (ROWS * V::COLUMNS / panel.vectors).min(MOST_ROWS);
             let (b, b_stride) = self.matrix.panel(&panel, V::LANES);
             let part = |values: &[f32]| {
                 if values.is_empty() { std::ptr::null() } else { values[panel.first..].as_ptr() }
             };
-            for tile in tiles(self.rows.len()) {
+            for tile in blocks(0..self.rows.len(), height) {
                 let row = self.rows.start + tile.start;
                 let residual = epilogue.residual.map(|residual| {
                     let at = row * residual.stride + panel.first;
                     (residual.data.wrapping_add(at), residual.stride, residual.after)
                 });
                 let args = Args {
-                    pointers: self.pointers[tile.start * self.taps + taps.start * tile.len()..].as_ptr(),
+                    pointers: pointers[tile.start * step_of_row + taps.start..].as_ptr(),
+                    pointer_step: step_of_row,
                     taps: taps.len(),
-                    skip: depth.start,
+                    skip: tile.start * stride + depth.start,
+                    stride,
                     depth: depth.len(),
                     b: b.wrapping_add(step * b_stride),
                     b_stride,
@@ -87,7 +104,7 @@ impl Part<'_> {
                     residual,
                     low,
                     high,
-                    long: epilogue.activation,
+                    activation: epilogue.activation,
                     resume,
                     last,
                 };
@@ -100,10 +117,15 @@ impl Part<'_> {
 
 /// One tile. Every pointer stands for all that the tile reads or writes.
 pub(crate) struct Args {
+    /// Pieces of the first row.
     pub pointers: *const *const f32,
+    /// Pointers between rows.
+    pub pointer_step: usize,
     pub taps: usize,
-    /// Elements of each pointer's row to skip.
+    /// Elements after each pointer to skip.
     pub skip: usize,
+    /// Elements between rows that share pointers.
+    pub stride: usize,
     pub depth: usize,
     pub b: *const f32,
     pub b_stride: usize,
@@ -114,13 +136,23 @@ pub(crate) struct Args {
     pub bias: *const f32,
     pub slopes: *const f32,
     pub residual: Option<(*const f32, usize, bool)>,
+    /// Bounds of the sums, if that is all of the activation and these are all products.
     pub low: f32,
     pub high: f32,
-    pub long: Activation,
+    pub activation: Activation,
     /// Sums start from what the output holds.
     pub resume: bool,
     /// These are all products: the epilogue follows.
     pub last: bool,
+}
+
+impl Args {
+    /// Whether sums are written as they are, but for bounds.
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        let bounds = self.slopes.is_null() && self.residual.is_none() && !self.activation.is_long();
+        bounds || !self.last
+    }
 }
 
 /// Runs the tile of `rows` by `columns` vectors.
@@ -130,21 +162,11 @@ pub(crate) struct Args {
 #[inline(always)]
 pub(crate) unsafe fn dispatch<V: Vector>(v: V, rows: usize, columns: usize, args: &Args) {
     match columns {
-        1 => by_rows::<V, 1>(v, rows, args),
-        2 => by_rows::<V, 2>(v, rows, args),
-        3 => by_rows::<V, 3>(v, rows, args),
+        1 => by_many_rows::<V, 1>(v, rows, args),
+        2 => by_many_rows::<V, 2>(v, rows, args),
+        3 => by_more_rows::<V, 3>(v, rows, args),
         4 => by_rows::<V, 4>(v, rows, args),
         _ => unreachable!("panels have at most four vectors"),
-    }
-    if args.last && args.long.is_long() {
-        v.call(Finish {
-            activation: args.long,
-            rows,
-            width: args.width,
-            out: args.out,
-            out_stride: args.out_stride,
-            residual: args.residual.filter(|(_, _, after)| *after).map(|(data, stride, _)| (data, stride)),
-        });
     }
 }
 
@@ -160,7 +182,27 @@ fn by_rows<V: Vector, const C: usize>(v: V, rows: usize, args: &Args) {
         4 => v.call(Tile::<4, C>(args)),
         5 => v.call(Tile::<5, C>(args)),
         6 => v.call(Tile::<6, C>(args)),
-        _ => unreachable!("tiles have at most six rows"),
+        _ => unreachable!("wide tiles have at most six rows"),
+    }
+}
+
+#[inline(always)]
+fn by_more_rows<V: Vector, const C: usize>(v: V, rows: usize, args: &Args) {
+    match rows {
+        7 => v.call(Tile::<7, C>(args)),
+        8 => v.call(Tile::<8, C>(args)),
+        _ => by_rows::<V, C>(v, rows, args),
+    }
+}
+
+#[inline(always)]
+fn by_many_rows<V: Vector, const C: usize>(v: V, rows: usize, args: &Args) {
+    match rows {
+        9 => v.call(Tile::<9, C>(args)),
+        10 => v.call(Tile::<10, C>(args)),
+        11 => v.call(Tile::<11, C>(args)),
+        12 => v.call(Tile::<12, C>(args)),
+        _ => by_more_rows::<V, C>(v, rows, args),
     }
 }
 
@@ -206,8 +248,9 @@ impl<const R: usize, const C: usize> Tile<'_, R, C> {
             }
             let mut b = args.b;
             for tap in 0..args.taps {
-                let rows: [*const f32; R] =
-                    std::array::from_fn(|r| (*args.pointers.add(tap * R + r)).add(args.skip));
+                let rows: [*const f32; R] = std::array::from_fn(|r| {
+                    (*args.pointers.add(r * args.pointer_step + tap)).add(r * args.stride + args.skip)
+                });
                 for k in 0..args.depth {
                     let weights: [V::F32; C] = std::array::from_fn(|c| v.load(b.add(c * V::LANES)));
                     for r in 0..R {
@@ -219,47 +262,93 @@ impl<const R: usize, const C: usize> Tile<'_, R, C> {
                     b = b.add(args.b_stride);
                 }
             }
-            let (low, high) = (v.splat(args.low), v.splat(args.high));
+            // What needs more than bounds goes through a buffer and a function of its own, which is not unrolled.
+            let mut buffer = [MaybeUninit::<f32>::uninit(); ROWS * MOST_COLUMNS * MAX_LANES];
+            let plain = args.is_plain() && args.width == C * V::LANES;
+            let (to, stride, low, high) = if plain {
+                (args.out, args.out_stride, args.low, args.high)
+            } else {
+                (buffer.as_mut_ptr().cast(), C * V::LANES, f32::NEG_INFINITY, f32::INFINITY)
+            };
+            let (low, high) = (v.splat(low), v.splat(high));
             for (r, sums) in sums.iter().enumerate() {
                 for (c, &sum) in sums.iter().enumerate() {
-                    let (at, mut x) = (c * V::LANES, sum);
-                    let rest = args.width - at.min(args.width);
+                    v.store(to.add(r * stride + c * V::LANES), v.min(high, v.max(low, sum)));
+                }
+            }
+            if !plain {
+                v.call(Ending { args, rows: R, sums: to, stride });
+            }
+        }
+    }
+}
+
+/// Writes sums that need more than bounds.
+struct Ending<'a> {
+    args: &'a Args,
+    rows: usize,
+    sums: *const f32,
+    stride: usize,
+}
+
+impl Kernel for Ending<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        match self.args.activation {
+            _ if !self.args.last => self.write(v, Identity, None),
+            Activation::None | Activation::Slopes => self.write(v, Identity, self.args.residual),
+            activation => activation.each(v, self),
+        }
+    }
+}
+
+impl<V: Vector> Loop<V> for Ending<'_> {
+    #[inline(always)]
+    fn run<F: One>(self, v: V, function: F) {
+        self.write(v, function, self.args.residual);
+    }
+}
+
+impl Ending<'_> {
+    #[inline(always)]
+    fn write<V: Vector, F: One>(&self, v: V, function: F, residual: Option<(*const f32, usize, bool)>) {
+        let args = self.args;
+        let slopes = if args.last { args.slopes } else { std::ptr::null() };
+        for at in (0..args.width).step_by(V::LANES) {
+            let lanes = V::LANES.min(args.width - at);
+            // SAFETY: as for the tile, whose sums and output these are.
+            unsafe {
+                let load = |from: *const f32| {
+                    if lanes == V::LANES {
+                        v.load(from)
+                    } else {
+                        v.load_part(std::slice::from_raw_parts(from, lanes))
+                    }
+                };
+                for r in 0..self.rows {
+                    let mut x = v.load(self.sums.add(r * self.stride + at));
+                    let other = match residual {
+                        Some((data, stride, _)) => load(data.add(r * stride + at)),
+                        None => v.splat(0.0),
+                    };
+                    let after = matches!(residual, Some((.., true)));
+                    if residual.is_some() && !after {
+                        x = v.add(x, other);
+                    }
+                    x = function.apply(v, x);
+                    if !slopes.is_null() {
+                        x = v.select_less(x, v.splat(0.0), v.mul(x, v.load(slopes.add(at))), x);
+                    }
+                    if after {
+                        x = v.add(x, other);
+                    }
                     let out = args.out.add(r * args.out_stride + at);
-                    if !args.last {
-                        if rest >= V::LANES {
-                            v.store(out, x);
-                        } else {
-                            v.store_part(std::slice::from_raw_parts_mut(out, rest), x);
-                        }
-                        continue;
-                    }
-                    let mut other = None;
-                    if let Some((data, stride, after)) = args.residual {
-                        let from = data.add(r * stride + at);
-                        let x = if rest >= V::LANES {
-                            v.load(from)
-                        } else {
-                            v.load_part(std::slice::from_raw_parts(from, rest))
-                        };
-                        other = Some((x, after));
-                    }
-                    if let Some((other, false)) = other {
-                        x = v.add(x, other);
-                    }
-                    x = v.min(high, v.max(low, x));
-                    if !args.slopes.is_null() {
-                        let slope = v.load(args.slopes.add(at));
-                        x = v.select_less(x, v.splat(0.0), v.mul(x, slope), x);
-                    }
-                    if let Some((other, true)) = other
-                        && !args.long.is_long()
-                    {
-                        x = v.add(x, other);
-                    }
-                    if rest >= V::LANES {
+                    if lanes == V::LANES {
                         v.store(out, x);
                     } else {
-                        v.store_part(std::slice::from_raw_parts_mut(out, rest), x);
+                        v.store_part(std::slice::from_raw_parts_mut(out, lanes), x);
                     }
                 }
             }

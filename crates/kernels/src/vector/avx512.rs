@@ -2,10 +2,11 @@
 
 use super::{Kernel, Vector};
 use std::arch::x86_64::{
-    __m512, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm256_loadu_si256,
-    _mm256_storeu_si256, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
-    _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_ps,
-    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permute_ps, _mm512_reduce_add_ps,
+    __m512, __mmask16, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128,
+    _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtepi8_epi32,
+    _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_div_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps,
+    _mm512_loadu_ps, _mm512_mask_blend_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps,
+    _mm512_min_ps, _mm512_mul_ps, _mm512_permute_ps, _mm512_rcp14_ps, _mm512_reduce_add_ps,
     _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_sqrt_ps,
     _mm512_storeu_ps, _mm512_sub_ps,
 };
@@ -23,6 +24,12 @@ pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
 
 /// Round to nearest even; exceptions off, whole numbers kept.
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+
+/// The first `len` lanes.
+#[inline(always)]
+fn first(len: usize) -> __mmask16 {
+    ((1u32 << len.min(16)) - 1) as __mmask16
+}
 
 impl Vector for Avx512 {
     type F32 = __m512;
@@ -148,6 +155,27 @@ impl Vector for Avx512 {
     fn sum(self, x: Self::F32) -> f32 {
         // SAFETY: `self` proves the instruction set.
         unsafe { _mm512_reduce_add_ps(x) }
+    }
+
+    #[inline(always)]
+    fn reciprocal(self, x: Self::F32) -> Self::F32 {
+        // SAFETY: `self` proves the instruction set.
+        unsafe {
+            let near = _mm512_rcp14_ps(x);
+            _mm512_fmadd_ps(near, _mm512_fnmadd_ps(x, near, _mm512_set1_ps(1.0)), near)
+        }
+    }
+
+    #[inline(always)]
+    fn load_part(self, from: &[f32]) -> Self::F32 {
+        // SAFETY: `self` proves the instruction set; lanes behind the slice are not read.
+        unsafe { _mm512_maskz_loadu_ps(first(from.len()), from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store_part(self, to: &mut [f32], x: Self::F32) {
+        // SAFETY: `self` proves the instruction set; lanes behind the slice are not written.
+        unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first(to.len()), x) }
     }
 
     #[inline(always)]

@@ -8,6 +8,8 @@ enum Function {
     Exp2,
     Sigmoid,
     Silu,
+    QuickSigmoid,
+    QuickSilu,
     Tanh,
     Gelu,
     GeluTanh,
@@ -26,6 +28,8 @@ impl Kernel for Apply {
             Function::Exp2 => math::exp2(v, x),
             Function::Sigmoid => math::sigmoid(v, x),
             Function::Silu => math::silu(v, x),
+            Function::QuickSigmoid => math::quick_sigmoid(v, x),
+            Function::QuickSilu => math::quick_silu(v, x),
             Function::Tanh => math::tanh(v, x),
             Function::Gelu => math::gelu(v, x),
             Function::GeluTanh => math::gelu_tanh(v, x),
@@ -59,8 +63,8 @@ fn exact(function: Function, x: f64) -> f64 {
     match function {
         Function::Exp => x.exp(),
         Function::Exp2 => x.exp2(),
-        Function::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-        Function::Silu => x / (1.0 + (-x).exp()),
+        Function::Sigmoid | Function::QuickSigmoid => 1.0 / (1.0 + (-x).exp()),
+        Function::Silu | Function::QuickSilu => x / (1.0 + (-x).exp()),
         Function::Tanh => x.tanh(),
         Function::Gelu => x / 2.0 * erfc(-x / 2.0f64.sqrt()),
         Function::GeluTanh => {
@@ -76,6 +80,10 @@ fn functions_are_close_to_exact_in_relative_terms() {
         (Function::Exp2, -126.0, 127.9, 2e-7),
         (Function::Sigmoid, -80.0, 80.0, 4e-7),
         (Function::Silu, -80.0, 80.0, 4e-7),
+        (Function::QuickSigmoid, -8.0, 80.0, 2e-6),
+        (Function::QuickSigmoid, -80.0, -8.0, 1e-5),
+        (Function::QuickSilu, -8.0, 80.0, 2e-6),
+        (Function::QuickSilu, -80.0, -8.0, 1e-5),
         (Function::Tanh, -12.0, 12.0, 4e-7),
         // The argument's own rounding grows with it far out, where the results hardly count.
         (Function::Gelu, -2.5, 9.0, 2e-6),
@@ -113,14 +121,21 @@ fn exponentials_end_where_f32_ends() {
             assert_eq!(at(f32::INFINITY), f32::INFINITY);
             assert!(at(f32::NAN).is_nan());
         }
-        for function in
-            [Function::Sigmoid, Function::Silu, Function::Tanh, Function::Gelu, Function::GeluTanh]
-        {
+        for function in [
+            Function::Sigmoid,
+            Function::Silu,
+            Function::QuickSilu,
+            Function::Tanh,
+            Function::Gelu,
+            Function::GeluTanh,
+        ] {
             assert!(run(isa, Apply(function, f32::NAN)).is_nan(), "{isa:?} {function:?}");
         }
         assert_eq!(run(isa, Apply(Function::Tanh, 1e10)), 1.0);
         assert_eq!(run(isa, Apply(Function::Tanh, -1e10)), -1.0);
         assert_eq!(run(isa, Apply(Function::Silu, -1e10)), 0.0);
+        assert_eq!(run(isa, Apply(Function::QuickSigmoid, f32::INFINITY)), 1.0);
+        assert!(run(isa, Apply(Function::QuickSigmoid, f32::NEG_INFINITY)) < 1e-37);
         assert_eq!(run(isa, Apply(Function::Gelu, 1e10)), 1e10);
         assert_eq!(run(isa, Apply(Function::GeluTanh, 1e10)), 1e10);
     }
@@ -150,6 +165,11 @@ impl Kernel for Operations {
         check("sub", v.sub(x, y), &|i| a[i] - b[i]);
         check("mul", v.mul(x, y), &|i| a[i] * b[i]);
         check("div", v.div(x, v.splat(3.0)), &|i| a[i] / 3.0);
+        let near = v.sub(
+            v.mul(v.reciprocal(v.add(v.mul(x, x), v.splat(0.5))), v.add(v.mul(x, x), v.splat(0.5))),
+            v.splat(1.0),
+        );
+        check("reciprocal", v.round(v.mul(near, v.splat(1e6))), &|_| 0.0);
         check("fma", v.fma(x, y, x), &|i| a[i].mul_add(b[i], a[i]));
         check("max", v.max(x, y), &|i| a[i].max(b[i]));
         check("min", v.min(x, y), &|i| a[i].min(b[i]));
@@ -169,6 +189,11 @@ impl Kernel for Operations {
             v.load_f16(halves.as_ptr())
         };
         check("f16", back, &|i| half::f16::from_f32(a[i] / 3.0).to_f32());
+        let mut some = [7.0; 4];
+        v.store_part(&mut some[..3], x);
+        if some != [a[0], a[1], a[2], 7.0] {
+            wrong.push("store_part");
+        }
         if v.sum(x) != a.iter().sum::<f32>() {
             wrong.push("sum");
         }

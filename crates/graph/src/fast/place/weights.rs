@@ -7,7 +7,7 @@ use crate::fast::lower::{Convolve, Input, Multiply};
 use crate::fast::steps::{ConvolveStep, Form, MultiplyStep, Work};
 use crate::fast::view::{View, channels_last_strides, dense_strides};
 use crate::graph::{Op, ValueId};
-use kun_kernels::conv::{tap_major, winograd};
+use kun_kernels::conv::{few, tap_major, winograd};
 use kun_kernels::gemm::Panels;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -75,7 +75,7 @@ impl Placer<'_> {
                     winograd::pack(&panels, &w, out).expect(PACKED);
                 })?
             }
-            Form::Direct => {
+            Form::Direct | Form::Few => {
                 let len = panels.packed_len();
                 self.packed(weight, "direct", &tail.scale, groups * len, |w, out| {
                     let w = tap_major(&w, each, taps);
@@ -86,7 +86,7 @@ impl Placer<'_> {
             }
         };
         let x = self.view(&inputs[0])?;
-        let x = self.channels_last(x);
+        let x = if form == Form::Few { x } else { self.channels_last(x) };
         let pad = |values: &[f32]| match form {
             Form::Depthwise => values.to_vec(),
             _ => values.chunks_exact(into.max(1)).flat_map(|values| panels.pad(values)).collect(),
@@ -157,5 +157,6 @@ fn choose(
             return (Form::Winograd, Panels::new(isa, outputs, channels));
         }
     }
-    (Form::Direct, Panels::new(isa, outputs, channels * taps))
+    let form = if groups == 1 && few::fits(geometry, channels) { Form::Few } else { Form::Direct };
+    (form, Panels::new(isa, outputs, channels * taps))
 }

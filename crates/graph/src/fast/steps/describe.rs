@@ -1,0 +1,81 @@
+//! What profiles say of a step.
+
+use super::{Form, Work};
+use crate::fast::view::View;
+
+impl Work {
+    /// Its kind.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Work::Plain { .. } => "plain",
+            Work::Copy { .. } => "copy",
+            Work::Convolve(step) => match step.form {
+                Form::Direct => "convolution",
+                Form::Winograd => "winograd",
+                Form::Depthwise => "depthwise",
+                Form::Few => "few channels",
+            },
+            Work::Multiply(_) => "product",
+            Work::MatMul { .. } => "matmul",
+            Work::Attend { .. } => "attention",
+            Work::Pool { .. } => "pool",
+            Work::Mean { .. } => "mean",
+            Work::Chain(_) => "elements",
+            Work::Softmax { .. } => "softmax",
+            Work::LayerNorm { .. } => "layer norm",
+            Work::Resize { .. } => "resize",
+        }
+    }
+
+    /// Its sizes in words.
+    pub(crate) fn sizes(&self) -> String {
+        match self {
+            Work::Convolve(step) => {
+                let [height, width] = step.geometry.kernel;
+                let stride = step.geometry.stride[1];
+                format!("{} -> {} {height}x{width}/{stride}", dims(&step.x), dims(&step.out))
+            }
+            Work::Plain { inputs } => {
+                inputs.iter().map(|(_, view)| dims(view)).collect::<Vec<_>>().join(", ")
+            }
+            _ => {
+                let views = self.views();
+                let all: Vec<String> = views.iter().map(|view| dims(view)).collect();
+                all.join(", ")
+            }
+        }
+    }
+
+    /// Multiplications and additions of its products and convolutions.
+    pub(crate) fn operations(&self) -> u64 {
+        let product = |factors: &[usize]| 2 * factors.iter().map(|&n| n as u64).product::<u64>();
+        match self {
+            Work::Convolve(step) => product(&[
+                step.geometry.pixels(),
+                step.geometry.taps(),
+                step.channels,
+                step.outputs,
+                step.groups,
+            ]),
+            Work::Multiply(step) => {
+                let (n, k) = step.panels.shape();
+                product(&[step.x.rows().map_or(0, |(count, _)| count), n, k])
+            }
+            Work::MatMul { out, panels, .. } => product(&[out.elements(), panels.shape().1]),
+            Work::Attend { q, k, v, .. } => {
+                let keys = k.shape[k.shape.len() - 1];
+                product(&[q.elements(), keys])
+                    + product(&[
+                        q.elements() / q.shape[q.shape.len() - 1].max(1),
+                        v.shape[v.shape.len() - 1],
+                        keys,
+                    ])
+            }
+            _ => 0,
+        }
+    }
+}
+
+fn dims(view: &View) -> String {
+    view.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
+}

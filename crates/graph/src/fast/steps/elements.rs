@@ -1,0 +1,169 @@
+//! Element-wise programs and other work on rows.
+
+use super::products::row_stride;
+use super::{PIECE, PLANNED, part};
+use crate::cpu::{Panicked, Worker};
+use crate::fast::memory::{Memory, Thread};
+use crate::fast::view::View;
+use kun_kernels::Isa;
+use kun_kernels::chain::{self, Operand};
+use kun_kernels::pool::add_rows;
+
+/// An element-wise program over dimensions that lie in the order of the result.
+#[derive(Debug)]
+pub(crate) struct ChainStep {
+    pub steps: Vec<chain::Step>,
+    pub inputs: Vec<View>,
+    pub out: View,
+}
+
+/// The mean of all pixels; the channels of a pixel lie together.
+pub(super) fn mean(
+    isa: Isa,
+    x: &View,
+    out: &View,
+    memory: &Memory<'_>,
+    worker: &Worker<'_>,
+) -> Result<(), Panicked> {
+    let &[batch, channels, height, width] = &x.shape[..] else { unreachable!("images have four dimensions") };
+    let parts = if worker.threads == 1 { 1 } else { (channels / 64).clamp(1, 2 * worker.threads) };
+    worker.phase(batch * parts, |task| {
+        let (image, range) = (task / parts, part(channels, parts, task % parts));
+        let to = memory.region(out).row_mut(image * channels + range.start, range.len());
+        to.fill(0.0);
+        let data = &memory.read(x)[image * x.strides[0] + range.start..];
+        for row in 0..height {
+            add_rows(isa, &data[row * x.strides[2]..], width, x.strides[3], to).expect(PLANNED);
+        }
+        let factor = 1.0 / (height * width) as f32;
+        to.iter_mut().for_each(|x| *x *= factor);
+    })
+}
+
+/// Calls `body` for every row.
+pub(super) fn each_row(
+    [x, out]: [&View; 2],
+    memory: &Memory<'_>,
+    worker: &Worker<'_>,
+    mut body: impl FnMut(&[f32], &mut [f32]),
+) -> Result<(), Panicked> {
+    let width = out.shape.last().copied().unwrap_or(1);
+    let ((count, from), to) = (x.rows().expect("rows were planned"), row_stride(out));
+    let group = (PIECE / 4 / width.max(1)).max(1);
+    worker.phase(count.div_ceil(group), |task| {
+        let data = memory.read(x);
+        for row in task * group..((task + 1) * group).min(count) {
+            body(&data[row * from..][..width], memory.region(out).row_mut(row * to, width));
+        }
+    })
+}
+
+impl ChainStep {
+    pub(super) fn run(
+        &self,
+        isa: Isa,
+        memory: &Memory<'_>,
+        worker: &Worker<'_>,
+        thread: &mut Thread,
+    ) -> Result<(), Panicked> {
+        let inner = self.out.shape.last().copied().unwrap_or(1);
+        let outer: usize = self.out.shape[..self.out.shape.len().saturating_sub(1)].iter().product();
+        if let Some(lines) = self.lines_together() {
+            return self.run_lines(isa, lines, memory, worker, thread);
+        }
+        // Long lines are split as well.
+        let pieces = inner.div_ceil(PIECE);
+        let group = (PIECE / inner.max(1)).max(1);
+        worker.phase(outer.div_ceil(group) * pieces, |task| {
+            let columns = part(inner, pieces, task % pieces);
+            let first = task / pieces * group;
+            for line in first..(first + group).min(outer) {
+                let mut operands = [Operand::Number(0.0); 16];
+                for (operand, view) in operands.iter_mut().zip(&self.inputs) {
+                    let (data, at) = (memory.read(view), line_at(view, line));
+                    *operand = if view.strides.last() == Some(&0) || inner == 1 {
+                        Operand::Number(data[at])
+                    } else {
+                        Operand::Slice(&data[at + columns.start..at + columns.end])
+                    };
+                }
+                let at = line_at(&self.out, line) + columns.start;
+                let out = memory.region(&self.out).row_mut(at, columns.len());
+                chain::run(isa, &self.steps, &operands[..self.inputs.len()], out, &mut thread.chain)
+                    .expect(PLANNED);
+            }
+        })
+    }
+}
+
+impl ChainStep {
+    /// How many lines are worked on as one, if they are short and lie one after the other but for operands that are the
+    /// same for all of them.
+    fn lines_together(&self) -> Option<usize> {
+        let inner = *self.out.shape.last()?;
+        let d = self.out.shape.len().checked_sub(2)?;
+        let fits = |view: &View| match (view.strides[d], view.strides[d + 1]) {
+            (stride, 1) => stride == inner || stride == 0,
+            (stride, 0) => stride == 0,
+            _ => false,
+        };
+        let lines = (chain::BLOCK / inner.max(1)).min(self.out.shape[d]);
+        let together = self.out.strides[d] == inner && self.out.strides[d + 1] == 1;
+        (lines > 1 && inner > 1 && together && self.inputs.iter().all(fits)).then_some(lines)
+    }
+
+    /// [`ChainStep::run`] with `lines` lines as one.
+    fn run_lines(
+        &self,
+        isa: Isa,
+        lines: usize,
+        memory: &Memory<'_>,
+        worker: &Worker<'_>,
+        thread: &mut Thread,
+    ) -> Result<(), Panicked> {
+        let rank = self.out.shape.len();
+        let (inner, count) = (self.out.shape[rank - 1], self.out.shape[rank - 2]);
+        let outer: usize = self.out.shape[..rank - 2].iter().product();
+        let group = (PIECE / inner).next_multiple_of(lines).min(count.next_multiple_of(lines));
+        let pieces = count.div_ceil(group);
+        worker.phase(outer * pieces, |task| {
+            let (index, first) = (task / pieces, task % pieces * group);
+            let at = |view: &View, line: usize| line_at(view, index * count + line);
+            // Operands that are the same for every line, as often as there are lines.
+            let repeated = |view: &&View| view.strides[rank - 2] == 0 && view.strides[rank - 1] == 1;
+            thread.packed.clear();
+            for view in self.inputs.iter().filter(repeated) {
+                let line = &memory.read(view)[at(view, 0)..][..inner];
+                (0..lines).for_each(|_| thread.packed.extend_from_slice(line));
+            }
+            for start in (first..(first + group).min(count)).step_by(lines) {
+                let length = lines.min(count - start) * inner;
+                let mut copies = thread.packed.chunks_exact(lines * inner);
+                let mut operands = [Operand::Number(0.0); 16];
+                for (operand, view) in operands.iter_mut().zip(&self.inputs) {
+                    let data = memory.read(view);
+                    *operand = if view.strides[rank - 1] == 0 {
+                        Operand::Number(data[at(view, start)])
+                    } else if view.strides[rank - 2] == 0 {
+                        Operand::Slice(&copies.next().expect("a copy of each")[..length])
+                    } else {
+                        Operand::Slice(&data[at(view, start)..][..length])
+                    };
+                }
+                let out = memory.region(&self.out).row_mut(at(&self.out, start), length);
+                chain::run(isa, &self.steps, &operands[..self.inputs.len()], out, &mut thread.chain)
+                    .expect(PLANNED);
+            }
+        })
+    }
+}
+
+/// Offset of the `index`th line of a view, all dimensions but the last being counted.
+fn line_at(view: &View, mut index: usize) -> usize {
+    let mut at = 0;
+    for d in (0..view.shape.len().saturating_sub(1)).rev() {
+        at += index % view.shape[d] * view.strides[d];
+        index /= view.shape[d];
+    }
+    at
+}
