@@ -53,5 +53,5 @@ pub use request::{
 };
 pub use seq2seq::Seq2SeqModel;
 pub use tools::{Tool, ToolChoice, ToolUse};
-pub use vision::{OcrModel, VisionModel, VisionOptions};
+pub use vision::{OcrModel, VisionModel, VisionOptions, Words};
 pub use worker::StepTimes;

@@ -4,9 +4,11 @@ mod facts;
 mod ocr;
 mod open;
 mod transform;
+mod words;
 
 pub use ocr::OcrModel;
 pub use transform::{Plan, TILE_SIDE};
+pub use words::{Words, fits};
 
 use crate::{EngineError, PassModel};
 use kun_tasks::describe::{Port, Verb, VisionTask, describe};
@@ -74,7 +76,7 @@ impl VisionModel {
         verb: Verb,
         options: &VisionOptions,
     ) -> Result<VisionModel, EngineError> {
-        let file = facts::onnx_file(path)?;
+        let file = facts::onnx_file(path, verb)?;
         let opened = opener(&file, options.threads)?;
         let task = describe(&facts::read(&file, &opened)?, verb)?;
         let tile = options.tile.unwrap_or(TILE_SIDE).clamp(32, 4096);
@@ -111,6 +113,7 @@ impl VisionModel {
             VisionTask::Depth(task) => map(self.model.run_many(task, inputs), Answer::Depth),
             VisionTask::Pose(task) => map(self.model.run_many(task, inputs), Answer::People),
             VisionTask::Faces(task) => map(self.model.run_many(task, inputs), Answer::Faces),
+            VisionTask::Embed(task) => map(self.model.run_many(task, inputs), Answer::Vector),
             VisionTask::Matte(task) => {
                 let mattes = self.model.run_many(task, inputs).into_iter().zip(images);
                 mattes
@@ -126,6 +129,17 @@ impl VisionModel {
                     transform::run(&self.model, task, self.tile, image, &mut |_, _| {}).map(Answer::Picture)
                 })
                 .collect(),
+        }
+    }
+
+    /// The vectors of many pictures, of length 1, in their order.
+    ///
+    /// # Errors
+    /// [`EngineError::Mismatch`] for a model that gives none; per picture what the model says.
+    pub fn embed(&self, images: &[Arc<Image>]) -> Result<Vec<Result<Vec<f32>, EngineError>>, EngineError> {
+        match &self.task {
+            VisionTask::Embed(task) => Ok(self.model.run_many(task, images.to_vec())),
+            _ => Err(EngineError::Mismatch { what: "the model was not opened for vectors".to_owned() }),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The text files of a folder.
+//! The files of a folder.
 
 use crate::SearchError;
 use std::fs;
@@ -13,7 +13,7 @@ const MAX_DEPTH: usize = 64;
 /// Why a file is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Skipped {
-    NoText,
+    Other,
     TooLong,
     Unreadable,
 }
@@ -50,16 +50,25 @@ fn walk(entries: fs::ReadDir, prefix: &str, depth: usize, found: &mut Vec<(Strin
     }
 }
 
-/// The text of a file, if it is one.
-pub(crate) fn text(path: &Path) -> Result<String, Skipped> {
+/// The bytes of a file, if they are UTF-8 text.
+pub(crate) fn text(path: &Path) -> Result<Vec<u8>, Skipped> {
+    let bytes = bytes(path)?;
+    if bytes.contains(&0) || std::str::from_utf8(&bytes).is_err() {
+        return Err(Skipped::Other);
+    }
+    Ok(bytes)
+}
+
+/// The bytes of a file whose first are those of a picture's format.
+pub(crate) fn picture(path: &Path) -> Result<Vec<u8>, Skipped> {
+    const BEGINNINGS: [&[u8]; 7] = [b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF"];
+    let bytes = bytes(path)?;
+    if BEGINNINGS.iter().any(|b| bytes.starts_with(b)) { Ok(bytes) } else { Err(Skipped::Other) }
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>, Skipped> {
     let file = fs::File::open(path).map_err(|_| Skipped::Unreadable)?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|_| Skipped::Unreadable)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(Skipped::TooLong);
-    }
-    if bytes.contains(&0) {
-        return Err(Skipped::NoText);
-    }
-    String::from_utf8(bytes).map_err(|_| Skipped::NoText)
+    if bytes.len() as u64 > MAX_FILE_BYTES { Err(Skipped::TooLong) } else { Ok(bytes) }
 }

@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"kunindex";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Magic, version, checksum.
 const HEADER_BYTES: usize = 8 + 4 + 32;
 /// Passages embedded at once.
@@ -26,6 +26,27 @@ pub struct Settings {
     pub model: String,
     /// Most bytes of a passage.
     pub passage_bytes: usize,
+    /// What of the folder is read.
+    pub kind: Kind,
+}
+
+/// What an index is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// The passages of text files.
+    #[default]
+    Texts,
+    /// Pictures, each as a whole.
+    Pictures,
+}
+
+/// What a vector is wanted of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A passage.
+    Text(String),
+    /// A picture file.
+    Picture(PathBuf),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,7 +84,7 @@ pub struct Changes {
     pub removed: usize,
     /// As before; not embedded again.
     pub unchanged: usize,
-    /// No UTF-8 text, too long, or not readable.
+    /// No UTF-8 text or no picture, too long, or not readable.
     pub skipped: usize,
     /// Passages embedded.
     pub embedded: usize,
@@ -78,14 +99,14 @@ pub struct Update {
     pub total: usize,
 }
 
-/// A passage that was found.
+/// A passage or picture that was found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hit<'a> {
     /// Its file, from the folder on.
     pub file: &'a str,
-    /// Its line, counted from 1.
+    /// Its line, counted from 1; of a picture 0.
     pub line: u32,
-    /// Its bytes in the file.
+    /// Its bytes in the file; of a picture none.
     pub bytes: Range<u64>,
     /// Its text.
     pub text: &'a str,
@@ -131,27 +152,32 @@ impl Index {
         self.passages.len()
     }
 
-    /// Brings the index to the state of `folder`: only new and changed files (by SHA-256) are embedded.
+    /// Brings the index to the state of `folder`: only new and changed files (by SHA-256) are embedded. `embed` gives a
+    /// vector for each of some items, or none for one that it cannot read, which is left out.
     ///
     /// # Errors
     /// [`SearchError`] of the folder, and those of `embed`. The index is as before then.
     pub fn update<E: From<SearchError>>(
         &mut self,
         folder: &Path,
-        mut embed: impl FnMut(&[String]) -> Result<Vec<Vec<f32>>, E>,
+        mut embed: impl FnMut(&[Item]) -> Result<Vec<Option<Vec<f32>>>, E>,
         mut progress: impl FnMut(Update),
     ) -> Result<Changes, E> {
         let mut changes = Changes::default();
         let mut plan: BTreeMap<String, ([u8; 32], Content)> = BTreeMap::new();
         for (name, path) in folder::files(folder)? {
-            let text = match folder::text(&path) {
-                Ok(text) => text,
-                Err(Skipped::NoText | Skipped::TooLong | Skipped::Unreadable) => {
+            let read = match self.settings.kind {
+                Kind::Texts => folder::text(&path),
+                Kind::Pictures => folder::picture(&path),
+            };
+            let bytes = match read {
+                Ok(bytes) => bytes,
+                Err(Skipped::Other | Skipped::TooLong | Skipped::Unreadable) => {
                     changes.skipped += 1;
                     continue;
                 }
             };
-            let hash = sha256(text.as_bytes());
+            let hash = sha256(&bytes);
             let content = match self.files.get(&name) {
                 Some(file) if file.hash == hash => {
                     changes.unchanged += 1;
@@ -159,7 +185,10 @@ impl Index {
                 }
                 known => {
                     *(if known.is_some() { &mut changes.changed } else { &mut changes.added }) += 1;
-                    Content::New(passages(&text, self.settings.passage_bytes))
+                    Content::New(match (self.settings.kind, std::str::from_utf8(&bytes)) {
+                        (Kind::Texts, Ok(text)) => passages(text, self.settings.passage_bytes),
+                        _ => vec![(Passage { start: 0, line: 0, text: String::new() }, Item::Picture(path))],
+                    })
                 }
             };
             plan.insert(name, (hash, content));
@@ -168,24 +197,28 @@ impl Index {
         if changes.added + changes.changed + changes.removed == 0 {
             return Ok(changes);
         }
-        let fresh: Vec<String> = plan
+        let fresh: Vec<Item> = plan
             .values()
             .flat_map(|(_, content)| match content {
-                Content::New(passages) => passages.iter().map(|p| p.text.clone()).collect(),
+                Content::New(passages) => passages.iter().map(|(_, item)| item.clone()).collect(),
                 Content::Kept(_) => Vec::new(),
             })
             .collect();
-        changes.embedded = fresh.len();
         let mut vectors = Vec::with_capacity(fresh.len());
         for batch in fresh.chunks(BATCH) {
-            let embedded = embed(batch)?;
-            for vector in embedded {
-                let width = if self.width == 0 && vectors.is_empty() { vector.len() } else { self.width };
+            for vector in embed(batch)? {
+                let Some(vector) = vector else {
+                    changes.skipped += 1;
+                    vectors.push(None);
+                    continue;
+                };
+                let width = if self.width == 0 { vector.len() } else { self.width };
                 if vector.len() != width {
                     return Err(SearchError::Width { found: vector.len(), wanted: width }.into());
                 }
                 self.width = width;
-                vectors.push(Vector::new(vector));
+                changes.embedded += 1;
+                vectors.push(Some(Vector::new(vector)));
             }
             progress(Update { done: vectors.len(), total: fresh.len() });
         }
@@ -193,7 +226,7 @@ impl Index {
         Ok(changes)
     }
 
-    fn replace(&mut self, plan: BTreeMap<String, ([u8; 32], Content)>, fresh: Vec<Vector>) {
+    fn replace(&mut self, plan: BTreeMap<String, ([u8; 32], Content)>, fresh: Vec<Option<Vector>>) {
         let mut old: Vec<Option<Vector>> = (0..self.passages.len()).map(|_| None).collect();
         for (number, vector) in self.graph.numbers().iter().zip(self.graph.vectors()) {
             if let Some(slot) = old.get_mut(*number as usize) {
@@ -207,8 +240,12 @@ impl Index {
             let first = all_passages.len();
             match content {
                 Content::New(passages) => {
-                    all_vectors.extend(fresh.by_ref().take(passages.len()));
-                    all_passages.extend(passages);
+                    for ((passage, _), vector) in passages.into_iter().zip(fresh.by_ref()) {
+                        if let Some(vector) = vector {
+                            all_passages.push(passage);
+                            all_vectors.push(vector);
+                        }
+                    }
                 }
                 Content::Kept(range) => {
                     for number in range.start as usize..range.end as usize {
@@ -352,10 +389,10 @@ impl Index {
 /// What an updated index has of a file.
 enum Content {
     Kept(Range<u32>),
-    New(Vec<Passage>),
+    New(Vec<(Passage, Item)>),
 }
 
-fn passages(text: &str, most: usize) -> Vec<Passage> {
+fn passages(text: &str, most: usize) -> Vec<(Passage, Item)> {
     let (mut line, mut at) = (1u32, 0);
     chunks(text, most)
         .into_iter()
@@ -363,7 +400,9 @@ fn passages(text: &str, most: usize) -> Vec<Passage> {
             let breaks = text[at..range.start].bytes().filter(|b| *b == b'\n').count();
             line = line.saturating_add(u32::try_from(breaks).unwrap_or(u32::MAX));
             at = range.start;
-            Passage { start: range.start as u64, line, text: text[range].to_owned() }
+            let passage = text[range.clone()].to_owned();
+            let item = Item::Text(passage.clone());
+            (Passage { start: range.start as u64, line, text: passage }, item)
         })
         .collect()
 }
@@ -375,10 +414,7 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 fn damaged() -> SearchError {
-    SearchError::Damaged {
-        path: std::path::PathBuf::new(),
-        what: "the graph of the index is inconsistent".to_owned(),
-    }
+    SearchError::Damaged { path: PathBuf::new(), what: "the graph of the index is inconsistent".to_owned() }
 }
 
 #[cfg(test)]

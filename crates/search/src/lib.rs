@@ -1,4 +1,4 @@
-//! A folder of text as one file that finds passages by meaning.
+//! A folder of texts or pictures as one file that finds them by meaning.
 //!
 //! The crate `instant-distance` searches: a hierarchical navigable small world graph (arXiv:1603.09320) in safe Rust.
 #![forbid(unsafe_code)]
@@ -9,4 +9,4 @@ mod graph;
 mod index;
 
 pub use error::SearchError;
-pub use index::{Changes, Hit, Index, Recall, Settings, Update};
+pub use index::{Changes, Hit, Index, Item, Kind, Recall, Settings, Update};

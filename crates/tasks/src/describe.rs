@@ -9,7 +9,7 @@ pub mod names;
 pub mod ultralytics;
 
 use crate::image::Transform;
-use crate::vision::{Classify, Depth, Detect, Faces, Instances, Matte, Pose, Segment};
+use crate::vision::{Classify, Depth, Detect, Embed, Faces, Instances, Matte, Pose, Segment};
 use std::collections::BTreeMap;
 
 /// What people want of a model.
@@ -27,6 +27,7 @@ pub enum Verb {
     Enhance,
     Stylize,
     Cutout,
+    Embed,
 }
 
 impl Verb {
@@ -44,6 +45,7 @@ impl Verb {
             Verb::Enhance => "enhance",
             Verb::Stylize => "stylize",
             Verb::Cutout => "cutout",
+            Verb::Embed => "embed",
         }
     }
 
@@ -61,6 +63,7 @@ impl Verb {
             Verb::Enhance => "low-light-enhancement",
             Verb::Stylize => "style-transfer",
             Verb::Cutout => "matting",
+            Verb::Embed => "image-feature-extraction",
         }
     }
 
@@ -80,6 +83,7 @@ impl Verb {
             "low-light-enhancement" | "enhance" => Verb::Enhance,
             "style-transfer" | "stylize" => Verb::Stylize,
             "matting" | "background-removal" | "cutout" => Verb::Cutout,
+            "image-feature-extraction" | "embed" => Verb::Embed,
             _ => return None,
         })
     }
@@ -154,6 +158,7 @@ pub enum VisionTask {
     Pose(Pose),
     Faces(Faces),
     Transform(Transform),
+    Embed(Embed),
 }
 
 /// Why a model cannot be used.

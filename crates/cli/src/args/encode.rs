@@ -5,13 +5,14 @@ use super::values::{parse_bytes, parse_count, parse_precision};
 use clap::{Args, ValueEnum};
 use kun_engine::{DType, EncodeOptions};
 
-/// Turn texts into vectors
+/// Turn texts or pictures into vectors
 #[derive(Args, Debug)]
 #[command(before_help = "Examples:
   kun embed \"a red fox\" \"ein roter Fuchs\"
   kun embed reviews.csv --column text -o reviews.npy
   kun embed notes.txt --encoding base64 --jsonl > notes.jsonl
-  kun embed \"where do foxes live?\" --input-type query")]
+  kun embed \"where do foxes live?\" --input-type query
+  kun embed photos/ -m ./clip-vit-base-patch32 -o photos.npy")]
 pub struct EmbedArgs {
     #[command(flatten)]
     pub input: InputArgs,

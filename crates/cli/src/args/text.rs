@@ -130,7 +130,7 @@ pub struct AnswerArgs {
 #[command(before_help = "Example:
   kun train-head all-minilm-l6-v2 --file mails.csv --text-column body --label-column kind -o spam.head")]
 pub struct TrainHeadArgs {
-    /// Model name or folder: an embedder
+    /// Model name or folder: an embedder of texts or of pictures
     pub model: String,
     /// Labelled texts: .csv, .tsv or .jsonl; or a folder of pictures with labels.tsv (`file`, `class`)
     #[arg(long, value_name = "FILE")]
@@ -157,13 +157,15 @@ pub struct TrainHeadArgs {
     pub load: EncodeArgs,
 }
 
-/// Make a folder of text searchable by meaning
+/// Make a folder of texts or pictures searchable by meaning
 #[derive(Args, Debug)]
 #[command(before_help = "Examples:
   kun index notes/ -o notes.kun          run again after changes: only changed files are read
-  kun search \"how do foxes hunt?\" --index notes.kun")]
+  kun search \"how do foxes hunt?\" --index notes.kun
+  kun index photos/ -m ./clip-vit-base-patch32 -o photos.kun
+  kun search \"a dog in the snow\" --index photos.kun")]
 pub struct IndexArgs {
-    /// Folder with text files
+    /// Folder with text files, or with pictures for an image encoder
     pub folder: PathBuf,
     /// The index, one file
     #[arg(short, long, default_value = "index.kun", value_name = "FILE")]
@@ -184,13 +186,13 @@ pub struct IndexArgs {
     pub load: EncodeArgs,
 }
 
-/// Find passages of an indexed folder by meaning
+/// Find passages or pictures of an indexed folder by meaning
 #[derive(Args, Debug)]
 #[command(before_help = "Examples:
   kun search \"how do foxes hunt?\" --index notes.kun
   kun search \"contract ends\" -n 20 --json")]
 pub struct SearchArgs {
-    /// What to look for, in quotes
+    /// What to look for, in quotes; among pictures also a picture file
     pub query: String,
     /// The index that `kun index` made
     #[arg(long, default_value = "index.kun", value_name = "FILE")]

@@ -1,6 +1,6 @@
 //! `kun embed`.
 
-use super::App;
+use super::{App, pictures};
 use crate::args::{EmbedArgs, EncodeArgs, VectorEncoding};
 use crate::rows::{Cell, Job, Record, RowResult};
 use kun_engine::{EmbedOptions, Embedding, EngineError, Fitting, LoadedEncoder, Purpose};
@@ -8,8 +8,12 @@ use kun_hub::ModelPath;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Turns texts into vectors.
+/// Turns texts or pictures into vectors.
 pub fn embed(app: &App, args: &EmbedArgs) -> anyhow::Result<()> {
+    let found = app.fetch(&args.model)?;
+    if pictures::is_model(&found.path) {
+        return pictures::vectors::embed(app, args, &found);
+    }
     let (path, model) = app.load_encoder(&args.model, &args.load)?;
     let options = EmbedOptions {
         purpose: match (&args.input_type, &args.text_prompt) {
@@ -48,20 +52,24 @@ impl App {
 fn record(embedding: Result<Embedding, EngineError>, encoding: VectorEncoding) -> RowResult {
     let Embedding { vector, tokens, truncated } = embedding?;
     let cell = encoded(vector, encoding);
-    let line = match &cell {
-        Cell::Floats(vector) => serde_json::to_string(vector)?,
-        Cell::Value(Value::String(text)) => text.clone(),
-        Cell::Value(value) => value.to_string(),
-    };
-    let mut record = Record::new(line).with("embedding", cell).with("tokens", tokens);
+    let mut record = Record::new(shown_line(&cell)?).with("embedding", cell).with("tokens", tokens);
     if let Some(truncated) = truncated {
         record = record.with("truncated_from", truncated.tokens);
     }
     Ok(record)
 }
 
+/// A vector as a line of text.
+pub fn shown_line(cell: &Cell) -> anyhow::Result<String> {
+    Ok(match cell {
+        Cell::Floats(vector) => serde_json::to_string(vector)?,
+        Cell::Value(Value::String(text)) => text.clone(),
+        Cell::Value(value) => value.to_string(),
+    })
+}
+
 /// A vector as the output shows it.
-fn encoded(vector: Vec<f32>, encoding: VectorEncoding) -> Cell {
+pub fn encoded(vector: Vec<f32>, encoding: VectorEncoding) -> Cell {
     match encoding {
         VectorEncoding::Float => Cell::Floats(vector),
         VectorEncoding::Base64 => {

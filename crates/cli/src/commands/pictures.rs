@@ -6,6 +6,7 @@ mod inputs;
 pub mod measure;
 mod print;
 mod sink;
+pub mod vectors;
 
 use super::App;
 use crate::args::{ClassifyArgs, pictures as args};
@@ -25,13 +26,15 @@ use inputs::is_picture_file;
 /// Whether a command line of `kun classify` is about pictures: its model is an ONNX file or a folder of one, or its first
 /// input is a picture file or a folder.
 pub fn are_meant(inputs: &[String], model: Option<&str>) -> bool {
-    let is_onnx = |path: &Path| {
-        path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"))
-            || path.join("preprocessor_config.json").is_file()
-            || path.join("model.toml").is_file()
-    };
     let is_picture = |word: &String| is_picture_file(Path::new(word)) || Path::new(word).is_dir();
-    model.is_some_and(|model| is_onnx(Path::new(model))) || inputs.first().is_some_and(is_picture)
+    model.is_some_and(|model| is_model(Path::new(model))) || inputs.first().is_some_and(is_picture)
+}
+
+/// Whether a file or folder is a model of pictures.
+pub fn is_model(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"))
+        || path.join("preprocessor_config.json").is_file()
+        || path.join("model.toml").is_file()
 }
 
 impl Work for VisionModel {
@@ -112,9 +115,13 @@ pub fn open(
     // `classify` without more is the text verb's in the catalogue.
     let task = if verb == Verb::Classify { "classify-image" } else { verb.name() };
     let path = model_path(app, task, named)?;
-    let model = VisionModel::open(&path.path, verb, options)
-        .with_context(|| format!("cannot use {}", path.path.display()))?;
+    let model = open_at(&path, verb, options)?;
     Ok((path.name, model))
+}
+
+fn open_at(path: &kun_hub::ModelPath, verb: Verb, options: &VisionOptions) -> anyhow::Result<VisionModel> {
+    let model = VisionModel::open(&path.path, verb, options);
+    model.with_context(|| format!("cannot use {}", path.path.display()))
 }
 
 /// Opens the networks that read text.
@@ -164,9 +171,11 @@ fn look(
 /// # Errors
 /// Those of the model; per-picture errors are told one by one and end in exit code 1. So for the others here.
 pub fn classify(app: &App, args: &ClassifyArgs) -> anyhow::Result<()> {
-    if !args.labels.is_empty() || args.head.is_some() || args.multi_label {
-        let why = "--labels, --multi-label and --head are for texts; a picture model has labels of its own";
-        return Err(Misuse(why.to_owned()).into());
+    if args.head.is_some() || args.multi_label {
+        return Err(Misuse("--multi-label and --head are for texts".to_owned()).into());
+    }
+    if !args.labels.is_empty() {
+        return vectors::classify(app, args);
     }
     let pictures = args::PictureArgs {
         inputs: args.input.inputs.clone(),

@@ -7,6 +7,7 @@ mod answers;
 mod chat;
 mod generated;
 mod models;
+mod picture_search;
 mod pictures;
 mod settings;
 #[cfg(unix)]

@@ -23,23 +23,24 @@ impl Drop for Folder {
 }
 
 /// Letters counted: near texts have like letters.
-fn embed(texts: &[String]) -> Result<Vec<Vec<f32>>, SearchError> {
-    let vector = |text: &String| {
+fn embed(items: &[Item]) -> Result<Vec<Option<Vec<f32>>>, SearchError> {
+    let vector = |item: &Item| {
+        let Item::Text(text) = item else { return None };
         let mut counts = vec![0.0; 26];
         for byte in text.bytes().filter(u8::is_ascii_lowercase) {
             counts[usize::from(byte - b'a')] += 1.0;
         }
-        counts
+        Some(counts)
     };
-    Ok(texts.iter().map(vector).collect())
+    Ok(items.iter().map(vector).collect())
 }
 
 fn index() -> Index {
-    Index::new(Settings { model: "letters".to_owned(), passage_bytes: 64 })
+    Index::new(Settings { model: "letters".to_owned(), passage_bytes: 64, kind: Kind::Texts })
 }
 
 fn vector(text: &str) -> Vec<f32> {
-    embed(&[text.to_owned()]).unwrap().remove(0)
+    embed(&[Item::Text(text.to_owned())]).unwrap().remove(0).unwrap()
 }
 
 #[test]
@@ -129,4 +130,29 @@ fn an_empty_folder_is_an_empty_index() {
     assert_eq!(index.update(&folder.0, embed, |_| {}).unwrap(), Changes::default());
     assert!(index.search(vec![1.0; 26], 3).unwrap().is_empty());
     assert!(index.update(&folder.0.join("missing"), embed, |_| {}).is_err());
+}
+
+#[test]
+fn pictures_are_one_vector_each_and_unreadable_ones_are_left_out() {
+    let folder = Folder::new("pictures");
+    folder.write("a.png", b"\x89PNG a");
+    folder.write("sub/b.jpg", b"\xff\xd8\xff b");
+    folder.write("broken.png", b"\x89PNG broken");
+    folder.write("notes.txt", "no picture");
+    let by_name = |items: &[Item]| -> Result<_, SearchError> {
+        let vector = |item: &Item| match item {
+            Item::Picture(path) if path.ends_with("a.png") => Some(vec![1.0, 0.0]),
+            Item::Picture(path) if path.ends_with("b.jpg") => Some(vec![0.0, 1.0]),
+            _ => None,
+        };
+        Ok(items.iter().map(vector).collect())
+    };
+    let settings = Settings { model: "clip".to_owned(), passage_bytes: 64, kind: Kind::Pictures };
+    let mut index = Index::new(settings);
+    let changes = index.update(&folder.0, by_name, |_| {}).unwrap();
+    assert_eq!(changes, Changes { added: 3, skipped: 2, embedded: 2, ..Changes::default() });
+    let hits = index.search(vec![0.1, 1.0], 1).unwrap();
+    assert_eq!((hits[0].file, hits[0].line, hits[0].text), ("sub/b.jpg", 0, ""));
+    let none = index.update(&folder.0, |_| -> Result<_, SearchError> { panic!("nothing changed") }, |_| {});
+    assert_eq!(none.unwrap().unchanged, 3);
 }

@@ -6,7 +6,9 @@ use crate::image::Transform;
 use crate::pixels::Filter;
 use crate::pixels::fit::Fit;
 use crate::vision::depth::Direction;
-use crate::vision::{BoxHead, Classify, Depth, Detect, Input, InputSize, Matte, MatteActivation, Segment};
+use crate::vision::{
+    BoxHead, Classify, Depth, Detect, Embed, Input, InputSize, Matte, MatteActivation, Pool, Segment,
+};
 use serde_json::Value;
 
 /// The model's use, if the folder has a `config.json` of a picture model.
@@ -17,6 +19,9 @@ pub fn describe(facts: &Facts, verb: Verb) -> Result<Option<VisionTask>, Describ
     let (Some(config), Some(port)) = (&facts.config, facts.picture_input()) else { return Ok(None) };
     let architecture = config["architectures"][0].as_str().unwrap_or_default();
     let model_type = config["model_type"].as_str().unwrap_or_default();
+    if verb == Verb::Embed {
+        return features(facts, config);
+    }
     let Some(is) = verb_of(architecture, model_type, facts) else { return Ok(None) };
     if is != verb && !(is == Verb::Cutout && verb == Verb::Segment) {
         let is = format!("`kun {}`", is.name());
@@ -72,6 +77,19 @@ pub fn describe(facts: &Facts, verb: Verb) -> Result<Option<VisionTask>, Describ
             VisionTask::Transform(transform)
         }
     }))
+}
+
+/// A picture's features: any network that gives them, such as CLIP, SigLIP, DINOv2, or ViT and ResNet without a head.
+fn features(facts: &Facts, config: &Value) -> Result<Option<VisionTask>, DescribeError> {
+    let Some(port) = facts.picture_input() else { return Ok(None) };
+    let named = |part: &str| facts.outputs.iter().find(|p| p.name.contains(part));
+    // Of CLIP the projection into the space that pictures and texts share.
+    let vectors = ["image_embeds", "image_features", "pooler_output", "last_hidden_state"];
+    let Some(output) = vectors.iter().find_map(|name| named(name)) else { return Ok(None) };
+    // The sides stand with the vision part of a model of two parts.
+    let own = if config["vision_config"].is_object() { &config["vision_config"] } else { config };
+    let input = preprocessing(facts, input_of(port, image_size(own)))?;
+    Ok(Some(VisionTask::Embed(Embed { input, output: output.name.clone(), pool: Pool::First })))
 }
 
 fn verb_of(architecture: &str, model_type: &str, facts: &Facts) -> Option<Verb> {

@@ -9,7 +9,8 @@ use crate::pixels::fit::{Fit, Place};
 use crate::vision::depth::Direction;
 use crate::vision::input::{ColorOrder, ElementKind, InputSize, Layout};
 use crate::vision::{
-    BoxHead, Classify, Depth, Detect, Faces, Input, Instances, Matte, MatteActivation, Pose, Segment,
+    BoxHead, Classify, Depth, Detect, Embed, Faces, Input, Instances, Matte, MatteActivation, Pool, Pose,
+    Segment,
 };
 use serde::Deserialize;
 
@@ -22,6 +23,7 @@ struct Document {
     iou: Option<f32>,
     activation: Option<String>,
     larger_is: Option<String>,
+    pool: Option<String>,
     tiles: Option<bool>,
     multiple: Option<usize>,
     overlap: Option<usize>,
@@ -140,6 +142,14 @@ pub fn describe(text: &str, facts: &Facts, verb: Verb) -> Result<VisionTask, Des
                 Some(other) => return Err(wrong(format!("`larger_is` is `{other}`: farther or nearer"))),
             };
             VisionTask::Depth(Depth { input, output, direction })
+        }
+        Verb::Embed => {
+            let pool = match document.pool.as_deref() {
+                None | Some("first") => Pool::First,
+                Some("mean") => Pool::Mean,
+                Some(other) => return Err(wrong(format!("`pool` is `{other}`: first or mean"))),
+            };
+            VisionTask::Embed(Embed { input, output, pool })
         }
         Verb::Pose => {
             let head = heads::pose(&outputs)

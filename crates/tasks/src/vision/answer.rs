@@ -30,6 +30,8 @@ pub enum Answer {
     Faces(Vec<Face>),
     /// What is written.
     Page(Page),
+    /// A vector of length 1.
+    Vector(Vec<f32>),
     /// A picture.
     Picture(Image),
 }
@@ -45,7 +47,8 @@ impl Answer {
         Answer::Segments { map, labels: vec!["background".to_owned(), "foreground".to_owned()] }
     }
 
-    /// The answer drawn over the picture it is about; of depth the map in colours, of a picture the picture.
+    /// The answer drawn over the picture it is about; of depth the map in colours, of a picture the
+    /// picture; a vector leaves it as it is.
     ///
     /// # Errors
     /// Those of [`Image::new`].
@@ -59,6 +62,7 @@ impl Answer {
             Answer::People(found) => overlay::people(image, found, POINT_THRESHOLD),
             Answer::Faces(found) => overlay::faces(image, found),
             Answer::Page(page) => overlay::page(image, page),
+            Answer::Vector(_) => Ok(image.clone()),
             Answer::Picture(picture) => Ok(picture.clone()),
         }
     }

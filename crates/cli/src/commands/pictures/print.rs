@@ -115,6 +115,7 @@ pub fn document(file: &str, image: &Image, answer: &Answer) -> Value {
             }
             document["lines"] = json!(lines);
         }
+        Answer::Vector(vector) => document["embedding"] = json!(vector),
         Answer::Picture(picture) => {
             document["result"] = json!({ "width": picture.width(), "height": picture.height() });
         }
