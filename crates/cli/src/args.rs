@@ -15,7 +15,7 @@ pub use generate::{GenerateArgs, LoadArgs, Thinking};
 pub use measure::{BenchArgs, DoctorArgs, EvalVerb, PerplexityArgs};
 pub use rows::{InputArgs, InputFormat, OutputArgs};
 pub use seq2seq::{DecodingArgs, SummarizeArgs, TranslateArgs};
-pub use serve::ServeArgs;
+pub use serve::{ImageUrls, ServeArgs};
 pub use text::{
     Aggregate, AnswerArgs, ClassifyArgs, EvalClassifyArgs, EvalRetrievalArgs, EvalStsArgs, ExtractArgs,
     IndexArgs, SearchArgs, TrainHeadArgs,

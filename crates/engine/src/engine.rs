@@ -237,7 +237,21 @@ impl Engine {
         request: GenerateRequest,
         events: Box<dyn EventSink>,
     ) -> Result<Started, EngineError> {
-        let (started, sequence) = queued(model, request, events)?;
+        self.generate_until(model, request, events, &Canceller::default())
+    }
+
+    /// [`Engine::generate_into`], which `canceller` ends.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`].
+    pub fn generate_until(
+        &self,
+        model: &LoadedModel,
+        request: GenerateRequest,
+        events: Box<dyn EventSink>,
+        canceller: &Canceller,
+    ) -> Result<Started, EngineError> {
+        let (started, sequence) = queued(model, request, events, canceller)?;
         model.start(vec![sequence])?;
         Ok(started)
     }
@@ -248,7 +262,7 @@ fn open_stream(
     request: GenerateRequest,
 ) -> Result<(GenerateStream, Sequence), EngineError> {
     let (events, receiver) = channel();
-    let (started, sequence) = queued(model, request, Box::new(events))?;
+    let (started, sequence) = queued(model, request, Box::new(events), &Canceller::default())?;
     Ok((GenerateStream { events: receiver, canceller: started.canceller, ended: false }, sequence))
 }
 
@@ -257,6 +271,7 @@ fn queued(
     model: &LoadedModel,
     request: GenerateRequest,
     events: Box<dyn EventSink>,
+    canceller: &Canceller,
 ) -> Result<(Started, Sequence), EngineError> {
     let started = Instant::now();
     request.check(model.fit.model.vocab_size)?;
@@ -268,7 +283,7 @@ fn queued(
     // The last token of an answer is never put into the cache: a full context still gives one.
     let most_tokens = request.max_tokens.unwrap_or(usize::MAX).saturating_add(prompt.len());
     let prompt_tokens = prompt.len();
-    let cancelled = Arc::new(AtomicBool::new(false));
+    let cancelled = canceller.cancelled.clone();
     let answer = Answer {
         prompt_tokens: prompt.len(),
         admitted: false,
@@ -284,8 +299,8 @@ fn queued(
     };
     let (class, tenant) = (request.class, request.tenant);
     let work = Work::Generate(Box::new(answer));
-    let sequence = Sequence::new(prompt, class, tenant, cancelled.clone(), work);
-    Ok((Started { canceller: Canceller { cancelled }, parser, prompt_tokens }, sequence))
+    let sequence = Sequence::new(prompt, class, tenant, cancelled, work);
+    Ok((Started { canceller: canceller.clone(), parser, prompt_tokens }, sequence))
 }
 
 /// More threads than any machine has processors.
@@ -578,6 +593,11 @@ impl Canceller {
     /// Stops the answer before its next step; the stream still ends with [`Event::Done`].
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Raised once it is stopped.
+    pub fn flag(&self) -> &Arc<AtomicBool> {
+        &self.cancelled
     }
 }
 

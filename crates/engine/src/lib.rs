@@ -12,6 +12,7 @@ pub mod encode;
 pub mod engine;
 pub mod error;
 pub mod kv_cache;
+pub mod language;
 pub mod library;
 pub mod load;
 pub mod machine;
@@ -29,6 +30,7 @@ pub(crate) mod vocabulary;
 pub mod worker;
 
 pub use chat::ChatFormat;
+pub use choose::Labels;
 pub use constraint::Constraint;
 pub use cost::StepCost;
 pub use encode::{
@@ -44,7 +46,7 @@ pub use kun_tasks as tasks;
 pub use kun_tensor::{DType, Tensor, Tensors};
 pub use kun_text::{ChatMessage, OutputParser, Piece, Role, ToolCall, ToolFormat};
 pub use kv_cache::PageCounts;
-pub use library::{Library, Resident, Shelf};
+pub use library::{Library, Resident, Shelf, Use};
 pub use load::DEFAULT_CONTEXT_TOKENS;
 pub use pass::{Pass, PassModel};
 pub use request::{

@@ -1,46 +1,23 @@
 //! Models by path: loaded when first asked for, kept inside one memory budget, let go when idle.
 
-use crate::load::total;
-use crate::{EncodeOptions, Engine, EngineError, LoadOptions, LoadedEncoder, LoadedModel, Loading, budget};
+mod resident;
+
+pub use resident::{Resident, Use};
+
+use crate::{Engine, EngineError, LoadOptions, Loading, budget};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A loaded model of any kind.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Resident {
-    /// Generates text.
-    Decoder(Arc<LoadedModel>),
-    /// Turns texts into vectors or scores.
-    Encoder(Arc<LoadedEncoder>),
-}
-
-impl Resident {
-    /// Bytes it takes.
-    pub fn memory_bytes(&self) -> u64 {
-        match self {
-            Resident::Decoder(model) => total(&model.memory()),
-            Resident::Encoder(model) => total(&model.memory()),
-        }
-    }
-
-    /// Whether somebody holds it besides the library.
-    fn in_use(&self) -> bool {
-        match self {
-            Resident::Decoder(model) => Arc::strong_count(model) > 1,
-            Resident::Encoder(model) => Arc::strong_count(model) > 1,
-        }
-    }
-}
-
 /// What a library knows of one model.
 #[derive(Clone, Debug)]
 pub struct Shelf {
     /// Its file or folder.
     pub path: PathBuf,
+    /// What it was loaded for.
+    pub used_for: Use,
     /// How far it is: 1 when loaded.
     pub progress: f32,
     /// Bytes it takes; 0 while it loads.
@@ -64,6 +41,9 @@ enum Slot {
     },
 }
 
+/// A file, and what it is used for: one file may hold a network for several verbs.
+type Key = (PathBuf, Use);
+
 /// Loads models on demand and keeps them within one memory budget.
 #[derive(Debug)]
 pub struct Library {
@@ -71,7 +51,7 @@ pub struct Library {
     options: LoadOptions,
     budget_bytes: u64,
     keep_alive: Option<Duration>,
-    slots: Mutex<BTreeMap<PathBuf, Slot>>,
+    slots: Mutex<BTreeMap<Key, Slot>>,
     changed: Condvar,
 }
 
@@ -100,19 +80,28 @@ impl Library {
         self.budget_bytes
     }
 
-    fn slots(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Slot>> {
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<Key, Slot>> {
         // Every change of the map is one call that cannot panic halfway.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The model at `path`, loaded if need be; others that nobody uses make room. Blocks.
+    /// The model at `path` for texts, loaded if need be; others that nobody uses make room. Blocks.
     ///
     /// # Errors
     /// [`EngineError`]; [`EngineError::DoesNotFit`] if models in use leave too little.
     pub fn get(&self, path: &Path) -> Result<Resident, EngineError> {
+        self.get_for(path, Use::Text)
+    }
+
+    /// [`Library::get`] for any use.
+    ///
+    /// # Errors
+    /// As [`Library::get`].
+    pub fn get_for(&self, path: &Path, used_for: Use) -> Result<Resident, EngineError> {
+        let key = (path.to_owned(), used_for);
         let mut slots = self.slots();
         loop {
-            match slots.get_mut(path) {
+            match slots.get_mut(&key) {
                 Some(Slot::Loaded { model, used, .. }) => {
                     *used = Instant::now();
                     return Ok(model.clone());
@@ -124,14 +113,14 @@ impl Library {
             }
         }
         let progress = Arc::new(AtomicU64::new(0));
-        slots.insert(path.to_owned(), Slot::Loading(progress.clone()));
+        slots.insert(key.clone(), Slot::Loading(progress.clone()));
         drop(slots);
         // Whatever happens to this load, those who wait for it hear of it.
-        let place = Place { library: self, path, model: None };
-        self.load(path, &progress, place)
+        let place = Place { library: self, key: &key, model: None };
+        self.load(&progress, place)
     }
 
-    fn load(&self, path: &Path, progress: &AtomicU64, mut place: Place<'_>) -> Result<Resident, EngineError> {
+    fn load(&self, progress: &AtomicU64, mut place: Place<'_>) -> Result<Resident, EngineError> {
         loop {
             let taken: u64 = self.slots().values().map(memory_of).fold(0, u64::saturating_add);
             let options = LoadOptions {
@@ -141,7 +130,8 @@ impl Library {
             let report = |l: Loading| {
                 progress.store(l.done_bytes.saturating_mul(1000) / l.total_bytes.max(1), Ordering::Relaxed);
             };
-            match self.load_one(path, &options, report) {
+            let (path, used_for) = place.key;
+            match Resident::load(&self.engine, path, *used_for, &options, report) {
                 Ok(model) => {
                     place.model = Some(model.clone());
                     return Ok(model);
@@ -152,34 +142,15 @@ impl Library {
         }
     }
 
-    /// A model of whatever kind its files are.
-    fn load_one(
-        &self,
-        path: &Path,
-        options: &LoadOptions,
-        report: impl Fn(Loading) + Send + Sync,
-    ) -> Result<Resident, EngineError> {
-        if crate::encode::is_encoder(path)? {
-            let options = EncodeOptions {
-                threads: options.threads,
-                max_memory_bytes: options.max_memory_bytes,
-                no_mmap: options.no_mmap,
-                ..EncodeOptions::default()
-            };
-            return Ok(Resident::Encoder(self.engine.load_encoder(path, &options, report)?));
-        }
-        Ok(Resident::Decoder(self.engine.load_with_progress(path, options, report)?))
-    }
-
     /// Lets the idle model go that was asked for longest ago; `false` if every model is in use.
     fn evict_oldest(&self) -> bool {
         let mut slots = self.slots();
-        let idle = slots.iter().filter_map(|(path, slot)| match slot {
-            Slot::Loaded { model, used, .. } if !model.in_use() => Some((*used, path.clone())),
+        let idle = slots.iter().filter_map(|(key, slot)| match slot {
+            Slot::Loaded { model, used, .. } if !model.in_use() => Some((*used, key.clone())),
             _ => None,
         });
-        let Some((_, path)) = idle.min() else { return false };
-        let slot = slots.remove(&path);
+        let Some((_, key)) = idle.min() else { return false };
+        let slot = slots.remove(&key);
         drop(slots);
         // Outside the lock: dropping a model waits for its worker.
         drop(slot);
@@ -205,36 +176,36 @@ impl Library {
     /// Lets a model go: at once, or once its last answer has ended. `false` if it was not loaded.
     pub fn unload(&self, path: &Path) -> bool {
         let mut slots = self.slots();
-        if !matches!(slots.get(path), Some(Slot::Loaded { .. })) {
-            return false;
-        }
-        let slot = slots.remove(path);
+        let of_path = |(own, _): &Key, slot: &mut Slot| own == path && matches!(slot, Slot::Loaded { .. });
+        let gone: Vec<Slot> = slots.extract_if(.., of_path).map(|(_, slot)| slot).collect();
         drop(slots);
-        drop(slot);
-        true
+        !gone.is_empty()
     }
 
     /// Sets how long one loaded model stays unused.
     pub fn keep(&self, path: &Path, time: Option<Duration>) {
-        if let Some(Slot::Loaded { keep_alive, used, .. }) = self.slots().get_mut(path) {
-            (*keep_alive, *used) = (time, Instant::now());
+        for ((own, _), slot) in self.slots().iter_mut() {
+            if let (true, Slot::Loaded { keep_alive, used, .. }) = (own == path, slot) {
+                (*keep_alive, *used) = (time, Instant::now());
+            }
         }
     }
 
-    /// The model at `path`, if it is loaded.
+    /// The model at `path`, if it is loaded for anything.
     pub fn loaded(&self, path: &Path) -> Option<Resident> {
-        match self.slots().get(path) {
-            Some(Slot::Loaded { model, .. }) => Some(model.clone()),
+        self.slots().iter().find_map(|((own, _), slot)| match slot {
+            Slot::Loaded { model, .. } if own == path => Some(model.clone()),
             _ => None,
-        }
+        })
     }
 
     /// Every model that is loaded or loading.
     pub fn shelves(&self) -> Vec<Shelf> {
         let slots = self.slots();
-        let shelf = |(path, slot): (&PathBuf, &Slot)| match slot {
+        let shelf = |((path, used_for), slot): (&Key, &Slot)| match slot {
             Slot::Loading(progress) => Shelf {
                 path: path.clone(),
+                used_for: *used_for,
                 progress: progress.load(Ordering::Relaxed) as f32 / 1000.0,
                 memory_bytes: 0,
                 idle: Duration::ZERO,
@@ -243,6 +214,7 @@ impl Library {
             },
             Slot::Loaded { model, used, keep_alive } => Shelf {
                 path: path.clone(),
+                used_for: *used_for,
                 progress: 1.0,
                 memory_bytes: model.memory_bytes(),
                 idle: used.elapsed(),
@@ -264,7 +236,7 @@ fn memory_of(slot: &Slot) -> u64 {
 /// The slot of a model that is being loaded: filled or emptied when this goes.
 struct Place<'a> {
     library: &'a Library,
-    path: &'a Path,
+    key: &'a Key,
     model: Option<Resident>,
 }
 
@@ -274,9 +246,9 @@ impl Drop for Place<'_> {
         match self.model.take() {
             Some(model) => {
                 let keep_alive = self.library.keep_alive;
-                slots.insert(self.path.to_owned(), Slot::Loaded { model, used: Instant::now(), keep_alive });
+                slots.insert(self.key.clone(), Slot::Loaded { model, used: Instant::now(), keep_alive });
             }
-            None => drop(slots.remove(self.path)),
+            None => drop(slots.remove(self.key)),
         }
         drop(slots);
         self.library.changed.notify_all();

@@ -4,12 +4,15 @@ mod facts;
 mod ocr;
 mod open;
 mod transform;
+mod verbs;
 mod words;
 
 pub use ocr::OcrModel;
-pub use transform::{Plan, TILE_SIDE};
+pub use transform::{Plan, Progress, TILE_SIDE};
+pub use verbs::{Looks, looks_at, verb_of};
 pub use words::{Words, fits};
 
+use crate::onnx::Memory;
 use crate::{EngineError, PassModel};
 use kun_tasks::describe::{Port, Verb, VisionTask, describe};
 use kun_tasks::image::cut_out;
@@ -26,6 +29,10 @@ pub struct VisionOptions {
     pub threads: Option<usize>,
     /// Longest side of a tile of picture-to-picture networks, in pixels; `None`: [`TILE_SIDE`].
     pub tile: Option<usize>,
+    /// Memory that the model may take; `None`: what the machine has available.
+    pub max_memory_bytes: Option<u64>,
+    /// Read files instead of mapping them.
+    pub no_mmap: bool,
 }
 
 /// A model file that was opened, and what it says of itself.
@@ -39,10 +46,12 @@ pub struct Opened {
     pub outputs: Vec<Port>,
     /// Its own key-value pairs.
     pub metadata: BTreeMap<String, String>,
+    /// What it takes.
+    pub memory: Memory,
 }
 
-/// Opens a model file; the number of compute threads is the caller's, if it has a wish.
-pub type Opener = dyn Fn(&Path, Option<usize>) -> Result<Opened, EngineError>;
+/// Opens a model file.
+pub type Opener = dyn Fn(&Path, &VisionOptions) -> Result<Opened, EngineError>;
 
 /// A loaded picture model for one verb.
 #[derive(Debug)]
@@ -51,6 +60,7 @@ pub struct VisionModel {
     task: VisionTask,
     verb: Verb,
     tile: usize,
+    memory: Memory,
 }
 
 pub(crate) fn pixels(error: PixelError) -> EngineError {
@@ -77,10 +87,15 @@ impl VisionModel {
         options: &VisionOptions,
     ) -> Result<VisionModel, EngineError> {
         let file = facts::onnx_file(path, verb)?;
-        let opened = opener(&file, options.threads)?;
+        let opened = opener(&file, options)?;
         let task = describe(&facts::read(&file, &opened)?, verb)?;
         let tile = options.tile.unwrap_or(TILE_SIDE).clamp(32, 4096);
-        Ok(VisionModel { model: opened.model, task, verb, tile })
+        Ok(VisionModel { model: opened.model, task, verb, tile, memory: opened.memory })
+    }
+
+    /// Bytes it takes: weights, and what its plans so far keep.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory.bytes()
     }
 
     /// What the model does with pictures.
@@ -95,6 +110,11 @@ impl VisionModel {
 
     /// Answers about many pictures, batched where their inputs have one shape; results in their order.
     pub fn answer_many(&self, images: &[Arc<Image>]) -> Vec<Result<Answer, EngineError>> {
+        self.answer_as(&self.task, images)
+    }
+
+    /// [`VisionModel::answer_many`] by a changed copy of [`VisionModel::task`], with other thresholds, say.
+    pub fn answer_as(&self, task: &VisionTask, images: &[Arc<Image>]) -> Vec<Result<Answer, EngineError>> {
         let inputs = images.to_vec();
         fn map<T>(
             results: Vec<Result<T, EngineError>>,
@@ -102,7 +122,7 @@ impl VisionModel {
         ) -> Vec<Result<Answer, EngineError>> {
             results.into_iter().map(|result| result.map(&wrap)).collect()
         }
-        match &self.task {
+        match task {
             VisionTask::Classify(task) => map(self.model.run_many(task, inputs), Answer::Classes),
             VisionTask::Detect(task) => map(self.model.run_many(task, inputs), Answer::Detections),
             VisionTask::Segment(task) => map(self.model.run_many(task, inputs), |map| Answer::Segments {
@@ -126,7 +146,7 @@ impl VisionModel {
             VisionTask::Transform(task) => images
                 .iter()
                 .map(|image| {
-                    transform::run(&self.model, task, self.tile, image, &mut |_, _| {}).map(Answer::Picture)
+                    transform::run(&self.model, task, self.tile, image, &mut |_, _| true).map(Answer::Picture)
                 })
                 .collect(),
         }
@@ -155,15 +175,11 @@ impl VisionModel {
         }
     }
 
-    /// A picture made from a picture, tile by tile; `progress` hears of tiles done and in all.
+    /// A picture made from a picture, tile by tile; `progress` hears of tiles done and in all, and may end the work.
     ///
     /// # Errors
-    /// What the model says; [`EngineError::Mismatch`] for a model that makes no pictures.
-    pub fn transform(
-        &self,
-        image: &Image,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Image, EngineError> {
+    /// What the model says; [`EngineError::Cancelled`]; [`EngineError::Mismatch`] for a model that makes no pictures.
+    pub fn transform(&self, image: &Image, progress: &mut Progress<'_>) -> Result<Image, EngineError> {
         match &self.task {
             VisionTask::Transform(task) => transform::run(&self.model, task, self.tile, image, progress),
             _ => Err(EngineError::Mismatch { what: "the model makes no pictures".to_owned() }),

@@ -12,6 +12,7 @@ pub mod hub;
 pub mod name;
 pub mod options;
 pub mod pip_config;
+pub mod public;
 mod select;
 mod sources;
 mod store;

@@ -3,13 +3,16 @@
 use crate::error::{Kind, Refusal};
 use crate::metrics::{Gauges, Metrics};
 use crate::options::ServeOptions;
-use kun_engine::{Engine, Library, LoadedEncoder, LoadedModel, Resident, Tenant};
+use kun_engine::vision::{Looks, looks_at, verb_of};
+use kun_engine::{Engine, Library, LoadedEncoder, LoadedModel, Resident, Tenant, Use, VisionOptions};
+use kun_hub::public::PublicFetcher;
 use kun_hub::{Hub, ModelName, ModelPath, StoredModel};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// The state of a server.
 #[derive(Debug)]
@@ -20,6 +23,11 @@ pub struct App {
     pub(crate) metrics: Metrics,
     pub(crate) ready: AtomicBool,
     pub(crate) draining: AtomicBool,
+    /// Room for pictures, in MiB.
+    pub(crate) pixels: Arc<Semaphore>,
+    /// Fetches pictures, where that is allowed.
+    pub(crate) fetcher: Option<PublicFetcher>,
+    fetching: Mutex<BTreeMap<Tenant, usize>>,
     queue: Mutex<Queue>,
     pub(crate) responses: Mutex<VecDeque<crate::openai::responses::Stored>>,
     /// Models given by path at the start, under their names.
@@ -70,6 +78,9 @@ impl App {
             metrics: Metrics::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            fetcher: options.image_urls.map(PublicFetcher::new),
+            fetching: Mutex::default(),
+            pixels: Arc::new(Semaphore::new(crate::tasks::image::DECODE_MIB as usize)),
             queue: Mutex::default(),
             responses: Mutex::default(),
             served,
@@ -80,6 +91,16 @@ impl App {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         // Counters that are changed in one statement each.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the number of pictures that are being fetched for a tenant.
+    pub(crate) fn fetches(&self, tenant: Tenant, change: impl FnOnce(&mut usize)) {
+        let mut all = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = all.entry(tenant).or_default();
+        change(count);
+        if *count == 0 {
+            all.remove(&tenant);
+        }
     }
 
     /// Sequences decoded together.
@@ -187,9 +208,16 @@ impl App {
         &self.served
     }
 
-    /// Loads a model of any kind. Blocks.
+    /// Loads a model of any kind, for what it says that it is for. Blocks.
     pub(crate) fn load(&self, name: &str) -> Result<u64, Refusal> {
-        Ok(self.library.get(&self.locate(name)?.path)?.memory_bytes())
+        let found = self.locate(name)?;
+        let used_for = match looks_at(&found.path) {
+            None => Use::Text,
+            Some(Looks::Pages) => Use::Pages,
+            Some(Looks::Verb(verb)) => Use::Pictures(verb),
+            Some(Looks::Unknown) => Use::Pictures(verb_of(&found.path, &VisionOptions::default())?),
+        };
+        Ok(self.library.get_for(&found.path, used_for)?.memory_bytes())
     }
 
     /// The decoder that a request names, loaded. Blocks.

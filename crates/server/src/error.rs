@@ -200,12 +200,19 @@ impl From<EngineError> for Refusal {
             )
             .code("context_length_exceeded"),
             EngineError::Parameter { name, what } => Refusal::invalid(name, what.clone()).code("invalid_value"),
+            EngineError::Unsuitable { .. } | EngineError::Describe(_) => {
+                Refusal::invalid("model", error.to_string()).code("model_not_supported")
+            }
             EngineError::Template(_) | EngineError::Task(_) => Refusal::new(Kind::Invalid, chain(&error)),
             EngineError::DoesNotFit { .. } => Refusal::new(Kind::DoesNotFit, error.to_string()).code("does_not_fit"),
             EngineError::Unloaded => {
                 Refusal { retry_after: Some(Duration::from_secs(1)), ..Refusal::new(Kind::Unavailable, error.to_string()) }
             }
             // What a file says about itself may hold paths: those stay in the log.
+            EngineError::Mismatch { .. } => {
+                tracing::error!(error = %chain(&error), "request failed");
+                Refusal::new(Kind::Internal, "The model's files cannot be used; the server's log says why.")
+            }
             _ => {
                 tracing::error!(error = %chain(&error), "request failed");
                 Refusal::new(Kind::Internal, error.to_string())

@@ -14,11 +14,13 @@ mod own;
 mod routes;
 mod schema;
 mod server;
+mod tasks;
 mod ui;
 
 pub use app::App;
 pub use error::ServeError;
 pub use http::keys::{Key, Keys, new_key};
+pub use kun_hub::public::Schemes;
 pub use options::{Limits, ServeOptions};
 pub use routes::openapi;
 pub use server::{Server, Stop};

@@ -2,6 +2,7 @@
 
 use crate::http::keys::Keys;
 use kun_engine::LoadOptions;
+use kun_hub::public::Schemes;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +16,8 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Bytes of a request's body.
     pub body_bytes: usize,
+    /// Millions of pixels of a picture, sent or made.
+    pub image_megapixels: usize,
     /// From the first byte of a request to the end of its header.
     pub header_time: Duration,
     /// How long a new connection may stay silent.
@@ -39,6 +42,7 @@ impl Default for Limits {
             connections: 10_240,
             connections_per_address: 10_240,
             body_bytes: 32 << 20,
+            image_megapixels: 64,
             header_time: Duration::from_secs(10),
             first_byte_time: Duration::from_secs(60),
             body_idle_time: Duration::from_secs(30),
@@ -68,6 +72,8 @@ pub struct ServeOptions {
     pub allowed_hosts: Vec<String>,
     /// Web origins that may ask from a browser.
     pub cors_origins: Vec<String>,
+    /// Addresses of pictures that requests may name; `None`: no address is followed.
+    pub image_urls: Option<Schemes>,
     /// Fields that no route knows are errors instead of warnings.
     pub strict: bool,
     /// Names that clients may use for other models.

@@ -302,6 +302,19 @@ pub(crate) fn integer(value: &Value) -> Option<i64> {
     })
 }
 
+/// What a text in a form means where a value of this shape belongs; a text that means nothing stays one, for the check to
+/// refuse.
+pub(crate) fn from_text(shape: &Shape, text: &str) -> Value {
+    let parsed = || serde_json::from_str::<Value>(text).ok();
+    match shape {
+        Shape::Bool => parsed().filter(Value::is_boolean),
+        Shape::Integer { .. } | Shape::Number { .. } => parsed().filter(Value::is_number),
+        Shape::List { of, .. } => Some(Value::Array(vec![from_text(of, text)])),
+        _ => None,
+    }
+    .unwrap_or_else(|| text.into())
+}
+
 /// Levels of nesting.
 pub(crate) fn depth(value: &Value) -> usize {
     match value {

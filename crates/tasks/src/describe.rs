@@ -13,7 +13,7 @@ use crate::vision::{Classify, Depth, Detect, Embed, Faces, Instances, Matte, Pos
 use std::collections::BTreeMap;
 
 /// What people want of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Verb {
     Classify,
@@ -31,6 +31,27 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// Every verb.
+    pub const ALL: [Verb; 12] = [
+        Verb::Classify,
+        Verb::Detect,
+        Verb::Segment,
+        Verb::Depth,
+        Verb::Pose,
+        Verb::Faces,
+        Verb::Upscale,
+        Verb::Denoise,
+        Verb::Enhance,
+        Verb::Stylize,
+        Verb::Cutout,
+        Verb::Embed,
+    ];
+
+    /// Whether its answer is a picture.
+    pub fn makes_pictures(self) -> bool {
+        matches!(self, Verb::Upscale | Verb::Denoise | Verb::Enhance | Verb::Stylize | Verb::Cutout)
+    }
+
     /// The name of the verb on the command line.
     pub fn name(self) -> &'static str {
         match self {

@@ -2,7 +2,7 @@
 
 use super::generate::LoadArgs;
 use super::values::{parse_count, parse_seconds};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -50,6 +50,9 @@ pub struct ServeArgs {
     /// Web origin whose pages may ask, such as `https://app.example`; may be given more than once
     #[arg(long, value_name = "ORIGIN", hide_short_help = true)]
     pub cors_origin: Vec<String>,
+    /// Fetch pictures from public addresses that requests name, over https alone or over http too
+    #[arg(long, value_name = "SCHEME", num_args = 0..=1, require_equals = true, default_missing_value = "https", hide_short_help = true)]
+    pub allow_image_urls: Option<ImageUrls>,
     /// Refuse fields that no route knows, instead of warning
     #[arg(long, hide_short_help = true)]
     pub strict: bool,
@@ -70,6 +73,15 @@ pub struct ServeArgs {
     pub drain_timeout: Duration,
     #[command(flatten)]
     pub load: LoadArgs,
+}
+
+/// Addresses of pictures that are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ImageUrls {
+    /// Only https
+    Https,
+    /// http too
+    Http,
 }
 
 fn parse_alias(text: &str) -> Result<(String, String), String> {

@@ -5,8 +5,8 @@ use crate::args::ClassifyArgs;
 use crate::exit::Misuse;
 use crate::rows::{Job, Record, RowResult};
 use kun_engine::{
-    Classified, EmbedOptions, EngineError, Fitting, HeadFile, LoadedEncoder, LoadedModel, Purpose, ZeroShot,
-    is_encoder,
+    Classified, EmbedOptions, EngineError, Fitting, HeadFile, Labels, LoadedEncoder, LoadedModel, Purpose,
+    ZeroShot, is_encoder,
 };
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ enum Classifier {
     /// Those of a trained head.
     Head(Arc<LoadedEncoder>, HeadFile),
     /// Any labels, by what a chat model would say.
-    Chat(Arc<LoadedModel>, chat_task::Labels),
+    Chat(Arc<LoadedModel>, Labels),
 }
 
 /// Says which label each text has.
@@ -68,7 +68,7 @@ fn choose(app: &App, args: &ClassifyArgs) -> anyhow::Result<(String, Classifier)
             return Err(Misuse(format!("{} chats: give the --labels to choose from", path.name)).into());
         }
         let (path, model, _) = app.load(&name, &chat_task::load_options(&args.load))?;
-        let labels = chat_task::Labels::new(&model, &args.labels)?;
+        let labels = Labels::new(&model, &args.labels)?;
         app.messages().note(&format!("{} answers, held to the labels.", path.name));
         return Ok((path.name, Classifier::Chat(model, labels)));
     }

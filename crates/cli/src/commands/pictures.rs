@@ -84,7 +84,10 @@ impl Maker<'_> {
             ));
         }
         let mut progress = drive::TileProgress::new(self.app);
-        let made = self.model.transform(image, &mut |done, all| progress.tiles(done, all))?;
+        let made = self.model.transform(image, &mut |done, all| {
+            progress.tiles(done, all);
+            true
+        })?;
         Ok(Answer::Picture(made))
     }
 }
@@ -281,7 +284,7 @@ pub fn ocr(app: &App, args: &args::OcrArgs) -> anyhow::Result<()> {
 /// As [`classify`].
 pub fn make(app: &App, verb: Verb, args: &args::TransformArgs) -> anyhow::Result<()> {
     let pictures = &args.pictures;
-    let options = VisionOptions { threads: pictures.threads, tile: args.tile };
+    let options = VisionOptions { threads: pictures.threads, tile: args.tile, ..VisionOptions::default() };
     let job = Job {
         verb: verb.name(),
         pictures,

@@ -1,11 +1,11 @@
 //! `kun serve`.
 
 use super::App;
-use crate::args::ServeArgs;
+use crate::args::{ImageUrls, ServeArgs};
 use crate::exit::Misuse;
 use crate::interrupt::Watch;
 use anyhow::Context;
-use kun_server::{Key, Keys, Limits, ServeOptions, Server, new_key};
+use kun_server::{Key, Keys, Limits, Schemes, ServeOptions, Server, new_key};
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
@@ -61,6 +61,10 @@ fn options(args: &ServeArgs) -> anyhow::Result<ServeOptions> {
         insecure_no_auth: args.insecure_no_auth,
         allowed_hosts: args.allowed_host.clone(),
         cors_origins: args.cors_origin.clone(),
+        image_urls: args.allow_image_urls.map(|schemes| match schemes {
+            ImageUrls::Https => Schemes::Https,
+            ImageUrls::Http => Schemes::HttpToo,
+        }),
         strict: args.strict,
         aliases: args.alias.clone(),
         default_model: args.model.clone().or_else(|| args.models.first().cloned()),

@@ -11,6 +11,7 @@ use kun_tensor::storage::Access;
 use kun_tensor::{DType, Elements, Tensor, Tensors};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// More threads than any machine that this runs on.
 const MOST_THREADS: usize = 1024;
@@ -47,6 +48,18 @@ pub struct OnnxPass {
     info: OnnxInfo,
     max_batch: usize,
     stackable: bool,
+    memory: Memory,
+}
+
+/// Bytes that a model takes: its weights, and what its plans so far keep for values.
+#[derive(Clone, Debug, Default)]
+pub struct Memory(Arc<AtomicU64>);
+
+impl Memory {
+    /// So many now.
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl OnnxPass {
@@ -84,12 +97,18 @@ impl OnnxPass {
             let threads = options.threads.unwrap_or_else(physical_cores).clamp(1, MOST_THREADS);
             program = program.with_pool(Arc::new(Pool::new(threads).map_err(EngineError::Thread)?));
         }
-        Ok(OnnxPass { program, info: model.info, max_batch: options.max_batch.max(1), stackable })
+        let memory = Memory(Arc::new(AtomicU64::new(weights)));
+        Ok(OnnxPass { program, info: model.info, max_batch: options.max_batch.max(1), stackable, memory })
     }
 
     /// What the model says of itself.
     pub fn info(&self) -> &OnnxInfo {
         &self.info
+    }
+
+    /// What it takes; stays true while the model is in use.
+    pub fn memory(&self) -> Memory {
+        self.memory.clone()
     }
 
     /// Most items that share a run: 1 unless the model takes batches of any length.
@@ -323,6 +342,8 @@ impl Pass for OnnxPass {
                 }
             }
         }
+        let bytes = self.info.weights_bytes.saturating_add(self.program.arena_bytes() as u64);
+        self.memory.0.store(bytes, Ordering::Relaxed);
         results.into_iter().map(|result| result.unwrap_or(Err(EngineError::Unloaded))).collect()
     }
 }

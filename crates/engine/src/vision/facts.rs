@@ -82,7 +82,7 @@ pub(super) fn small_file(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Eng
 }
 
 /// A small text file, if it is there.
-fn text(path: &Path) -> Result<Option<String>, EngineError> {
+pub(super) fn text(path: &Path) -> Result<Option<String>, EngineError> {
     let bytes = small_file(path, MAX_TEXT_BYTES)?;
     let text = bytes.map(String::from_utf8).transpose();
     text.map_err(|error| mismatch(format!("{}: {error}", path.display())))

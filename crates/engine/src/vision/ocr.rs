@@ -1,6 +1,7 @@
 //! Reading pages: find lines, turn them, read them, order them.
 
 use super::{Opened, Opener, VisionOptions, facts, open, pixels};
+use crate::onnx::Memory;
 use crate::{EngineError, PassModel};
 use kun_tasks::pixels::{Box2, Image};
 use kun_tasks::vision::Input;
@@ -16,6 +17,7 @@ pub struct OcrModel {
     read: (PassModel, ReadLine),
     /// Lines read with less certainty are left out.
     pub threshold: f32,
+    memory: Vec<Memory>,
 }
 
 /// Lines cut out and read at once: bounds the memory of a page with thousands.
@@ -54,11 +56,14 @@ impl OcrModel {
         let read = part(&["rec"]).ok_or_else(|| missing("reading text"))?;
         let angle = part(&["cls", "angle"]);
 
-        let opened = opener(&find, options.threads)?;
+        let mut memory = Vec::new();
+        let opened = opener(&find, options)?;
+        memory.push(opened.memory.clone());
         let (input, output) = ports(&opened)?;
         let find = (opened.model, FindText::new(input, output));
 
-        let opened = opener(&read, options.threads)?;
+        let opened = opener(&read, options)?;
+        memory.push(opened.memory.clone());
         let (input, output) = ports(&opened)?;
         let characters = match opened.metadata.get("character") {
             Some(text) => ReadLine::characters(text),
@@ -68,13 +73,19 @@ impl OcrModel {
 
         let angle = match angle {
             Some(file) => {
-                let opened = opener(&file, options.threads)?;
+                let opened = opener(&file, options)?;
+                memory.push(opened.memory.clone());
                 let (input, output) = ports(&opened)?;
                 Some((opened.model, TextAngle { input, output, threshold: 0.9 }))
             }
             None => None,
         };
-        Ok(OcrModel { find, angle, read, threshold: 0.5 })
+        Ok(OcrModel { find, angle, read, threshold: 0.5, memory })
+    }
+
+    /// Bytes that its networks take.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory.iter().map(Memory::bytes).sum()
     }
 
     /// The text of a picture in reading order.
@@ -82,6 +93,14 @@ impl OcrModel {
     /// # Errors
     /// What the networks say.
     pub fn read_page(&self, image: &Arc<Image>) -> Result<Page, EngineError> {
+        self.read_page_from(image, self.threshold)
+    }
+
+    /// [`OcrModel::read_page`] without the lines of less certainty than `threshold`.
+    ///
+    /// # Errors
+    /// What the networks say.
+    pub fn read_page_from(&self, image: &Arc<Image>, threshold: f32) -> Result<Page, EngineError> {
         // Lines are cut out of RGB; converted once, not for every line.
         let image = &if image.channels() == 3 && image.bits() == 8 {
             image.clone()
@@ -100,26 +119,26 @@ impl OcrModel {
             let quads: Vec<Quad> = quads.iter().map(|(quad, _)| *quad).collect();
             let strips = quads.iter().map(|quad| strip(image, quad)).collect::<Result<Vec<_>, _>>()?;
             for (quad, reading) in quads.into_iter().zip(self.read_strips(strips)?) {
-                if reading.score >= self.threshold && !reading.text.trim().is_empty() {
+                if reading.score >= threshold && !reading.text.trim().is_empty() {
                     lines.push(Line { text: reading.text, score: reading.score, quad });
                 }
             }
         }
         if lines.is_empty() {
-            lines.extend(self.read_whole(image)?);
+            lines.extend(self.read_whole(image, threshold)?);
         }
         Ok(Page::from_lines(lines))
     }
 
     /// A picture of one word has no room around it that a detector needs: it is read as it is.
-    fn read_whole(&self, image: &Arc<Image>) -> Result<Option<Line>, EngineError> {
+    fn read_whole(&self, image: &Arc<Image>, threshold: f32) -> Result<Option<Line>, EngineError> {
         let (w, h) = (image.width() as f32, image.height() as f32);
         if h > 160.0 || w < 0.5 * h {
             return Ok(None);
         }
         let reading = self.read_line(image.clone())?;
         let quad = Quad::from_box(Box2::new(0.0, 0.0, w, h));
-        let sure = reading.score >= self.threshold && !reading.text.trim().is_empty();
+        let sure = reading.score >= threshold && !reading.text.trim().is_empty();
         Ok(sure.then_some(Line { text: reading.text, score: reading.score, quad }))
     }
 

@@ -1,18 +1,25 @@
 //! An ONNX file behind a worker, and what it says of itself.
 
-use super::Opened;
+use super::{Opened, VisionOptions};
 use crate::onnx::{self, OnnxOptions, OnnxPass};
 use crate::{DType, EngineError, PassModel};
 use kun_tasks::describe::Port;
 use std::path::Path;
 
-pub(super) fn open(file: &Path, threads: Option<usize>) -> Result<Opened, EngineError> {
-    let pass = OnnxPass::open(file, &OnnxOptions { threads, ..OnnxOptions::default() })?;
+pub(super) fn open(file: &Path, options: &VisionOptions) -> Result<Opened, EngineError> {
+    let options = OnnxOptions {
+        threads: options.threads,
+        no_mmap: options.no_mmap,
+        max_memory_bytes: options.max_memory_bytes,
+        ..OnnxOptions::default()
+    };
+    let pass = OnnxPass::open(file, &options)?;
     let info = pass.info();
     let inputs = info.inputs.iter().map(port).collect();
     let outputs = info.outputs.iter().map(port).collect();
     let metadata = info.metadata.clone();
-    Ok(Opened { model: PassModel::start(pass)?, inputs, outputs, metadata })
+    let memory = pass.memory();
+    Ok(Opened { model: PassModel::start(pass)?, inputs, outputs, metadata, memory })
 }
 
 fn port(port: &onnx::Port) -> Port {

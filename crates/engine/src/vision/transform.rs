@@ -13,6 +13,9 @@ const WHOLE_SIDE: usize = 2048;
 /// A tile for finding the factor of the size: small, but larger than any padding inside networks.
 const PROBE_SIDE: usize = 64;
 
+/// Hears of tiles done and in all; `false` ends the work.
+pub type Progress<'a> = dyn FnMut(usize, usize) -> bool + 'a;
+
 /// What a picture takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -101,18 +104,17 @@ fn factor(input: (usize, usize), output: (usize, usize)) -> Result<usize, Engine
 /// The picture that the network makes of `image`.
 ///
 /// # Errors
-/// What the network says.
+/// What the network says; [`EngineError::Cancelled`] if `progress` ends it.
 pub fn run(
     model: &PassModel,
     task: &Transform,
     tile: usize,
     image: &Image,
-    progress: &mut dyn FnMut(usize, usize),
+    progress: &mut Progress<'_>,
 ) -> Result<Image, EngineError> {
     if task.gains {
         let result = brighten(model, task, image);
-        progress(1, 1);
-        return result;
+        return if progress(1, 1) { result } else { Err(EngineError::Cancelled) };
     }
     let cut = Cut::new(task, tile, image);
     // A network for three colours makes three of one, but style alone has use for them.
@@ -138,7 +140,9 @@ pub fn run(
                 .collect();
             blender.add(column, row, &trimmed);
             done += 1;
-            progress(done, cut.tiles());
+            if !progress(done, cut.tiles()) {
+                return Err(EngineError::Cancelled);
+            }
         }
         if let Some((_, blender, rows)) = &mut work {
             blender.finish_row(row).iter().for_each(|line| rows.push(line));

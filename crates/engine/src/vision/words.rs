@@ -1,6 +1,7 @@
 //! The half of a model of pictures and texts (CLIP, arXiv:2103.00020; SigLIP, arXiv:2303.15343) that reads texts.
 
 use super::facts::{beside, json_file, named_file, small_file};
+use super::VisionOptions;
 use super::open::open;
 use crate::{EngineError, PassModel};
 use kun_tasks::TaskError;
@@ -49,7 +50,7 @@ impl Words {
         let tokenizer = small_file(&place, MAX_TOKENIZER_BYTES)?
             .ok_or_else(|| mismatch(format!("{} is missing", place.display())))?;
         let tokenizer = Tokenizer::from_json(&tokenizer, settings.as_ref())?;
-        let opened = open(&file, threads)?;
+        let opened = open(&file, &VisionOptions { threads, ..VisionOptions::default() })?;
         let named = |ports: &[Port], words: &[&str]| {
             words.iter().find_map(|word| ports.iter().find(|p| p.name.contains(word)).map(|p| p.name.clone()))
         };

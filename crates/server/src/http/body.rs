@@ -63,6 +63,11 @@ async fn next_frame(body: &mut Body) -> Option<Result<Bytes, ()>> {
     }
 }
 
+/// Whether the body says that it is a picture.
+pub(crate) fn is_picture(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"image/"))
+}
+
 /// Refuses a body that does not say it is JSON: a web page can send others without asking first.
 pub(crate) fn require_json(headers: &HeaderMap) -> Result<(), Refusal> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();

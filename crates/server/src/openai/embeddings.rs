@@ -1,6 +1,7 @@
 //! `/v1/embeddings`, Ollama's `/api/embed` and `/v1/rerank`: texts to vectors, and which text answers a query.
 
 use crate::error::Refusal;
+use crate::http::base64;
 use crate::own::tokens::{ID, ids};
 use crate::routes::{Call, Reply};
 use crate::schema::{Field, NAME, Shape, TEXT, accepted, ignored, optional, required};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 const IDS: Shape = Shape::List { of: &ID, least: 1, most: 1 << 16 };
 /// Texts of one request.
-const MOST_TEXTS: usize = 2048;
+pub(crate) const MOST_TEXTS: usize = 2048;
 
 pub(crate) const FIELDS: &[&[Field]] = &[&[
     required("model", NAME, "Which model"),
@@ -72,7 +73,7 @@ pub(crate) const RERANK: &[&[Field]] = &[&[
     accepted("user", "Whoever the caller asks for"),
 ]];
 
-fn fitting(truncate: bool) -> Fitting {
+pub(crate) fn fitting(truncate: bool) -> Fitting {
     if truncate { Fitting::Truncate } else { Fitting::Refuse }
 }
 
@@ -231,23 +232,10 @@ pub(crate) fn rerank(call: Call) -> Reply {
     })
 }
 
-/// Little-endian f32 in the standard alphabet, padded.
+/// Little-endian f32 in base64.
 fn base64_of(vector: &[f32]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let bytes: Vec<u8> = vector.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let bits =
-            three.iter().fold(0u32, |bits, byte| (bits << 8) | u32::from(*byte)) << (8 * (3 - three.len()));
-        for at in 0..4 {
-            if at <= three.len() {
-                text.push(char::from(LETTERS[(bits >> (18 - 6 * at)) as usize & 63]));
-            } else {
-                text.push('=');
-            }
-        }
-    }
-    text
+    base64::encode(&bytes)
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use crate::error::{Kind, Refusal};
 use crate::routes::{Call, Reply, json_response};
+use kun_engine::seq2seq::is_seq2seq;
+use kun_engine::vision::{Looks, looks_at};
 use kun_engine::{Head, LoadOptions, Resident};
 use kun_hub::ModelPath;
 use serde_json::{Value, json};
@@ -73,7 +75,10 @@ fn describe(call: &Call, name: &str, found: &ModelPath, created: u64, read: bool
             model["quantization"] = json!(encoder.info().model.quantization);
             None
         }
-        Some(Some(_)) => None,
+        Some(Some(_)) => {
+            model["status"] = json!("loaded");
+            None
+        }
         Some(None) => {
             model["status"] = json!("loading");
             None
@@ -88,6 +93,21 @@ fn describe(call: &Call, name: &str, found: &ModelPath, created: u64, read: bool
         }
         None => None,
     };
+    if let Some(looks) = looks_at(&found.path) {
+        let (kind, task, outputs) = match looks {
+            Looks::Pages => ("vision", Some("ocr"), "text"),
+            Looks::Verb(verb) if verb.makes_pictures() => ("image", Some(verb.name()), "image"),
+            Looks::Verb(verb) => ("vision", Some(verb.name()), "text"),
+            Looks::Unknown => ("vision", None, "text"),
+        };
+        model["type"] = json!(kind);
+        model["task"] = json!(task);
+        model["architecture"] = json!({ "input_modalities": ["image"], "output_modalities": [outputs] });
+        return model;
+    }
+    if is_seq2seq(&found.path) {
+        model["type"] = json!("seq2seq");
+    }
     if let Some((info, context)) = info {
         let more = json!({
             "type": "chat",

@@ -41,6 +41,7 @@ pub(crate) fn limits(call: Call) -> Reply {
             "connections": limits.connections,
             "connections_per_address": limits.connections_per_address,
             "body_bytes": limits.body_bytes,
+            "image_megapixels": limits.image_megapixels,
             "header_s": limits.header_time.as_secs(),
             "body_idle_s": limits.body_idle_time.as_secs(),
             "request_s": limits.request_time.as_secs(),

@@ -334,6 +334,48 @@ fn rows() -> Vec<Row> {
     add("/tokenize", json!({ "model": NAME, "content": 5 }), 400);
     add("/detokenize", json!({ "model": NAME, "tokens": [-1] }), 400);
     add("/detokenize", json!({ "model": NAME }), 400);
+    for path in
+        ["/v1/classify", "/v1/extract", "/v1/answer", "/v1/translate", "/v1/summarize", "/v1/moderations"]
+    {
+        for body in [
+            json!({ "input": 5, "documents": 5, "question": "x", "to": "de" }),
+            json!({ "input": [], "documents": [], "question": "x", "to": "de" }),
+            json!({ "input": [5], "documents": [5], "question": "x", "to": "de" }),
+            json!({ "input": vec!["x"; 3000], "documents": vec!["x"; 3000], "question": "x", "to": "de" }),
+        ] {
+            add(path, body, 400);
+        }
+    }
+    for more in [
+        json!({ "labels": [] }),
+        json!({ "labels": vec!["x"; 1000] }),
+        json!({ "labels": ["x".repeat(1000)] }),
+        json!({ "labels": ["a", "b"], "template": "x".repeat(10_000) }),
+        json!({ "labels": ["a", "b"], "multi_label": true }),
+        json!({ "top": 0, "labels": ["a", "b"] }),
+    ] {
+        let mut body = json!({ "model": NAME, "input": "x" });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        add("/v1/classify", body, 400);
+    }
+    for path in
+        ["/v1/detect", "/v1/segment", "/v1/depth", "/v1/pose", "/v1/faces", "/v1/ocr", "/v1/images/upscale"]
+    {
+        for image in [
+            json!(5),
+            json!({}),
+            json!({ "url": 5 }),
+            json!("***"),
+            json!("aGVsbG8="),
+            json!("data:image/png;base64,"),
+            json!("http://169.254.169.254/latest/meta-data"),
+            json!("file:///etc/passwd"),
+        ] {
+            add(path, json!({ "image": image }), 400);
+        }
+        add(path, json!({}), 400);
+        add(path, json!({ "image": "aGVsbG8=", "threshold": 1e308, "output": "tiff" }), 400);
+    }
     // Bodies that are no JSON.
     let valid = chat(json!({})).to_string();
     let bytes: Vec<(&str, Vec<u8>, u16)> = vec![

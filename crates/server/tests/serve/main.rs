@@ -6,3 +6,4 @@ mod answers;
 mod gate;
 mod life;
 mod support;
+mod tasks;

@@ -61,6 +61,33 @@ fn guess(bytes: &[u8]) -> Option<ImageFormat> {
     .then_some(format)
 }
 
+/// What is known of a picture before it is decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Pixels in a row, before it is turned upright.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// One of the formats that the web is made of: PNG, JPEG, WebP or GIF.
+    pub is_usual: bool,
+}
+
+/// Reads the header of a picture.
+///
+/// # Errors
+/// [`PixelError::Format`], [`PixelError::Broken`], [`PixelError::Size`].
+pub fn header(bytes: &[u8]) -> Result<Header, PixelError> {
+    let format = guess(bytes).ok_or(PixelError::Format)?;
+    let reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let limits = DecodeLimits::default();
+    let (width, height) = reader.into_dimensions().map_err(|error| translate(error, limits))?;
+    if width == 0 || height == 0 {
+        return Err(PixelError::Size { width: width.into(), height: height.into() });
+    }
+    let usual = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Gif];
+    Ok(Header { width, height, is_usual: usual.contains(&format) })
+}
+
 /// Decodes a PNG, JPEG, WebP, BMP, GIF or TIFF and turns it upright. Of an animation the first frame is taken.
 ///
 /// # Errors

@@ -273,7 +273,7 @@ pub fn image(app: &App, args: &args::EvalImageArgs) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for (input, target) in pairs(&args.pairs)? {
         let (low, truth) = (picture(&input)?, picture(&target)?);
-        let made = model.transform(&low, &mut |_, _| {})?;
+        let made = model.transform(&low, &mut |_, _| true)?;
         let scale = made.width() / low.width().max(1);
         // A true picture that is no multiple of the factor is cut, as the low one was.
         let truth = truth.crop(0, 0, made.width(), made.height())?;

@@ -51,9 +51,13 @@ fn picture(w: usize, h: usize, channels: usize, bits: usize) -> Image {
 fn tiles_show_no_seam_and_agree_with_the_whole() {
     let model = PassModel::start(Enlarge(2)).unwrap();
     let image = picture(83, 61, 3, 8);
-    let whole = run(&model, &task(), 4096, &image, &mut |_, _| {}).unwrap();
+    let whole = run(&model, &task(), 4096, &image, &mut |_, _| true).unwrap();
     let mut tiles = 0;
-    let tiled = run(&model, &task(), 32, &image, &mut |_, all| tiles = all).unwrap();
+    let tiled = run(&model, &task(), 32, &image, &mut |_, all| {
+        tiles = all;
+        true
+    })
+    .unwrap();
     assert!(tiles > 4 && (whole.width(), whole.height()) == (166, 122));
     for c in 0..3 {
         let off = whole.plane(c).iter().zip(tiled.plane(c)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -68,7 +72,7 @@ fn alpha_grey_and_sixteen_bits_stay() {
     let model = PassModel::start(Enlarge(1)).unwrap();
     for (channels, bits) in [(1, 8), (2, 16), (4, 8), (3, 16)] {
         let image = picture(20, 12, channels, bits);
-        let out = run(&model, &task(), 512, &image, &mut |_, _| {}).unwrap();
+        let out = run(&model, &task(), 512, &image, &mut |_, _| true).unwrap();
         assert_eq!((out.channels(), out.bits(), out.width()), (channels, bits, 20));
         if image.has_alpha() {
             assert_eq!(out.alpha(), image.alpha());
@@ -80,7 +84,7 @@ fn alpha_grey_and_sixteen_bits_stay() {
 fn small_pictures_and_strips_are_filled_up() {
     let model = PassModel::start(Enlarge(3)).unwrap();
     for (w, h) in [(1, 1), (1, 40), (100, 3)] {
-        let out = run(&model, &task(), 32, &picture(w, h, 3, 8), &mut |_, _| {}).unwrap();
+        let out = run(&model, &task(), 32, &picture(w, h, 3, 8), &mut |_, _| true).unwrap();
         assert_eq!((out.width(), out.height()), (3 * w, 3 * h));
     }
     assert_eq!((0..8).map(|i| mirrored(i, 3)).collect::<Vec<_>>(), [0, 1, 2, 1, 0, 1, 2, 1]);

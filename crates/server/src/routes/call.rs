@@ -1,0 +1,84 @@
+//! A request on its way to its handler, and the plain ways to answer it.
+
+use crate::App;
+use crate::error::{Kind, Refusal};
+use crate::schema::Warnings;
+use axum::body::Body;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use kun_engine::Tenant;
+use serde_json::{Map, Value};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// What a handler gives.
+pub(crate) type Reply = Pin<Box<dyn Future<Output = Result<Response, Refusal>> + Send>>;
+
+/// A checked request.
+pub(crate) struct Call {
+    pub(crate) app: Arc<App>,
+    pub(crate) tenant: Tenant,
+    /// Whether this caller may load, unload and pull models.
+    pub(crate) admin: bool,
+    /// The body, which fits the route's fields; empty where there is none.
+    pub(crate) body: Map<String, Value>,
+    /// The file that came with it, where the route takes one.
+    pub(crate) file: Option<Vec<u8>>,
+    pub(crate) warnings: Warnings,
+    /// What stands in the path for `{id}`.
+    pub(crate) id: String,
+}
+
+impl Call {
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.body.get(name).filter(|value| !value.is_null())
+    }
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.get(name)?.as_str()
+    }
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.get(name).and_then(Value::as_bool).unwrap_or(false)
+    }
+    pub(crate) fn float(&self, name: &str) -> Option<f32> {
+        Some(self.get(name)?.as_f64()? as f32)
+    }
+    pub(crate) fn count(&self, name: &str) -> Option<usize> {
+        usize::try_from(crate::schema::integer(self.get(name)?)?).ok()
+    }
+    /// The model that it names, or the default one.
+    pub(crate) fn model(&self) -> String {
+        self.text("model")
+            .filter(|name| !name.is_empty())
+            .map_or_else(|| self.app.default_model(), str::to_owned)
+    }
+
+    /// Runs `work`, which may take long, away from the threads that serve connections.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(Refusal::new(Kind::Unavailable, "The server is stopping.")),
+        }
+    }
+
+    /// A JSON answer with the warnings of this call.
+    pub(crate) fn json(&self, mut answer: Value) -> Response {
+        self.warnings.attach(&mut answer);
+        json_response(&answer)
+    }
+}
+
+pub(crate) fn json_response(answer: &Value) -> Response {
+    let mut response = Response::new(Body::from(answer.to_string()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+pub(crate) fn text_response(kind: &'static str, text: impl Into<Body>) -> Response {
+    let mut response = Response::new(text.into());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
