@@ -1,7 +1,8 @@
-"""Load figures of `kun serve`, in one run: crowd, shared prefix, overload, leaving clients, idle connections.
+"""Load figures of `kun serve`, in one run: crowd, shared prefix, overload, leaving clients, idle and slow ones, the end.
 
-usage: serve_load.py KUN [MODEL] [--short]
-Starts its own server on this machine, asks it over loopback, prints one line a figure. Needs nothing but Python.
+usage: serve_load.py KUN [MODEL] [--short] [--llama-cpp PYTHON]
+Starts its own server on this machine, asks it over loopback, prints one line a figure. Needs nothing but Python; with
+--llama-cpp, a Python that has llama-cpp-python[server], whose server gets the same chats in turn.
 """
 import concurrent.futures
 import http.client
@@ -17,8 +18,9 @@ import threading
 import time
 
 KUN = sys.argv[1]
-MODEL = next((a for a in sys.argv[2:] if not a.startswith("-")), "smollm2")
 SHORT = "--short" in sys.argv
+LLAMA = sys.argv[sys.argv.index("--llama-cpp") + 1] if "--llama-cpp" in sys.argv else None
+MODEL = next((a for a in sys.argv[2:] if not a.startswith("-") and a != LLAMA), "smollm2")
 
 
 class Server:
@@ -77,10 +79,6 @@ class Server:
                 return status
             time.sleep(0.05)
 
-    def stop(self):
-        self.process.terminate()
-        assert self.process.wait(60) == 0
-
 
 def chat(text, tokens, **more):
     return {"model": MODEL, "messages": [{"role": "user", "content": text}], "max_tokens": tokens, "ignore_eos": True, **more}
@@ -97,9 +95,48 @@ def crowd(server):
         return clients * tokens / (time.perf_counter() - started)
 
     rate(1)
+    if LLAMA:
+        beside_llama_cpp(lambda: rate(16), tokens)
     rounds = [(rate(1), rate(16)) for _ in range(1 if SHORT else 3)]
     one, sixteen = (statistics.median(r[i] for r in rounds) for i in (0, 1))
     print(f"crowd: 1 chat {one:.1f} tokens/s, 16 chats {sixteen:.1f} tokens/s, {sixteen / one:.2f} times")
+
+
+def beside_llama_cpp(ours, tokens):
+    """The same sixteen chats by llama.cpp's server, rounds in turn."""
+    path = subprocess.run([KUN, "pull", MODEL, "--progress", "none"], capture_output=True, text=True, check=True).stdout.strip()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = ["--model", path, "--port", str(port), "--n_ctx", "8192", "--n_threads", str(len(__import__("os").sched_getaffinity(0)))]
+    process = subprocess.Popen([LLAMA, "-m", "llama_cpp.server", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def one(i):
+        c = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+        body = chat(f"Tell story number {i}.", tokens)
+        # It has no `ignore_eos`; what it wrote is counted.
+        c.request("POST", "/v1/chat/completions", json.dumps({k: v for k, v in body.items() if k != "ignore_eos"}), {"Content-Type": "application/json"})
+        return json.loads(c.getresponse().read())["usage"]["completion_tokens"]
+
+    def theirs():
+        started = time.perf_counter()
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            written = sum(pool.map(one, range(16)))
+        return written / (time.perf_counter() - started)
+
+    try:
+        for _ in range(600):
+            try:
+                one(0)
+                break
+            except OSError:
+                time.sleep(0.2)
+        rounds = [(ours(), theirs()) for _ in range(1 if SHORT else 3)]
+    finally:
+        process.terminate()
+        process.wait()
+    kun, llama = (statistics.median(r[i] for r in rounds) for i in (0, 1))
+    print(f"llama.cpp's server: 16 chats {llama:.1f} tokens/s, kun {kun:.1f}, {kun / llama:.2f} times")
 
 
 def prefix(server):
@@ -185,12 +222,45 @@ def idle(server):
     [s.close() for s in held]
 
 
+def slow(server):
+    """A header and a body that never end; both are closed, and nobody else waits."""
+    header = socket.create_connection(("127.0.0.1", server.port))
+    header.sendall(b"GET /livez HTTP/1.1\r\nHost:")
+    body = socket.create_connection(("127.0.0.1", server.port))
+    body.sendall(b"POST /tokenize HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+    started, told = time.perf_counter(), []
+    for name, s in (("header", header), ("body", body)):
+        s.settimeout(60)
+        while s.recv(4096):
+            pass
+        told.append(f"{name} after {time.perf_counter() - started:.0f} s")
+    print(f"slow clients closed: {', '.join(told)}")
+
+
+def drain(server):
+    """Sixteen streams under way when the server is asked to stop."""
+    def stream(i):
+        c = server.connection()
+        c.request("POST", "/v1/chat/completions", json.dumps(chat(f"Tell story {i}.", 48, stream=True)), {"Content-Type": "application/json"})
+        r = c.getresponse()
+        first.release()
+        return r.status, r.read().endswith(b"data: [DONE]\n\n")
+
+    first = threading.Semaphore(0)
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        streams = [pool.submit(stream, i) for i in range(16)]
+        for _ in streams:
+            first.acquire()
+        server.process.terminate()
+        done = [s.result() for s in streams]
+    ended = server.process.wait(60)
+    print(f"drain: {sum(d == (200, True) for d in done)} of 16 streams ended whole, exit {ended}")
+
+
 def main():
     server = Server("--max-connections", "10300")
-    for figure in (crowd, prefix, overload, leaving, idle):
+    for figure in (crowd, prefix, overload, leaving, idle, slow, drain):
         figure(server)
-    server.stop()
-    print("stopped cleanly")
 
 
 main()

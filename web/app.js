@@ -1,5 +1,7 @@
 // The page of `kun serve`: one file, no framework, nothing from outside. Model text only ever becomes text nodes.
 import { words } from "./words.js";
+import { drawTry } from "./play.js";
+import { drawPictures } from "./pictures.js";
 
 const $ = (id) => document.getElementById(id);
 const store = (key, value) => {
@@ -38,10 +40,11 @@ try { apiKey = sessionStorage.getItem("kun.key"); } catch { /* as above */ }
 
 async function ask(method, path, body, signal, remember = true) {
   if (remember && method !== "GET") lastCall = { method, path, body };
+  const form = body instanceof FormData;
   for (;;) {
-    const headers = body ? { "content-type": "application/json" } : {};
+    const headers = body && !form ? { "content-type": "application/json" } : {};
     if (apiKey) headers.authorization = "Bearer " + apiKey;
-    const response = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal });
+    const response = await fetch(path, { method, headers, body: form ? body : body && JSON.stringify(body), signal });
     if (response.status === 401) {
       await askKey();
       continue;
@@ -300,69 +303,6 @@ async function copy(text) {
   try { await navigator.clipboard.writeText(text); toast(t("copied")); } catch { toast(t("not_copied")); }
 }
 
-// Playground ---------------------------------------------------------------------------------------------------------
-function drawTry() {
-  const page = el("div", { class: "page" }, el("h1", {}, t("try")));
-  page.append(el("p", {}, t("try_about")));
-  for (const tool of playground) {
-    const out = el("div", { "aria-live": "polite" });
-    const inputs = tool.inputs.map(([id, rows, value]) => {
-      const area = el("textarea", { rows, id: "try-" + tool.id + "-" + id });
-      area.value = value();
-      return el("label", {}, el("span", {}, t(id)), area);
-    });
-    const models = el("select", { id: "try-" + tool.id + "-model", "aria-label": t("model") }, ...known.filter(tool.fits).map((m) => el("option", {}, m.id)));
-    const run = async (event) => {
-      event.preventDefault();
-      const values = inputs.map((label) => label.querySelector("textarea").value);
-      out.replaceChildren(el("p", {}, "…"));
-      try { out.replaceChildren(await tool.run(models.value || undefined, ...values)); } catch (error) { out.replaceChildren(el("p", { class: "error" }, error.message)); }
-    };
-    page.append(el("form", { class: "card", onsubmit: run }, el("h2", {}, t(tool.id)), el("p", {}, t(tool.id + "_about")), models,
-      ...inputs, el("div", { class: "row end" }, el("button", { class: "primary" }, t("run"))), out));
-  }
-  $("view-try").replaceChildren(page);
-}
-const bars = (rows) => {
-  const most = Math.max(...rows.map(([, value]) => Math.abs(value)), 1e-9);
-  return el("div", { class: "bars" }, ...rows.map(([text, value]) => {
-    const bar = el("i");
-    bar.style.width = Math.max(0, value / most * 100) + "%";
-    return el("div", {}, el("span", {}, text), el("b", {}, value.toFixed(3)), bar);
-  }));
-};
-const rows = (text) => text.split("\n").map((row) => row.trim()).filter(Boolean);
-const playground = [
-  {
-    id: "embed", fits: (m) => m.type === "embedding",
-    inputs: [["query", 2, () => t("embed_query")], ["texts", 4, () => t("embed_texts")]],
-    async run(model, query, texts) {
-      const list = rows(texts);
-      const { data } = await json("POST", "v1/embeddings", { model, input: [query, ...list], encoding_format: "float" });
-      const [q, ...vectors] = data.map((d) => d.embedding);
-      const dot = (a, b) => a.reduce((sum, x, i) => sum + x * b[i], 0);
-      return bars(vectors.map((v, i) => [list[i], dot(q, v) / Math.sqrt(dot(q, q) * dot(v, v))]).sort((a, b) => b[1] - a[1]));
-    },
-  },
-  {
-    id: "rerank", fits: (m) => m.type === "rerank" || m.type === "embedding",
-    inputs: [["query", 2, () => t("embed_query")], ["texts", 4, () => t("embed_texts")]],
-    async run(model, query, texts) {
-      const list = rows(texts);
-      const { results } = await json("POST", "v1/rerank", { model, query, documents: list });
-      return bars(results.map((r) => [list[r.index], r.relevance_score]));
-    },
-  },
-  {
-    id: "tokens", fits: (m) => !m.type || m.type === "chat",
-    inputs: [["text", 3, () => t("tokens_text")]],
-    async run(model, text) {
-      const { tokens } = await json("POST", "tokenize", { model, content: text });
-      return el("p", {}, `${tokens.length}: `, el("code", {}, tokens.join(" ")));
-    },
-  },
-];
-
 // Models ---------------------------------------------------------------------------------------------------------------
 let known = [];
 async function loadModels() {
@@ -478,14 +418,17 @@ function showCode() {
   const quoted = (text) => "'" + text.replaceAll("'", "'\\''") + "'";
   const parts = ["curl -N " + new URL(call.path, location.href).href];
   if (apiKey) parts.push("-H \"Authorization: Bearer $KUN_API_KEY\"");
-  parts.push("-H 'Content-Type: application/json'", "-d " + quoted(JSON.stringify(call.body, null, 2)));
+  if (call.body instanceof FormData) {
+    for (const [name, value] of call.body) parts.push("-F " + quoted(`${name}=${value instanceof File ? "@" + value.name : value}`));
+  } else parts.push("-H 'Content-Type: application/json'", "-d " + quoted(JSON.stringify(call.body, null, 2)));
   $("code-text").textContent = parts.join(" \\\n  ");
   $("code-dialog").showModal();
 }
 
 // The frame ----------------------------------------------------------------------------------------------------------
 let timer;
-const views = { chat: () => $("input").focus(), try: drawTry, models: drawModels, live: drawLive };
+const kit = { $, el, t, ask, json, toast, models: () => known };
+const views = { chat: () => $("input").focus(), try: () => drawTry(kit), pictures: () => drawPictures(kit), models: drawModels, live: drawLive };
 function show(view) {
   if (!views[view]) view = "chat";
   for (const tab of document.querySelectorAll("nav [role=tab]")) {

@@ -15,6 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent.parent / "docs" / "clients.md"
+SHARED = HERE.parent.parent.parent / "shared" / "models"
 CLIENTS = ["openai_python.py", "openai_node.mjs", "anthropic_python.py", "langchain_client.py", "llamaindex_client.py", "litellm_client.py", "ollama_python.py", "curl_client.py"]
 
 
@@ -62,7 +63,10 @@ def main():
         if subprocess.run([kun, "pull", name, "--progress", "none"], capture_output=True).returncode == 0:
             models.append(name)
     embed = models[1] if len(models) > 1 else ""
-    server, base = serve(kun, models)
+    # The page's pictures go through the small models beside the repository.
+    pictures = [str(folder) for folder in (SHARED / "detect/yolox_nano", SHARED / "upscale/carn_m_x2") if folder.exists()]
+    picture = [str(SHARED / "detect/yolox_nano/expected/input.png")] if pictures else []
+    server, base = serve(kun, models + pictures)
     rows = []
     try:
         for client in CLIENTS:
@@ -76,7 +80,7 @@ def main():
                 if not any(str(result).startswith("FAIL") for result in row["results"].values()):
                     break
             rows.append(row)
-        page = subprocess.run(["node", str(HERE.parent / "page" / "check.mjs"), base], cwd=node, timeout=300)
+        page = subprocess.run(["node", str(HERE.parent / "page" / "check.mjs"), base, "-", *picture], cwd=node, timeout=300)
     finally:
         server.terminate()
         assert server.wait(40) == 0, "the server did not end well"

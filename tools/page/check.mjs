@@ -1,7 +1,8 @@
 // The page in a real browser: chat, stop, edit, retry, models, figures, both languages, light and dark, phone.
-// usage: check.mjs BASE [FOLDER for screenshots]; run where node_modules has playwright-core.
+// usage: check.mjs BASE [FOLDER for screenshots, or -] [PICTURE]; run where node_modules has playwright-core.
 import { createRequire } from "node:module";
-const [base, folder] = process.argv.slice(2);
+const [base, shots, picture] = process.argv.slice(2);
+const folder = shots === "-" ? undefined : shots;
 const { chromium } = createRequire(`${process.cwd()}/`)("playwright-core");
 const browser = await chromium.launch({
   executablePath: "/usr/bin/chromium",
@@ -69,6 +70,31 @@ for (const [tab, wanted] of [["models", "#model-list .card"], ["live", "#figures
   await page.waitForTimeout(tab === "live" ? 2500 : 300);
   await shot(`4-${tab}`);
 }
+// A picture goes through every model for pictures that the server has.
+if (picture) {
+  const { data } = await (await fetch(base + "/v1/models")).json();
+  await page.click("#tab-pictures");
+  for (const { task } of data.filter((model) => model.type === "vision" || model.type === "image")) {
+    await page.selectOption("#picture-task", task);
+    await page.setInputFiles("#picture-file", []);
+    await page.setInputFiles("#picture-file", picture);
+    await page.waitForFunction(() => [...document.querySelectorAll("#picture-out .compare img")].filter((i) => i.complete && i.naturalWidth > 0).length === 2 || document.querySelector("#picture-out .error"), null, { timeout: 60000 });
+    assert(await page.locator("#picture-out .error").count() === 0, `${task}: ${await page.textContent("#picture-out")}`);
+    await page.focus("#picture-slide");
+    await page.keyboard.press("End");
+    assert((await page.evaluate(() => document.querySelectorAll(".compare img")[1].style.clipPath)).includes("100%"), "the slider does not move");
+    await page.evaluate(() => { const s = document.querySelector("#picture-slide"); s.value = 50; s.dispatchEvent(new Event("input")); });
+    await shot(`4-picture-${task}`);
+  }
+  await page.click("#code");
+  assert((await page.textContent("#code-text")).includes("-F 'image=@"), "no call for the picture");
+  await page.click("#code-close");
+}
+// Texts through the playground: personal data needs no model.
+await page.click("#tab-try");
+await page.locator("form.card", { has: page.locator("#try-extract-text") }).getByRole("button").click();
+await page.waitForSelector("mark");
+assert((await page.textContent("mark")).includes("ann@example.org"), "nothing extracted");
 // The tabs by keyboard, Chinese, a phone.
 await page.focus("#tab-chat");
 await page.keyboard.press("ArrowRight");
@@ -81,6 +107,13 @@ assert(await page.evaluate(() => document.documentElement.scrollWidth <= innerWi
 await shot("5-phone");
 await page.click("#settings");
 await shot("6-phone-settings");
+await page.keyboard.press("Escape");
+for (const tab of ["try", "pictures", "models", "live"]) {
+  await page.click(`#tab-${tab}`);
+  await page.waitForTimeout(300);
+  assert(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${tab} is wider than a phone`);
+  await shot(`7-phone-${tab}`);
+}
 await browser.close();
 if (faults.length) throw new Error(faults.join("\n"));
 console.log("the page passes");

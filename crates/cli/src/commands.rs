@@ -34,7 +34,7 @@ use crate::interrupt::Farewell;
 use crate::progress::Reporter;
 use crate::terminal::{Messages, Output};
 use kun_engine::tasks::describe::Verb as Task;
-use kun_engine::{Engine, LoadOptions, LoadedModel};
+use kun_engine::{Engine, LoadOptions, LoadedModel, Speculate};
 use kun_hub::{Hub, ModelPath};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -134,6 +134,15 @@ impl App {
         let _farewell = Farewell::new("Stopped. The same command takes the download up where it was.");
         let mut reporter = Reporter::new(self.global.progress, self.messages);
         Ok(self.hub().fetch(name, &mut |event| reporter.report(event))?)
+    }
+
+    /// Where guesses at the next tokens come from, as `--draft` says.
+    fn speculate(&self, draft: Option<&str>) -> anyhow::Result<Speculate> {
+        Ok(match draft {
+            None => Speculate::Off,
+            Some("lookup") => Speculate::Lookup,
+            Some(model) => Speculate::Model(self.fetch(model)?.path),
+        })
     }
 
     /// Fetches and loads; gives the time that loading took.

@@ -1,27 +1,30 @@
 //! The engine and its two verbs.
 
-use crate::chat::{Chat, ChatFormat, ChatPrompt};
-use crate::constraint::{Grammars, Guide};
+mod model;
+mod stream;
+
+pub use model::LoadedModel;
+pub use stream::{Canceller, GenerateStream, Started};
+
 use crate::cost::StepCost;
-use crate::kv_cache::{PageCounts, PagePool};
-use crate::load::{self, Counted, Plan};
+use crate::kv_cache::PagePool;
+use crate::load::{self, Counted, Plan, total};
 use crate::queue::Shares;
-use crate::request::{Class, EventSink, Tenant, parameter};
+use crate::request::{EventSink, parameter};
 use crate::sampler::Sampler;
-use crate::sequence::{Answer, Score, Sequence, Work};
-use crate::tools::{self, ToolChoice};
-use crate::worker::{Buffers, Shared, StepTimes, Worker};
-use crate::{EngineError, Event, GenerateRequest, Prompt, TokenScore, Usage, cores};
+use crate::sequence::{Answer, Sequence, Work};
+use crate::speculate::{DraftModel, Drafter, Speculate};
+use crate::worker::{Buffers, Shared, Worker};
+use crate::{EngineError, GenerateRequest, Usage, cores};
 use kun_graph::{Backend, CpuBackend, KvType, MemoryReport, Program};
 use kun_models::ModelInfo;
 use kun_tensor::DType;
-use kun_text::{OutputParser, Special, TextStream, Tokenizer, ToolFormat};
+use kun_text::TextStream;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 /// How a model is loaded.
@@ -46,6 +49,8 @@ pub struct LoadOptions {
     pub no_mmap: bool,
     /// Tokens of one prefill step; `None`: 512.
     pub prefill_tokens: Option<usize>,
+    /// Where guesses at the next tokens come from.
+    pub speculate: Speculate,
     /// Logits rows of one step, which bound how fast [`LoadedModel::score`] goes; `None`: 16.
     pub output_rows: Option<usize>,
 }
@@ -161,8 +166,20 @@ impl Engine {
         }
         let mut end_tokens = chat.end_tokens(&tokenizer);
         end_tokens.retain(|id| (*id as usize) < rows);
-        let memory = program.memory();
+        let mut memory = program.memory();
         let tokenizer = Arc::new(tokenizer);
+        let drafter = match &options.speculate {
+            Speculate::Off => None,
+            Speculate::Lookup => Some(Drafter::Lookup),
+            Speculate::Model(path) => {
+                let taken = (fit.context_tokens, total(&memory));
+                let (model, own) = DraftModel::open(path, options, (threads, &device), &tokenizer, taken)?;
+                memory.weights_bytes += own.weights_bytes;
+                memory.kv_bytes += own.kv_bytes;
+                memory.workspace_bytes += own.workspace_bytes;
+                Some(Drafter::Model(Box::new(model)))
+            }
+        };
         let shared = Arc::new(Shared::default());
         let pages = PagePool::new(compile.kv.pages);
         shared.figures().pages = pages.counts();
@@ -178,6 +195,8 @@ impl Engine {
             running: Vec::new(),
             shares: Shares::default(),
             buffers: Buffers::default(),
+            drafter,
+            arrived: 0,
         };
         let thread = std::thread::Builder::new()
             .name("kun-worker".to_owned())
@@ -305,332 +324,3 @@ fn queued(
 
 /// More threads than any machine has processors.
 const MAX_THREADS: usize = 4096;
-
-/// A loaded model: its worker thread owns the compiled program.
-#[derive(Debug)]
-pub struct LoadedModel {
-    fit: Fit,
-    tokenizer: Arc<Tokenizer>,
-    chat: Chat,
-    grammars: OnceLock<Arc<Grammars>>,
-    end_tokens: Arc<[u32]>,
-    shared: Arc<Shared>,
-    threads: usize,
-    cost: StepCost,
-    commands: Option<Sender<Vec<Sequence>>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl LoadedModel {
-    /// The description.
-    pub fn info(&self) -> &ModelInfo {
-        &self.fit.model
-    }
-
-    /// What it takes.
-    pub fn memory(&self) -> MemoryReport {
-        self.fit.memory
-    }
-
-    /// What was measured before it was loaded.
-    pub fn fit(&self) -> &Fit {
-        &self.fit
-    }
-
-    /// Context of one sequence, in tokens.
-    pub fn context_tokens(&self) -> usize {
-        self.fit.context_tokens
-    }
-
-    /// Compute threads.
-    pub fn threads(&self) -> usize {
-        self.threads
-    }
-
-    /// What a step costs at least.
-    pub fn cost(&self) -> StepCost {
-        self.cost
-    }
-
-    /// Whether the model file brings a chat template.
-    pub fn has_chat_template(&self) -> bool {
-        self.chat.format == ChatFormat::Template
-    }
-
-    /// How conversations are put to the model.
-    pub fn chat_format(&self) -> ChatFormat {
-        self.chat.format
-    }
-
-    /// Tokens that end an answer, sorted.
-    pub fn end_tokens(&self) -> &[u32] {
-        &self.end_tokens
-    }
-
-    /// Pages of the key/value cache.
-    pub fn pages(&self) -> PageCounts {
-        self.shared.figures().pages
-    }
-
-    /// Times of the steps since the last call that did nothing but decode, by number of sequences.
-    pub fn take_decode_times(&self) -> BTreeMap<usize, StepTimes> {
-        std::mem::take(&mut self.shared.figures().decode)
-    }
-
-    /// Ids of a raw prompt as [`crate::Prompt::Text`] gives them to the model.
-    ///
-    /// # Errors
-    /// [`EngineError::Tokenizer`].
-    pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, EngineError> {
-        Ok(self.tokenizer.encode_prompt(text, Special::Plain)?)
-    }
-
-    /// Ids of a text alone, without beginning or end tokens.
-    ///
-    /// # Errors
-    /// [`EngineError::Tokenizer`].
-    pub fn tokenize_plain(&self, text: &str) -> Result<Vec<u32>, EngineError> {
-        Ok(self.tokenizer.encode(text, Special::Plain)?)
-    }
-
-    /// The text of `ids`, without control tokens.
-    pub fn detokenize(&self, ids: &[u32]) -> String {
-        self.tokenizer.decode(ids)
-    }
-
-    /// The tokenizer.
-    pub(crate) fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
-    }
-
-    /// For each of `tokens[first..]`, the natural log-probability of that token after all before it, in one sequence from position 0.
-    ///
-    /// # Errors
-    /// [`EngineError::Parameter`] if `first` is 0 or there is no token to score, [`EngineError::ContextExceeded`],
-    /// [`EngineError::Run`].
-    pub fn score(&self, tokens: &[u32], first: usize) -> Result<Vec<f32>, EngineError> {
-        let scores = self.score_top(tokens, first, 0, &Canceller::default())?;
-        Ok(scores.into_iter().map(|score| score.logprob).collect())
-    }
-
-    /// [`LoadedModel::score`] with the `top` likeliest tokens at every place; `canceller` ends it early.
-    ///
-    /// # Errors
-    /// As [`LoadedModel::score`]; [`EngineError::Unloaded`] if it was cancelled.
-    pub fn score_top(
-        &self,
-        tokens: &[u32],
-        first: usize,
-        top: usize,
-        canceller: &Canceller,
-    ) -> Result<Vec<TokenScore>, EngineError> {
-        let vocab = self.fit.model.vocab_size;
-        if !(1..tokens.len()).contains(&first) {
-            let what = format!("{first} of {} tokens: the first scored needs one before it", tokens.len());
-            return Err(parameter("first", what));
-        }
-        if let Some(id) = tokens.iter().find(|id| **id as usize >= vocab) {
-            return Err(parameter("tokens", format!("token {id}, the model has {vocab}")));
-        }
-        let context_tokens = self.context_tokens();
-        if tokens.len() - 1 > context_tokens {
-            return Err(EngineError::ContextExceeded { prompt_tokens: tokens.len(), context_tokens });
-        }
-        let (reply, receiver) = channel();
-        let score = Score { first, top, scores: Vec::with_capacity(tokens.len() - first), reply };
-        let cancelled = canceller.cancelled.clone();
-        let (class, tenant) = (Class::default(), Tenant::default());
-        self.start(vec![Sequence::new(tokens.to_vec(), class, tenant, cancelled, Work::Score(score))])?;
-        receiver.recv().unwrap_or(Err(EngineError::Unloaded))
-    }
-
-    pub(crate) fn prompt_tokens(&self, request: &GenerateRequest) -> Result<Vec<u32>, EngineError> {
-        match self.prompt(request)?.ids {
-            ids if ids.is_empty() => Err(parameter("prompt", "no tokens, at least 1".to_owned())),
-            ids => Ok(ids),
-        }
-    }
-
-    /// The bytes of a token; none for control tokens.
-    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
-        self.tokenizer.token_bytes(id)
-    }
-
-    /// The prompt that asks for what stands between two texts; `None` if the model was not taught that.
-    ///
-    /// # Errors
-    /// [`EngineError::Tokenizer`].
-    pub fn fill_in_the_middle(&self, before: &str, after: &str) -> Result<Option<Vec<u32>>, EngineError> {
-        const MARKS: [[&str; 3]; 3] = [
-            ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"],
-            ["<fim_prefix>", "<fim_suffix>", "<fim_middle>"],
-            ["<PRE>", "<SUF>", "<MID>"],
-        ];
-        for marks in MARKS {
-            let ids = marks.map(|mark| self.tokenizer.encode(mark, Special::Parse));
-            let [Ok(prefix), Ok(suffix), Ok(middle)] = ids else { continue };
-            if [&prefix, &suffix, &middle].iter().all(|ids| ids.len() == 1) {
-                let beginning = self.tokenizer.encode_prompt("", Special::Plain)?;
-                let bos = beginning.first().copied().filter(|id| self.tokenizer.bos() == Some(*id));
-                let (before, after) = (self.tokenize_plain(before)?, self.tokenize_plain(after)?);
-                let all = [bos.into_iter().collect(), prefix, before, suffix, after, middle];
-                return Ok(Some(all.concat()));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Tokens of a conversation, as [`Engine::generate`] gives them to the model.
-    ///
-    /// # Errors
-    /// [`EngineError::Template`], [`EngineError::Tokenizer`].
-    pub fn chat_tokens(&self, request: &GenerateRequest) -> Result<Vec<u32>, EngineError> {
-        Ok(self.prompt(request)?.ids)
-    }
-
-    fn prompt(&self, request: &GenerateRequest) -> Result<ChatPrompt, EngineError> {
-        let plain = |ids| ChatPrompt { ids, in_thoughts: false };
-        match &request.prompt {
-            Prompt::Chat(messages) => {
-                let tools = request.tools.as_ref().filter(|tools| tools.offered());
-                let mut variables = request.template_variables.clone();
-                // A grammar leaves no room for thoughts unless they were asked for.
-                let silent =
-                    request.constraint.is_some() || tools.is_some_and(|t| t.choice != ToolChoice::Auto);
-                if self.chat.thinks && silent && variables.iter().all(|(name, _)| name != "enable_thinking") {
-                    variables.push(("enable_thinking".to_owned(), false));
-                }
-                self.chat.prompt(&self.tokenizer, messages, tools, &variables)
-            }
-            Prompt::Text(text) => Ok(plain(self.tokenize(text)?)),
-            Prompt::Tokens(ids) => Ok(plain(ids.clone())),
-        }
-    }
-
-    /// The prompt's tokens, what takes the answer apart, and what holds it to a grammar.
-    fn prepare(
-        &self,
-        request: &GenerateRequest,
-    ) -> Result<(Vec<u32>, OutputParser, Option<Guide>), EngineError> {
-        let ChatPrompt { mut ids, in_thoughts } = self.prompt(request)?;
-        if ids.is_empty() {
-            return Err(parameter("prompt", "no tokens, at least 1".to_owned()));
-        }
-        let chat = matches!(request.prompt, Prompt::Chat(_));
-        let tools = request.tools.as_ref().filter(|tools| chat && tools.offered());
-        let format = self.chat.tools;
-        let mut parser = OutputParser::new(tools.map(|_| format), chat && self.chat.thinks);
-        if in_thoughts {
-            parser = parser.in_thoughts();
-        }
-        let guide = match (tools, &request.constraint) {
-            (None, None) => None,
-            (Some(tools), constraint) => {
-                let token = self.chat.tool_token.filter(|_| format == ToolFormat::Mistral);
-                if let (Some(token), ToolChoice::Required | ToolChoice::Named(_)) = (token, &tools.choice) {
-                    ids.push(token);
-                    parser = parser.in_call();
-                }
-                Some(tools::guide(self.grammars()?, format, token, tools, constraint.as_ref())?)
-            }
-            (None, Some(constraint)) => {
-                let matcher = self.grammars()?.matcher(constraint)?;
-                Some(if in_thoughts {
-                    Guide::after_thoughts(self.grammars()?, matcher)
-                } else {
-                    Guide::Whole(Box::new(matcher))
-                })
-            }
-        };
-        Ok((ids, parser, guide))
-    }
-
-    /// Made when the first grammar is asked for: large vocabularies take a moment.
-    fn grammars(&self) -> Result<&Arc<Grammars>, EngineError> {
-        if let Some(grammars) = self.grammars.get() {
-            return Ok(grammars);
-        }
-        let grammars = Grammars::new(&self.tokenizer, self.fit.model.vocab_size, &self.end_tokens)?;
-        Ok(self.grammars.get_or_init(|| Arc::new(grammars)))
-    }
-
-    fn start(&self, sequences: Vec<Sequence>) -> Result<(), EngineError> {
-        let commands = self.commands.as_ref().ok_or(EngineError::Unloaded)?;
-        commands.send(sequences).map_err(|_| EngineError::Unloaded)
-    }
-}
-
-impl Drop for LoadedModel {
-    fn drop(&mut self) {
-        // The worker ends once it has no more requests; streams that outlive the model are still answered.
-        self.commands = None;
-        if self.shared.figures().pages.in_use == 0
-            && let Some(thread) = self.thread.take()
-        {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// An answer that has been queued.
-#[derive(Debug)]
-pub struct Started {
-    /// Stops it.
-    pub canceller: Canceller,
-    /// Takes its text apart into thoughts, text and calls.
-    pub parser: OutputParser,
-    /// Tokens of the prompt.
-    pub prompt_tokens: usize,
-}
-
-/// Stops an answer from another thread, such as a signal handler's.
-#[derive(Clone, Debug, Default)]
-pub struct Canceller {
-    cancelled: Arc<AtomicBool>,
-}
-
-impl Canceller {
-    /// Stops the answer before its next step; the stream still ends with [`Event::Done`].
-    pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-    }
-
-    /// Raised once it is stopped.
-    pub fn flag(&self) -> &Arc<AtomicBool> {
-        &self.cancelled
-    }
-}
-
-/// The events of one answer, in order; ends after [`Event::Done`].
-#[derive(Debug)]
-pub struct GenerateStream {
-    events: Receiver<Result<Event, EngineError>>,
-    canceller: Canceller,
-    ended: bool,
-}
-
-impl GenerateStream {
-    /// A handle that stops the answer while another thread reads the stream.
-    pub fn canceller(&self) -> Canceller {
-        self.canceller.clone()
-    }
-}
-
-impl Iterator for GenerateStream {
-    type Item = Result<Event, EngineError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let event = self.events.recv().unwrap_or(Err(EngineError::Unloaded));
-        self.ended = matches!(event, Err(_) | Ok(Event::Done { .. }));
-        Some(event)
-    }
-}
-
-impl Drop for GenerateStream {
-    fn drop(&mut self) {
-        self.canceller.cancel();
-    }
-}

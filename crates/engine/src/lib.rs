@@ -23,6 +23,7 @@ pub mod request;
 pub mod sampler;
 pub mod seq2seq;
 pub(crate) mod sequence;
+pub mod speculate;
 pub mod text;
 pub mod tools;
 pub mod vision;
@@ -54,6 +55,7 @@ pub use request::{
     TokenScore, Usage,
 };
 pub use seq2seq::Seq2SeqModel;
+pub use speculate::Speculate;
 pub use tools::{Tool, ToolChoice, ToolUse};
 pub use vision::{OcrModel, VisionModel, VisionOptions, Words};
 pub use worker::StepTimes;

@@ -264,6 +264,10 @@ pub struct Usage {
     pub decode_time: Duration,
     /// Decode steps: tokens picked after the first, the one that ended the answer included.
     pub decode_steps: usize,
+    /// Tokens that were guessed, where guessing is on.
+    pub guessed_tokens: usize,
+    /// Guesses that were picked.
+    pub right_guesses: usize,
 }
 
 /// What a stream of an answer gives, in order.

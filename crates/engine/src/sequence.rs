@@ -5,6 +5,7 @@ use crate::constraint::{self, Guide, Guided};
 use crate::kv_cache::PageTable;
 use crate::request::{Class, EventSink, Tenant};
 use crate::sampler::{History, Pick, Sampler, Scratch, math};
+use crate::speculate::Worth;
 use crate::{EngineError, Event, FinishReason, TokenLogprob, TokenScore, Usage};
 use kun_text::{StopReason, TextStream, Tokenizer};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// One sequence of a worker.
 pub(crate) struct Sequence {
+    /// Its number among those of its worker.
+    pub(crate) id: u64,
     /// Every token so far, prompt and answer.
     pub(crate) tokens: Vec<u32>,
     /// How many of them are in the cache.
@@ -27,6 +30,9 @@ pub(crate) struct Sequence {
     pub(crate) cancelled: Arc<AtomicBool>,
     /// What it is for.
     pub(crate) work: Work,
+    /// Tokens that may come next: they run in the next step, and stay if they are picked.
+    pub(crate) guesses: Vec<u32>,
+    worth: Worth,
 }
 
 /// What a sequence is for.
@@ -83,7 +89,18 @@ impl Sequence {
         cancelled: Arc<AtomicBool>,
         work: Work,
     ) -> Sequence {
-        Sequence { tokens, cached: 0, table: PageTable::default(), class, tenant, cancelled, work }
+        Sequence {
+            id: 0,
+            tokens,
+            cached: 0,
+            table: PageTable::default(),
+            class,
+            tenant,
+            cancelled,
+            work,
+            guesses: Vec::new(),
+            worth: Worth::default(),
+        }
     }
 
     /// Whether the caller has left.
@@ -118,6 +135,7 @@ impl Sequence {
     /// Its pages, for others to use; all of it has to run again.
     pub(crate) fn give_up_pages(&mut self) -> PageTable {
         self.cached = 0;
+        self.guesses.clear();
         if let Work::Score(score) = &mut self.work {
             score.scores.clear();
         }
@@ -142,6 +160,23 @@ impl Sequence {
         matches!(&self.work, Work::Generate(a) if self.cached >= a.prompt_tokens && self.cached + 1 == self.tokens.len())
     }
 
+    /// How many tokens to guess for the next step: none beyond the end of the answer.
+    pub(crate) fn wanted_guesses(&mut self) -> usize {
+        match &self.work {
+            Work::Generate(answer) if self.decodes() => {
+                // A step picks one token more than it has guesses.
+                let left = answer.most_tokens.saturating_sub(self.tokens.len() + 1);
+                self.worth.next().min(left)
+            }
+            _ => 0,
+        }
+    }
+
+    /// The next `count` tokens to run, guesses last.
+    pub(crate) fn upcoming(&self, count: usize) -> impl Iterator<Item = u32> {
+        self.tokens[self.cached..].iter().chain(&self.guesses).take(count).copied()
+    }
+
     /// Takes the results of a step in which the next `tokens` tokens ran, of which `rows` gave `logits` `[rows, V]`.
     pub(crate) fn advance(
         &mut self,
@@ -154,26 +189,43 @@ impl Sequence {
     ) -> Next {
         let decoded = self.decodes();
         let start = self.cached;
+        let guesses = std::mem::take(&mut self.guesses);
         self.cached += tokens;
         match &mut self.work {
             Work::Generate(answer) => {
                 if decoded {
                     answer.usage.decode_time += took;
-                    answer.usage.decode_steps += 1;
+                    answer.usage.guessed_tokens += guesses.len();
                 } else {
                     answer.usage.prefill_time += took;
                 }
                 if rows.is_empty() {
                     return Next::Continues;
                 }
-                let history = History { tokens: &self.tokens, prompt_tokens: answer.prompt_tokens };
-                match answer.pick(logits, history, scratch) {
-                    Ok(pick) => answer.take(pick, &mut self.tokens, tokenizer),
-                    Err(error) => {
-                        answer.events.event(Err(error));
-                        Next::Finished
+                let width = logits.len().checked_div(rows.len()).unwrap_or(0).max(1);
+                let (mut picked, mut next) = (0, Next::Continues);
+                for logits in logits.chunks_exact_mut(width) {
+                    answer.usage.decode_steps += usize::from(decoded);
+                    answer.usage.right_guesses += usize::from(picked > 0);
+                    let history = History { tokens: &self.tokens, prompt_tokens: answer.prompt_tokens };
+                    let pick = match answer.pick(logits, history, scratch) {
+                        Ok(pick) => pick,
+                        Err(error) => {
+                            answer.events.event(Err(error));
+                            return Next::Finished;
+                        }
+                    };
+                    let id = pick.id;
+                    next = answer.take(pick, &mut self.tokens, tokenizer);
+                    picked += 1;
+                    // What was computed behind a wrong guess belongs to another text.
+                    if next == Next::Finished || guesses.get(picked - 1) != Some(&id) {
+                        break;
                     }
                 }
+                self.cached = start + rows.start + picked;
+                self.worth.judge(guesses.len(), picked.saturating_sub(1));
+                next
             }
             Work::Score(score) => {
                 let width = logits.len().checked_div(rows.len()).unwrap_or(0);

@@ -7,6 +7,7 @@ use crate::queue::{DECODE_COST, Shares};
 use crate::request::Class;
 use crate::sampler::Scratch;
 use crate::sequence::{Next, Sequence};
+use crate::speculate::{self, Ask, Drafter, look_up};
 use kun_graph::{Inputs, Outputs, Program, RunError, TensorRef};
 use kun_text::Tokenizer;
 use std::collections::{BTreeMap, VecDeque};
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     pub(crate) pages: PageCounts,
+    /// Running sequences that were put back in line.
+    pub(crate) preemptions: u64,
     /// Steps that did nothing but decode, by number of sequences.
     pub(crate) decode: BTreeMap<usize, StepTimes>,
 }
@@ -57,6 +60,10 @@ pub(crate) struct Worker {
     pub(crate) running: Vec<Sequence>,
     pub(crate) shares: Shares,
     pub(crate) buffers: Buffers,
+    /// Guesses at the next tokens.
+    pub(crate) drafter: Option<Drafter>,
+    /// Sequences that have arrived so far.
+    pub(crate) arrived: u64,
 }
 
 /// Reused from step to step.
@@ -99,9 +106,11 @@ impl Worker {
     }
 
     fn arrive(&mut self, sequences: Vec<Sequence>) {
-        for sequence in sequences {
+        for mut sequence in sequences {
             let active = self.running.iter().chain(&self.waiting).map(|s| s.tenant);
             self.shares.arrive(sequence.tenant, active);
+            sequence.id = self.arrived;
+            self.arrived += 1;
             self.waiting.push_back(sequence);
         }
     }
@@ -164,6 +173,7 @@ impl Worker {
     /// Takes a running sequence's pages; its tokens are computed again when it is next in line.
     fn put_back(&mut self, index: usize) {
         let mut sequence = self.running.remove(index);
+        self.shared.figures().preemptions += 1;
         self.pages.release(sequence.give_up_pages());
         self.waiting.push_front(sequence);
     }
@@ -173,12 +183,68 @@ impl Worker {
     fn parts(&mut self) -> Vec<Part> {
         loop {
             let pending: Vec<_> = self.running.iter().map(Sequence::pending).collect();
-            let parts = next_batch(&pending, self.limits);
+            let mut parts = next_batch(&pending, self.limits);
+            self.add_guesses(&mut parts);
             match parts.iter().try_for_each(|part| self.make_room(part)) {
                 Ok(()) => return parts,
+                // Nobody gives way to a guess.
+                Err(OutOfPages) if self.running.iter().any(|s| !s.guesses.is_empty()) => {
+                    self.running.iter_mut().for_each(|s| s.guesses.clear());
+                }
                 // A single sequence always fits: no context is longer than the cache.
                 Err(OutOfPages) if self.running.len() > 1 => self.put_back(self.running.len() - 1),
                 Err(OutOfPages) => return parts,
+            }
+        }
+    }
+
+    /// Guesses at what answers that decode will say next.
+    fn guess(&mut self) {
+        let Worker { drafter: Some(drafter), running, .. } = self else { return };
+        running.iter_mut().for_each(|s| s.guesses.clear());
+        if let Drafter::Model(model) = drafter {
+            model.keep(&running.iter().map(|s| s.id).collect());
+        }
+        if running.len() > speculate::MOST_SEQUENCES {
+            return;
+        }
+        let wanted: Vec<usize> = running.iter_mut().map(Sequence::wanted_guesses).collect();
+        let asks: Vec<Ask<'_>> = running
+            .iter()
+            .zip(&wanted)
+            .filter(|(_, most)| **most > 0)
+            .map(|(s, most)| Ask { id: s.id, tokens: &s.tokens, most: *most })
+            .collect();
+        let guesses: Vec<Vec<u32>> = match drafter {
+            _ if asks.is_empty() => return,
+            Drafter::Lookup => asks.iter().map(|ask| look_up(ask.tokens, ask.most).to_vec()).collect(),
+            Drafter::Model(model) => match model.guess(&asks) {
+                Ok(guesses) => guesses,
+                Err(error) => {
+                    // Answers need no guesses.
+                    tracing::warn!(%error, "the draft model failed; nothing is guessed any more");
+                    self.drafter = None;
+                    return;
+                }
+            },
+        };
+        let asking = running.iter_mut().zip(wanted).filter(|(_, most)| *most > 0);
+        for ((sequence, _), guesses) in asking.zip(guesses) {
+            sequence.guesses = guesses;
+        }
+    }
+
+    /// Lengthens the parts of answers by their guesses, as far as the step has room.
+    fn add_guesses(&mut self, parts: &mut [Part]) {
+        let mut tokens = self.limits.tokens - parts.iter().map(|part| part.tokens).sum::<usize>();
+        let mut rows = self.limits.rows - parts.iter().map(|part| part.rows.len()).sum::<usize>();
+        for part in parts {
+            let guesses = &mut self.running[part.sequence].guesses;
+            guesses.truncate(tokens.min(rows));
+            if !guesses.is_empty() {
+                (tokens, rows) = (tokens - guesses.len(), rows - guesses.len());
+                part.tokens += guesses.len();
+                part.rows.end += guesses.len();
             }
         }
     }
@@ -190,6 +256,7 @@ impl Worker {
 
     fn step(&mut self) {
         let started = Instant::now();
+        self.guess();
         let parts = self.parts();
         let only_decodes = parts.iter().all(|p| self.running[p.sequence].decodes());
         if let Err(error) = self.compute(&parts) {
@@ -220,7 +287,7 @@ impl Worker {
             let end = sequence.cached + part.tokens;
             let first = buffers.tokens.len();
             buffers.rows.extend(part.rows.clone().map(|r| (first + r) as i32));
-            buffers.tokens.extend(sequence.tokens[sequence.cached..end].iter().map(|id| *id as i32));
+            buffers.tokens.extend(sequence.upcoming(part.tokens).map(|id| id as i32));
             buffers.positions.extend((sequence.cached..end).map(|p| p as i32));
         }
         let sequences: Vec<kun_graph::Sequence<'_>> = parts

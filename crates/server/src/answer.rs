@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// Twenty-four letters and digits that no other answer has.
@@ -158,6 +159,7 @@ impl Answer {
 pub(crate) struct Answers {
     steps: tokio::sync::mpsc::Receiver<(usize, Result<Step, Refusal>)>,
     prompt_tokens: usize,
+    over: watch::Receiver<bool>,
     // Dropping the set ends its tasks, and with them the answers.
     _tasks: tokio::task::JoinSet<()>,
 }
@@ -196,7 +198,8 @@ impl Answers {
                 }
             });
         }
-        Ok(Answers { prompt_tokens, steps, _tasks: tasks })
+        let over = call.app.over.subscribe();
+        Ok(Answers { prompt_tokens, steps, over, _tasks: tasks })
     }
 
     /// Tokens of the prompt.
@@ -204,8 +207,15 @@ impl Answers {
         self.prompt_tokens
     }
 
-    /// The next step of any answer and the answer's index; none after the end of all.
+    /// The next step of any answer and the answer's index; none after the end of all. An error once a stopping server
+    /// waits no longer.
     pub(crate) async fn next(&mut self) -> Option<(usize, Result<Step, Refusal>)> {
-        self.steps.recv().await
+        tokio::select! {
+            biased;
+            step = self.steps.recv() => step,
+            _ = self.over.wait_for(|over| *over) => {
+                Some((0, Err(Refusal::new(Kind::Unavailable, "The server has stopped."))))
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use crate::app::Chosen;
 use crate::error::{Dialect, Refusal};
 use crate::http::sse;
 use crate::openai::chat::{Counts, Message};
-use crate::openai::sampling;
+use crate::openai::sampling::{self, TEMPERATURE, TOP_K, TOP_P};
 use crate::openai::tools::{call_id, word_choice};
 use crate::routes::{Call, Reply};
 use crate::schema::{COUNT, Field, NAME, Shape, TEXT, accepted, ignored, optional, required};
@@ -105,21 +105,9 @@ pub(crate) const FIELDS: &[&[Field]] = &[
     &[
         required("max_tokens", COUNT, "Most tokens of the answer"),
         optional("stream", Shape::Bool, "Answer piece by piece, as server-sent events"),
-        optional(
-            "temperature",
-            Shape::Number { least: 0.0, most: 2.0 },
-            "0 always picks the likeliest token; default 1",
-        ),
-        optional(
-            "top_p",
-            Shape::Number { least: 0.0, most: 1.0 },
-            "Keep the likeliest tokens that reach this probability",
-        ),
-        optional(
-            "top_k",
-            Shape::Integer { least: 0, most: 1 << 20 },
-            "Keep so many likeliest tokens; 0 keeps all",
-        ),
+        TEMPERATURE,
+        TOP_P,
+        TOP_K,
         optional(
             "stop_sequences",
             Shape::List { of: &Shape::Text { most: 256 }, least: 0, most: 16 },

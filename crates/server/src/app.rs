@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// The state of a server.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct App {
     pub(crate) metrics: Metrics,
     pub(crate) ready: AtomicBool,
     pub(crate) draining: AtomicBool,
+    /// Becomes true when running answers have had their time after a stop: what is left ends with an error.
+    pub(crate) over: watch::Sender<bool>,
     /// Room for pictures, in MiB.
     pub(crate) pixels: Arc<Semaphore>,
     /// Fetches pictures, where that is allowed.
@@ -78,6 +80,7 @@ impl App {
             metrics: Metrics::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            over: watch::Sender::new(false),
             fetcher: options.image_urls.map(PublicFetcher::new),
             fetching: Mutex::default(),
             pixels: Arc::new(Semaphore::new(crate::tasks::image::DECODE_MIB as usize)),

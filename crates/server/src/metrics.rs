@@ -51,6 +51,8 @@ pub(crate) struct Metrics {
     pub(crate) prompt_tokens: AtomicU64,
     pub(crate) cached_tokens: AtomicU64,
     pub(crate) completion_tokens: AtomicU64,
+    guessed_tokens: AtomicU64,
+    right_guesses: AtomicU64,
     pub(crate) cancelled: AtomicU64,
     pub(crate) refused_busy: AtomicU64,
     pub(crate) connections_open: AtomicU64,
@@ -83,6 +85,9 @@ impl Metrics {
     pub(crate) fn answered(&self, usage: &Usage) {
         self.prompt_tokens.fetch_add(usage.prompt_tokens as u64, Ordering::Relaxed);
         self.completion_tokens.fetch_add(usage.completion_tokens as u64, Ordering::Relaxed);
+        self.cached_tokens.fetch_add(usage.cached_tokens as u64, Ordering::Relaxed);
+        self.guessed_tokens.fetch_add(usage.guessed_tokens as u64, Ordering::Relaxed);
+        self.right_guesses.fetch_add(usage.right_guesses as u64, Ordering::Relaxed);
         if !usage.time_to_first_token.is_zero() {
             self.first_token.add(usage.time_to_first_token);
         }
@@ -103,6 +108,8 @@ impl Metrics {
             ("kun_prompt_tokens_total", "Tokens of prompts.", &self.prompt_tokens),
             ("kun_cached_tokens_total", "Tokens of prompts found in the prefix cache.", &self.cached_tokens),
             ("kun_completion_tokens_total", "Tokens of answers.", &self.completion_tokens),
+            ("kun_guessed_tokens_total", "Tokens that were guessed (--draft).", &self.guessed_tokens),
+            ("kun_right_guesses_total", "Guesses that were picked.", &self.right_guesses),
             ("kun_cancelled_total", "Answers whose client left.", &self.cancelled),
             ("kun_refused_busy_total", "Requests refused because the queue was full.", &self.refused_busy),
             ("kun_connections_refused_total", "Connections closed at once.", &self.connections_refused),

@@ -121,10 +121,15 @@ impl Server {
                 _ = stopped.wait_for(|stopped| *stopped) => {}
                 _ = terminated() => stopper.stop(),
             }
+            let over = app.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(drain).await;
+                over.over.send_replace(true);
+            });
             // Every connection has its own limit; this is for one that hangs all the same.
             let all = async { while tasks.join_next().await.is_some() {} };
             tokio::select! {
-                _ = tokio::time::timeout(drain + Duration::from_secs(2), all) => {}
+                _ = tokio::time::timeout(drain + LAST_WORDS + Duration::from_secs(1), all) => {}
                 _ = terminated() => {}
             }
             if let Some(path) = socket {
@@ -137,6 +142,9 @@ impl Server {
         result
     }
 }
+
+/// How long connections stay open after that, for the error that ends what still runs.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Loads the models that must be there from the start.
 fn preload(app: &App) -> Result<(), ServeError> {

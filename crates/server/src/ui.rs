@@ -26,6 +26,12 @@ pub(crate) fn page(_call: Call) -> Reply {
 pub(crate) fn script(_call: Call) -> Reply {
     file("text/javascript; charset=utf-8", include_str!("../../../web/app.js"))
 }
+pub(crate) fn play(_call: Call) -> Reply {
+    file("text/javascript; charset=utf-8", include_str!("../../../web/play.js"))
+}
+pub(crate) fn pictures(_call: Call) -> Reply {
+    file("text/javascript; charset=utf-8", include_str!("../../../web/pictures.js"))
+}
 pub(crate) fn words(_call: Call) -> Reply {
     file("text/javascript; charset=utf-8", include_str!("../../../web/words.js"))
 }

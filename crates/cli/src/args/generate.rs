@@ -36,6 +36,9 @@ pub struct GenerateArgs {
     pub thinking: Option<Thinking>,
     #[command(flatten)]
     pub sampling: SamplingArgs,
+    /// Guess tokens ahead: `lookup`, from what was said before, or a smaller model of the same vocabulary
+    #[arg(long, value_name = "lookup|MODEL", hide_short_help = true)]
+    pub draft: Option<String>,
     #[command(flatten)]
     pub load: LoadArgs,
 }

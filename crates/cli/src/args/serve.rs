@@ -62,6 +62,9 @@ pub struct ServeArgs {
     /// Answers that are worked on together
     #[arg(long, default_value_t = 16, value_parser = parse_count, value_name = "COUNT")]
     pub slots: usize,
+    /// Guess tokens ahead: `lookup`, from what was said before, or a smaller model of the same vocabulary
+    #[arg(long, value_name = "lookup|MODEL", hide_short_help = true)]
+    pub draft: Option<String>,
     /// Let a model go when nobody has used it for so long, such as 10m [default: when its memory is needed]
     #[arg(long, value_parser = parse_seconds, value_name = "TIME", hide_short_help = true)]
     pub keep_alive: Option<Duration>,

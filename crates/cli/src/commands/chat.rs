@@ -5,7 +5,7 @@ use super::{App, answer};
 use crate::args::GenerateArgs;
 use clap::builder::{BoolishValueParser, Resettable};
 use clap::{Arg, ArgAction, Args, Command, FromArgMatches};
-use kun_engine::{ChatMessage, EngineError, LoadedModel, Prompt, Role};
+use kun_engine::{ChatMessage, EngineError, LoadOptions, LoadedModel, Prompt, Role};
 use rustyline::config::Configurer;
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
@@ -47,7 +47,8 @@ enum Turn {
 /// # Errors
 /// Those of loading; what goes wrong in one answer is told, and the conversation goes on.
 pub fn chat(app: &App, name: &str, args: &GenerateArgs) -> anyhow::Result<()> {
-    let (path, model, _) = app.load(name, &args.load.options())?;
+    let speculate = app.speculate(args.draft.as_deref())?;
+    let (path, model, _) = app.load(name, &LoadOptions { speculate, ..args.load.options() })?;
     app.messages.note(&format!("{}: ask away; /help lists commands, /bye leaves.", path.name));
     let mut editor = Editor::<(), DefaultHistory>::with_config(editor_config())?;
     let history = history_file(app);

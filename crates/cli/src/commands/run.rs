@@ -4,7 +4,9 @@ use super::{App, answer, chat};
 use crate::args::{AskArgs, GenerateArgs, RunArgs, Thinking};
 use crate::exit::{INTERRUPTED, Misuse, Quiet};
 use answer::Answer;
-use kun_engine::{ChatMessage, FinishReason, GenerateRequest, LoadedModel, Prompt, Role, TokenLogprob};
+use kun_engine::{
+    ChatMessage, FinishReason, GenerateRequest, LoadOptions, LoadedModel, Prompt, Role, TokenLogprob,
+};
 use kun_hub::Hub;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Read};
@@ -52,7 +54,8 @@ fn answer_or_chat(app: &App, name: &str, prompt: Option<&str>, args: &GenerateAr
     }
     let document = if on_terminal && prompt != Some("-") { None } else { Some(read_document(app)?) };
     let prompt = join(document, prompt.filter(|p| *p != "-"), args.raw)?;
-    let (path, model, load_time) = app.load(name, &args.load.options())?;
+    let speculate = app.speculate(args.draft.as_deref())?;
+    let (path, model, load_time) = app.load(name, &LoadOptions { speculate, ..args.load.options() })?;
     let stream = app.engine.generate(&model, request(args, whole_prompt(args, prompt)))?;
     let output = &app.output;
     let answer = answer::collect(stream, |text| if args.json { Ok(()) } else { Ok(output.write(text)?) })?;

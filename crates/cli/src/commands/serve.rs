@@ -18,7 +18,8 @@ pub fn serve(app: &App, args: &ServeArgs) -> anyhow::Result<()> {
     for name in &args.models {
         app.fetch(name)?;
     }
-    let options = options(args)?;
+    let mut options = options(args)?;
+    options.load.speculate = app.speculate(args.draft.as_deref())?;
     let open = options.keys.is_empty() && options.listen.iter().any(|address| !address.ip().is_loopback());
     let secure = options.tls.is_some();
     let state = kun_server::App::new(app.engine.clone(), app.hub(), options);

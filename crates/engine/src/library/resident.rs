@@ -4,7 +4,7 @@ use crate::load::total;
 use crate::seq2seq::is_seq2seq;
 use crate::{
     EncodeOptions, Engine, EngineError, LoadOptions, LoadedEncoder, LoadedModel, Loading, OcrModel,
-    Seq2SeqModel, VisionModel, VisionOptions,
+    Seq2SeqModel, Speculate, VisionModel, VisionOptions,
 };
 use kun_tasks::describe::Verb;
 use std::path::Path;
@@ -103,7 +103,25 @@ impl Resident {
                 };
                 Ok(Resident::Encoder(engine.load_encoder(path, &options, report)?))
             }
-            Use::Text => Ok(Resident::Decoder(engine.load_with_progress(path, options, report)?)),
+            Use::Text => Ok(Resident::Decoder(decoder(engine, path, options, report)?)),
         }
+    }
+}
+
+/// A draft model guesses for models of its own vocabulary; for itself and others, guesses are looked up.
+fn decoder(
+    engine: &Engine,
+    path: &Path,
+    options: &LoadOptions,
+    report: impl Fn(Loading) + Send + Sync,
+) -> Result<Arc<LoadedModel>, EngineError> {
+    let looked_up = LoadOptions { speculate: Speculate::Lookup, ..options.clone() };
+    match &options.speculate {
+        Speculate::Model(draft) if draft == path => engine.load_with_progress(path, &looked_up, report),
+        Speculate::Model(_) => match engine.load_with_progress(path, options, &report) {
+            Err(EngineError::Unsuitable { .. }) => engine.load_with_progress(path, &looked_up, report),
+            loaded => loaded,
+        },
+        Speculate::Off | Speculate::Lookup => engine.load_with_progress(path, options, report),
     }
 }

@@ -1,7 +1,7 @@
 //! The half of a model of pictures and texts (CLIP, arXiv:2103.00020; SigLIP, arXiv:2303.15343) that reads texts.
 
-use super::facts::{beside, json_file, named_file, small_file};
 use super::VisionOptions;
+use super::facts::{beside, json_file, named_file, small_file};
 use super::open::open;
 use crate::{EngineError, PassModel};
 use kun_tasks::TaskError;

@@ -2,6 +2,7 @@
 
 use crate::App;
 use crate::http::gate::{self, Peer};
+use crate::server::LAST_WORDS;
 use axum::Router;
 use axum::extract::Request;
 use hyper::server::conn::http1;
@@ -190,7 +191,7 @@ impl Service {
             _ = connection.as_mut() => {}
             _ = self.stop.changed() => {
                 connection.as_mut().graceful_shutdown();
-                let _ = timeout(limits.drain_time, connection).await;
+                let _ = timeout(limits.drain_time + LAST_WORDS, connection).await;
             }
         }
         open.fetch_sub(1, Ordering::Relaxed);

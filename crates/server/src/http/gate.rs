@@ -41,8 +41,18 @@ pub(crate) struct Passed {
 pub(crate) struct RouteName(pub(crate) &'static str);
 
 /// Paths that need no key: they tell nothing but that a server is there. The page asks for a key itself.
-const PUBLIC: [&str; 8] =
-    ["/", "/livez", "/readyz", "/health", "/app.js", "/words.js", "/style.css", "/icon.svg"];
+const PUBLIC: [&str; 10] = [
+    "/",
+    "/livez",
+    "/readyz",
+    "/health",
+    "/app.js",
+    "/play.js",
+    "/pictures.js",
+    "/words.js",
+    "/style.css",
+    "/icon.svg",
+];
 
 const ALLOWED_HEADERS: &str = "authorization, content-type, x-api-key, api-key, anthropic-version, anthropic-beta, \
     x-request-id, openai-organization, openai-project, openai-beta, x-stainless-arch, x-stainless-lang, x-stainless-os, \

@@ -9,7 +9,7 @@ use crate::answer::{Answers, Step, random_id};
 use crate::app::Chosen;
 use crate::error::{Kind, Refusal};
 use crate::openai::chat::{Counts, Message, content};
-use crate::openai::sampling;
+use crate::openai::sampling::{self, SEED, TEMPERATURE, TOP_P};
 use crate::openai::tools::{tool_of, word_choice};
 use crate::routes::{Call, Reply, json_response};
 use crate::schema::{COUNT, Field, NAME, Shape, TEXT, accepted, ignored, optional, required};
@@ -81,21 +81,9 @@ pub(crate) const FIELDS: &[&[Field]] = &[
     &[
         optional("stream", Shape::Bool, "Answer piece by piece, as server-sent events"),
         optional("max_output_tokens", COUNT, "Most tokens of the answer"),
-        optional(
-            "temperature",
-            Shape::Number { least: 0.0, most: 2.0 },
-            "0 always picks the likeliest token; default 1",
-        ),
-        optional(
-            "top_p",
-            Shape::Number { least: 0.0, most: 1.0 },
-            "Keep the likeliest tokens that reach this probability",
-        ),
-        optional(
-            "seed",
-            Shape::Integer { least: i64::MIN, most: i64::MAX },
-            "The same seed gives the same answer",
-        ),
+        TEMPERATURE,
+        TOP_P,
+        SEED,
         optional("store", Shape::Bool, "Keep the response for later requests, in memory; default true"),
         optional("metadata", Shape::Map { of: &TEXT, most: 16 }, "Given back as it is"),
         optional(

@@ -9,24 +9,34 @@ use serde_json::Value;
 const BIAS: Shape = Shape::Number { least: -100.0, most: 100.0 };
 const STOP_TEXT: Shape = Shape::Text { most: 256 };
 
+// Fields that several families share.
+pub(crate) const TEMPERATURE: Field = optional(
+    "temperature",
+    Shape::Number { least: 0.0, most: 2.0 },
+    "0 always picks the likeliest token; default 1",
+);
+pub(crate) const TOP_P: Field = optional(
+    "top_p",
+    Shape::Number { least: 0.0, most: 1.0 },
+    "Keep the likeliest tokens that reach this probability",
+);
+pub(crate) const TOP_K: Field = optional(
+    "top_k",
+    Shape::Integer { least: 0, most: 1 << 20 },
+    "Keep so many likeliest tokens; 0 keeps all",
+);
+pub(crate) const SEED: Field = optional(
+    "seed",
+    Shape::Integer { least: i64::MIN, most: i64::MAX },
+    "The same seed gives the same answer",
+);
+
 /// Sampling by OpenAI's names and by those that local servers share.
 pub(crate) const SAMPLING: &[Field] = &[
     optional("model", NAME, "Which model; none: the default one"),
-    optional(
-        "temperature",
-        Shape::Number { least: 0.0, most: 2.0 },
-        "0 always picks the likeliest token; default 1",
-    ),
-    optional(
-        "top_p",
-        Shape::Number { least: 0.0, most: 1.0 },
-        "Keep the likeliest tokens that reach this probability",
-    ),
-    optional(
-        "top_k",
-        Shape::Integer { least: 0, most: 1 << 20 },
-        "Keep so many likeliest tokens; 0 keeps all",
-    ),
+    TEMPERATURE,
+    TOP_P,
+    TOP_K,
     optional(
         "min_p",
         Shape::Number { least: 0.0, most: 1.0 },
@@ -53,11 +63,7 @@ pub(crate) const SAMPLING: &[Field] = &[
         Shape::Map { of: &BIAS, most: 1024 },
         "Token ids to what is added to their logits",
     ),
-    optional(
-        "seed",
-        Shape::Integer { least: i64::MIN, most: i64::MAX },
-        "The same seed gives the same answer",
-    ),
+    SEED,
     optional(
         "stop",
         Shape::Either(&[&STOP_TEXT, &Shape::List { of: &STOP_TEXT, least: 0, most: 16 }]),

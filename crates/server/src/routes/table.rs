@@ -204,6 +204,8 @@ pub(crate) const ROUTES: &[Route] = &[
     post("/v1/models/unload", own::models::NAMED, "Let a model go", own::models::unload),
     get("/", "The page", ui::page),
     get("/app.js", "The page's program", ui::script),
+    get("/play.js", "The page's playground", ui::play),
+    get("/pictures.js", "The page's work with pictures", ui::pictures),
     get("/words.js", "The page's words", ui::words),
     get("/style.css", "The page's looks", ui::style),
     get("/icon.svg", "The page's icon", ui::icon),

@@ -91,7 +91,18 @@ fn every_route_asks_for_the_key() {
     let keys = Keys::new(vec![Key::new("test", &secret).unwrap()]);
     let origin = "https://app.example".to_owned();
     let server = start(ServeOptions { keys, cors_origins: vec![origin.clone()], ..options() });
-    let open = ["/", "/livez", "/readyz", "/health", "/app.js", "/words.js", "/style.css", "/icon.svg"];
+    let open = [
+        "/",
+        "/livez",
+        "/readyz",
+        "/health",
+        "/app.js",
+        "/play.js",
+        "/pictures.js",
+        "/words.js",
+        "/style.css",
+        "/icon.svg",
+    ];
     let described = openapi();
     for (path, methods) in described["paths"].as_object().unwrap() {
         let path = path.replace("{id}", "x");
@@ -200,7 +211,7 @@ fn the_page_allows_nothing_from_outside() {
         assert!(policy.contains(part), "{policy}");
     }
     assert!(!policy.contains("unsafe"));
-    for path in ["/", "/app.js", "/words.js", "/style.css", "/icon.svg"] {
+    for path in ["/", "/app.js", "/play.js", "/pictures.js", "/words.js", "/style.css", "/icon.svg"] {
         let reply = shared().get(path);
         assert_eq!(reply.status, 200);
         let text = reply.text().replace("http://www.w3.org/2000/svg", "");

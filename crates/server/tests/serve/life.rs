@@ -143,6 +143,35 @@ fn a_stop_lets_streams_end_and_takes_no_new_work() {
 }
 
 #[test]
+fn streams_that_outlive_a_stop_end_with_an_error_event() {
+    let mut hasty = options();
+    hasty.load.max_sequences = Some(16);
+    hasty.limits.drain_time = Duration::ZERO;
+    let server = start(hasty);
+    let mut streams: Vec<_> = (0..2)
+        .map(|_| {
+            let mut body = long(true);
+            body["n"] = json!(8);
+            send(&server, &body)
+        })
+        .collect();
+    for stream in &mut streams {
+        let mut first = [0; 16];
+        stream.read_exact(&mut first).unwrap();
+        assert!(first.starts_with(b"HTTP/1.1 200"));
+    }
+    server.stop.stop();
+    for mut stream in streams {
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).unwrap();
+        // Sixteen answers of 400 tokens take far longer than a stop.
+        let tail = &rest[rest.len().saturating_sub(300)..];
+        assert!(tail.contains("The server has stopped.") && tail.ends_with("0\r\n\r\n"), "{tail}");
+    }
+    drop(server);
+}
+
+#[test]
 fn figures_are_told_without_anybodys_words() {
     let canary = "kanarienvogel";
     let body = json!({ "model": NAME, "messages": [{ "role": "user", "content": canary }], "max_tokens": 3, "user": canary });

@@ -15,8 +15,11 @@ fn place(b: &Box2) -> String {
 
 /// The answer about one picture as a JSON object.
 pub fn document(file: &str, image: &Image, answer: &Answer) -> Value {
-    let mut document = vision::document(image, answer);
-    document["file"] = json!(file);
+    let mut document = json!({ "file": file });
+    if let (Some(document), Value::Object(rest)) = (document.as_object_mut(), vision::document(image, answer))
+    {
+        document.extend(rest);
+    }
     document
 }
 
