@@ -1,19 +1,22 @@
 //! Text to token ids and back.
 //!
-//! A GGUF vocabulary is encoded by Kun's own compact tables (a 150,000-token vocabulary is ready in tens of
-//! milliseconds and some 15 MB), a `tokenizer.json` by the `tokenizers` crate. Both share the handling of
-//! added tokens: a text is first cut at them, then each plain piece is encoded.
+//! Vocabularies are Kun's own compact tables (150,000 tokens are ready in tens of milliseconds and some 15 MB); the
+//! normalizers and pre-tokenizers of a `tokenizer.json` are those of the `tokenizers` crate. Both kinds of file share the
+//! handling of added tokens: a text is first cut at them, then each plain piece is encoded.
 
 mod added;
 mod bpe;
 mod charsmap;
 mod encoding;
 mod json;
+mod merges;
 mod pattern;
 mod sentencepiece;
 mod split;
 pub mod spm;
 mod tokens;
+mod trie;
+mod unigram;
 mod wordpiece;
 
 use std::ops::Range;

@@ -66,7 +66,7 @@ fn what_is_wrong_is_named() {
         (piece(b"", 1), "a piece"),
         // Model type 3 (words), and a trie that claims more than is there.
         ([unknown.clone(), vec![0x12, 0x02, 0x18, 0x03]].concat(), "model type 3"),
-        ([unknown, vec![0x1a, 0x06, 0x12, 0x04, 0xff, 0, 0, 0]].concat(), "cut short"),
+        ([unknown, vec![0x1a, 0x06, 0x12, 0x04, 0xff, 0, 0, 0]].concat(), "table of 255 bytes, 0 are there"),
     ] {
         let error = use_it(&bytes).unwrap_or_else(|| panic!("{says}: not refused"));
         assert!(error.contains(says), "{error} does not say {says}");

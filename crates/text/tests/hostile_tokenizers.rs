@@ -29,7 +29,10 @@ fn document(normalizer: &Value, pre_tokenizer: &Value) -> Value {
 
 /// Reads the file and encodes texts with it; gives the error, if any, and the most memory used.
 fn outcome(file: &Value) -> (Option<String>, usize, usize) {
-    let bytes = file.to_string().into_bytes();
+    outcome_of(file.to_string().into_bytes())
+}
+
+fn outcome_of(bytes: Vec<u8>) -> (Option<String>, usize, usize) {
     let (error, peak) = peak_of(|| match Tokenizer::from_json(&bytes, None) {
         Err(error) => Some(error.to_string()),
         Ok(tokenizer) => {
@@ -180,4 +183,80 @@ fn base64(bytes: &[u8]) -> String {
             })
         })
         .collect()
+}
+
+/// Vocabularies of every kind whose entries are as short, as many, or as unlike each other as can be.
+#[test]
+fn vocabularies_of_every_kind_stay_within_bounds() {
+    let check = |what: &str, text: String| {
+        let (error, peak, limit) = outcome_of(text.into_bytes());
+        assert!(peak <= limit, "{what}: {peak} bytes of {limit}, {error:?}");
+        error
+    };
+    // All texts of one to three of these letters, then of four until there are enough.
+    let letters: Vec<char> = ('!'..='~').filter(|c| !matches!(c, '"' | '\\')).collect();
+    let short = |count: usize| {
+        (0..count).map(|at| {
+            let mut at = at + 1;
+            let mut text = String::new();
+            while at > 0 {
+                text.push(letters[at % letters.len()]);
+                at /= letters.len();
+            }
+            text
+        })
+    };
+    let map =
+        |count| short(count).enumerate().map(|(id, t)| format!("\"{t}\":{id}")).collect::<Vec<_>>().join(",");
+    let list = |count| short(count).map(|t| format!("[\"{t}\",0]")).collect::<Vec<_>>().join(",");
+    const MANY: usize = 700_000;
+    let model = |fields: &str| format!("{{\"model\":{{{fields}}}}}");
+    let bpe = |vocab: &str, merges: &str| model(&format!("\"merges\":[{merges}],\"vocab\":{{{vocab}}}"));
+    assert_eq!(check("many tokens", bpe(&map(MANY), "")), None);
+    assert_eq!(
+        check("one merge again and again", bpe(r#""a":0,"b":1,"ab":2"#, &vec!["\"a b\""; MANY].join(","))),
+        None
+    );
+    let pairs = vec![r#"["a","b"]"#; MANY].join(",");
+    assert_eq!(check("the same in pairs", bpe(r#""a":0,"b":1,"ab":2"#, &pairs)), None);
+    // 90 letters, their pairs, and every merge of them.
+    let two: Vec<(char, char)> = letters.iter().flat_map(|a| letters.iter().map(|b| (*a, *b))).collect();
+    let vocab: Vec<_> =
+        letters.iter().map(char::to_string).chain(two.iter().map(|(a, b)| format!("{a}{b}"))).collect();
+    let vocab: Vec<_> = vocab.iter().enumerate().map(|(id, token)| format!("\"{token}\":{id}")).collect();
+    let merges: Vec<_> = two.iter().map(|(a, b)| format!("\"{a} {b}\"")).collect();
+    assert_eq!(check("all merges", bpe(&vocab.join(","), &vec![merges.join(","); 60].join(","))), None);
+    for kind in ["WordPiece", "WordLevel"] {
+        let fields = format!("\"type\":\"{kind}\",\"vocab\":{{{}}}", map(MANY));
+        assert_eq!(check(kind, model(&fields)), None);
+    }
+    let unigram = |vocab: &str| model(&format!("\"unk_id\":0,\"vocab\":[{vocab}]"));
+    assert_eq!(check("many pieces", unigram(&list(MANY))), None);
+    // Every byte of these is a node of its own.
+    let long = |count: usize| {
+        let texts = short(count).map(|t| format!("[\"{t}~{}\",0]", "x".repeat(480)));
+        texts.collect::<Vec<_>>().join(",")
+    };
+    assert_eq!(check("long pieces", unigram(&long(15_000))), None);
+    let error = check("more long pieces", unigram(&long(20_000)));
+    assert!(error.is_some_and(|error| error.contains("limit 8388608")));
+    let added = |count| {
+        let tokens = short(count)
+            .enumerate()
+            .map(|(id, t)| format!("{{\"id\":{id},\"content\":\"{t}\",\"special\":true}}"));
+        format!(
+            "{{\"added_tokens\":[{}],\"model\":{{\"vocab\":{{\"a\":0}}}}}}",
+            tokens.collect::<Vec<_>>().join(",")
+        )
+    };
+    assert_eq!(check("added tokens", added(200_000)), None);
+    let wide = (0..30_000).map(|id| format!("{{\"id\":{id},\"content\":\"{}{id}\"}}", "y".repeat(250)));
+    let wide = wide.collect::<Vec<_>>().join(",");
+    check("wide added tokens", format!("{{\"added_tokens\":[{wide}],\"model\":{{\"vocab\":{{\"a\":0}}}}}}"));
+    let far = r#"{"added_tokens":[{"id":4194303,"content":"x"}],"model":{"vocab":{"a":0}}}"#;
+    assert_eq!(check("a far id", far.into()), None);
+    let stage = format!("{{\"normalizer\":[{}0],\"model\":{{\"vocab\":{{\"a\":0}}}}}}", "0,".repeat(MANY));
+    assert!(check("many values", stage).is_some_and(|error| error.contains("limit 65536")));
+    let escapes = format!("{{\"{}\":0}}", "\\\"".repeat(MANY));
+    assert_eq!(check("quotes", format!("{{\"model\":{{\"vocab\":{escapes}}}}}")), None);
 }

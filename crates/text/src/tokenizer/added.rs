@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, Input, MatchKind};
-
-use super::TokenizerError;
+use super::trie::Trie;
+use super::{TokenizerError, invalid};
 
 /// One added token.
 #[derive(Clone, Debug)]
@@ -20,7 +19,7 @@ pub(super) struct Added {
 /// Finds added tokens: leftmost, then longest.
 #[derive(Debug)]
 pub(super) struct Matcher {
-    automaton: AhoCorasick,
+    trie: Trie,
     tokens: Vec<(u32, bool, bool)>,
 }
 
@@ -38,36 +37,42 @@ impl Matcher {
         if added.is_empty() {
             return Ok(None);
         }
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(added.iter().map(|token| token.text.as_bytes()))
-            .map_err(|error| TokenizerError::Invalid { what: format!("added tokens: {error}") })?;
+        let trie = Trie::new(0..added.len() as u32, |at| added[at as usize].text.as_bytes())
+            .map_err(|what| invalid(format!("added tokens: {what}")))?;
         let tokens = added.iter().map(|t| (t.id, t.strips_left, t.strips_right)).collect();
-        Ok(Some(Matcher { automaton, tokens }))
+        Ok(Some(Matcher { trie, tokens }))
+    }
+
+    /// The leftmost token in `text` from byte `at` on, the longest of those that begin there: its place and number.
+    fn find(&self, text: &[u8], at: usize) -> Option<(Range<usize>, usize)> {
+        (at..text.len()).find_map(|start| {
+            let (len, token) = self.trie.prefixes(Trie::ROOT, &text[start..]).last()?;
+            Some((start..start + len, token as usize))
+        })
     }
 
     /// Cuts `text` at the tokens found outside the `closed` ranges (sorted, apart from each other).
     pub fn cut<'t>(&self, text: &'t str, closed: &[Range<usize>], piece: &mut dyn FnMut(Piece<'t>)) {
         let (mut done, mut at, mut range) = (0, 0, 0);
-        while let Some(found) = self.automaton.find(Input::new(text).span(at..text.len())) {
-            while closed.get(range).is_some_and(|r| r.end <= found.start()) {
+        while let Some((found, token)) = self.find(text.as_bytes(), at) {
+            while closed.get(range).is_some_and(|r| r.end <= found.start) {
                 range += 1;
             }
-            if closed.get(range).is_some_and(|r| r.start < found.end()) {
+            if closed.get(range).is_some_and(|r| r.start < found.end) {
                 // A token may still begin inside the rejected one.
-                at = found.start() + 1;
+                at = found.start + 1;
                 continue;
             }
-            let (id, strips_left, strips_right) = self.tokens[found.pattern().as_usize()];
-            let mut before = &text[done..found.start()];
+            let (id, strips_left, strips_right) = self.tokens[token];
+            let mut before = &text[done..found.start];
             if strips_left {
                 before = before.trim_end();
             }
             if !before.is_empty() {
                 piece(Piece::Text { text: before, at: done });
             }
-            piece(Piece::Token { id, at: found.start(), len: found.len() });
-            done = found.end();
+            piece(Piece::Token { id, at: found.start, len: found.len() });
+            done = found.end;
             if strips_right {
                 done = text.len() - text[done..].trim_start().len();
             }

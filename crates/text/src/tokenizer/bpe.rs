@@ -1,16 +1,12 @@
 //! Byte-level BPE (Sennrich et al., arXiv:1508.07909, over bytes as in GPT-2) of a GGUF vocabulary.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-
+use super::merges::{Merges, Symbol};
 use super::split::{Rule, Splitter};
 use super::tokens::TokenTable;
 use super::{Kind, TokenizerError, Vocabulary};
 
 /// A symbol that is no token: a byte that the vocabulary lacks.
 const NONE: u32 = u32::MAX;
-/// Words of more symbols than this are merged through a heap, so that time stays `n log n`.
-const SHORT_WORD: usize = 24;
 
 /// Merges the bytes of words into tokens, by rank.
 #[derive(Debug)]
@@ -19,8 +15,7 @@ pub(super) struct Bpe {
     splitter: Splitter,
     whole_words: bool,
     bytes: Box<[u32; 256]>,
-    /// Pair of ids to (rank, id of the pair's token).
-    merges: HashMap<(u32, u32), (u32, u32)>,
+    merges: Merges,
     unk: Option<u32>,
 }
 
@@ -29,7 +24,7 @@ impl Bpe {
     pub fn new(vocabulary: &mut Vocabulary, rule: &Rule, kinds: &[Kind]) -> Result<Bpe, TokenizerError> {
         let tokens = byte_tokens(&std::mem::take(&mut vocabulary.tokens), kinds)?;
         let strings = std::mem::take(&mut vocabulary.merges);
-        let mut merges = HashMap::with_capacity(strings.len());
+        let mut merges = Merges::with_capacity(strings.len());
         let (mut left, mut right) = (Vec::new(), Vec::new());
         for (rank, merge) in strings.iter().enumerate() {
             let rank = u32::try_from(rank)
@@ -47,8 +42,10 @@ impl Bpe {
             to_bytes(second, &mut right);
             let pair = (tokens.find(&left), tokens.find(&right));
             left.extend_from_slice(&right);
-            if let (Some(a), Some(b), Some(whole)) = (pair.0, pair.1, tokens.find(&left)) {
-                merges.entry((a, b)).or_insert((rank, whole));
+            if let (Some(a), Some(b), Some(whole)) = (pair.0, pair.1, tokens.find(&left))
+                && merges.get(a, b).is_none()
+            {
+                merges.insert(a, b, rank, whole);
             }
         }
         let mut bytes = Box::new([NONE; 256]);
@@ -70,84 +67,10 @@ impl Bpe {
                 return;
             }
             symbols.clear();
-            symbols.extend(word.bytes().map(|byte| self.bytes[usize::from(byte)]));
-            if symbols.len() <= SHORT_WORD {
-                self.merge_short(&mut symbols);
-            } else {
-                self.merge_long(&mut symbols);
-            }
-            ids.extend(symbols.iter().filter_map(|&id| if id == NONE { self.unk } else { Some(id) }));
-        });
-    }
-
-    fn merge(&self, left: u32, right: u32) -> Option<(u32, u32)> {
-        self.merges.get(&(left, right)).copied()
-    }
-
-    /// Repeats the best merge, leftmost first, over a handful of symbols.
-    fn merge_short(&self, symbols: &mut Vec<u32>) {
-        if symbols.len() < 2 {
-            return;
-        }
-        let mut pairs = [None; SHORT_WORD];
-        for at in 0..symbols.len() - 1 {
-            pairs[at] = self.merge(symbols[at], symbols[at + 1]);
-        }
-        while symbols.len() > 1 {
-            let count = symbols.len() - 1;
-            let best = (0..count).filter_map(|at| pairs[at].map(|(rank, id)| (rank, at, id))).min();
-            let Some((_, at, id)) = best else { break };
-            symbols[at] = id;
-            symbols.remove(at + 1);
-            pairs.copy_within(at + 1..count, at);
-            let count = symbols.len() - 1;
-            if at > 0 {
-                pairs[at - 1] = self.merge(symbols[at - 1], symbols[at]);
-            }
-            if at < count {
-                pairs[at] = self.merge(symbols[at], symbols[at + 1]);
-            }
-        }
-    }
-
-    /// The same merges through a heap and a linked list.
-    fn merge_long(&self, symbols: &mut Vec<u32>) {
-        let len = symbols.len();
-        let mut next: Vec<usize> = (1..=len).collect();
-        let mut previous: Vec<usize> = (0..len).map(|at| at.wrapping_sub(1)).collect();
-        let mut alive = vec![true; len];
-        let mut heap = BinaryHeap::new();
-        for at in 0..len - 1 {
-            if let Some((rank, _)) = self.merge(symbols[at], symbols[at + 1]) {
-                heap.push(Reverse((rank, at, symbols[at], symbols[at + 1])));
-            }
-        }
-        while let Some(Reverse((_, at, left, right))) = heap.pop() {
-            let after = next[at];
-            // A pair whose members have since been merged elsewhere is stale.
-            if !alive[at] || symbols[at] != left || after >= len || symbols[after] != right {
-                continue;
-            }
-            let Some((_, id)) = self.merge(left, right) else { continue };
-            symbols[at] = id;
-            alive[after] = false;
-            next[at] = next[after];
-            if next[at] < len {
-                previous[next[at]] = at;
-                if let Some((rank, _)) = self.merge(id, symbols[next[at]]) {
-                    heap.push(Reverse((rank, at, id, symbols[next[at]])));
-                }
-            }
-            if let Some(&symbol) = symbols.get(previous[at])
-                && let Some((rank, _)) = self.merge(symbol, id)
-            {
-                heap.push(Reverse((rank, previous[at], symbol, id)));
-            }
-        }
-        let mut at = 0;
-        symbols.retain(|_| {
-            at += 1;
-            alive[at - 1]
+            symbols.extend(word.bytes().map(|byte| Symbol { id: self.bytes[usize::from(byte)], len: 1 }));
+            self.merges.apply(&mut symbols);
+            let ids_of = symbols.iter().map(|symbol| symbol.id);
+            ids.extend(ids_of.filter_map(|id| if id == NONE { self.unk } else { Some(id) }));
         });
     }
 }

@@ -1,38 +1,55 @@
 //! `tokenizer.json` through the `tokenizers` crate.
 //!
-//! Only the stages that turn plain text into ids are taken from it; added tokens, beginning and end tokens
-//! and decoding are handled as for GGUF vocabularies, so that both kinds of file obey the same rules.
+//! Normalizers and pre-tokenizers are the crate's. How a word becomes ids is Kun's own, see [`model`], in memory that the
+//! size of the file bounds; added tokens, beginning and end tokens and decoding are handled as for GGUF vocabularies, so
+//! that both kinds of file obey the same rules.
+
+mod bpe;
+mod joints;
+mod model;
+mod unigram;
+mod vocabulary;
+mod wordpiece;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokenizers::{
-    Model as _, ModelWrapper, NormalizedString, Normalizer as _, NormalizerWrapper, OffsetReferential,
-    OffsetType, PreTokenizedString, PreTokenizer as _, PreTokenizerWrapper,
+    NormalizedString, Normalizer as _, NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizedString,
+    PreTokenizer as _, PreTokenizerWrapper,
 };
 
-use super::encoding::{Joint, Joints};
-use super::{Kind, TokenizerError, charsmap, pattern};
+use super::encoding::Joints;
+use super::{Kind, TokenizerError, charsmap, invalid, pattern};
+use joints::{guarded_joints, post_processor, trims};
+use model::Model;
 
 /// Largest file read.
 const MAX_FILE_BYTES: usize = 256 << 20;
-/// Highest id of an added token.
-const MAX_ADDED_ID: u32 = 1 << 24;
+/// Values in the description of one stage, which takes up to a hundred bytes of memory for each.
+const MAX_VALUES: usize = 1 << 16;
 /// How much a normalizer's replacements may lengthen a text in all.
 const MAX_EXPANSION: usize = 1024;
 /// Stages of a normalizer or pre-tokenizer.
 const MAX_STAGES: usize = 64;
 
+/// A file whose parts are not read yet.
 #[derive(Deserialize)]
-struct File {
+struct File<'f> {
     #[serde(default)]
     added_tokens: Vec<AddedToken>,
-    normalizer: Option<Value>,
-    pre_tokenizer: Option<Value>,
-    post_processor: Option<Value>,
-    decoder: Option<Value>,
-    model: ModelWrapper,
+    #[serde(borrow)]
+    normalizer: Option<&'f RawValue>,
+    #[serde(borrow)]
+    pre_tokenizer: Option<&'f RawValue>,
+    #[serde(borrow)]
+    post_processor: Option<&'f RawValue>,
+    #[serde(borrow)]
+    decoder: Option<&'f RawValue>,
+    #[serde(borrow)]
+    model: &'f RawValue,
 }
 
 /// An entry of `added_tokens`.
@@ -63,7 +80,7 @@ pub(super) struct Pipeline {
     pre_tokenizer: Option<PreTokenizerWrapper>,
     /// The same for a text that follows a special token, where that differs.
     later_pre_tokenizer: Option<PreTokenizerWrapper>,
-    model: ModelWrapper,
+    model: Model,
     spelling: Spelling,
     /// The decoder takes one space off the beginning of a text.
     pub strips_first_space: bool,
@@ -88,10 +105,6 @@ pub(super) struct Description {
     pub joints: Option<Joints>,
 }
 
-fn invalid(what: impl Into<String>) -> TokenizerError {
-    TokenizerError::Invalid { what: what.into() }
-}
-
 /// Reads a `tokenizer.json`.
 pub(super) fn read(bytes: &[u8]) -> Result<Description, TokenizerError> {
     if bytes.len() > MAX_FILE_BYTES {
@@ -101,11 +114,15 @@ pub(super) fn read(bytes: &[u8]) -> Result<Description, TokenizerError> {
 }
 
 fn read_unguarded(bytes: &[u8]) -> Result<Description, TokenizerError> {
-    let file: File =
+    let file: File<'_> =
         serde_json::from_slice(bytes).map_err(|error| invalid(format!("tokenizer.json: {error}")))?;
-    let stages = [&file.normalizer, &file.pre_tokenizer, &file.decoder];
-    for (field, stage) in ["normalizer", "pre_tokenizer", "decoder"].into_iter().zip(stages) {
-        let stage = stage.as_ref().unwrap_or(&Value::Null);
+    let normalizer = stage("normalizer", file.normalizer)?;
+    let pre_tokenizer = stage("pre_tokenizer", file.pre_tokenizer)?;
+    let decoder = stage("decoder", file.decoder)?;
+    let post = stage("post_processor", file.post_processor)?;
+    for (field, stage) in
+        [("normalizer", &normalizer), ("pre_tokenizer", &pre_tokenizer), ("decoder", &decoder)]
+    {
         check_stages(field, stage)?;
         charsmap::check(field, stage)?;
         if field != "decoder" {
@@ -113,52 +130,63 @@ fn read_unguarded(bytes: &[u8]) -> Result<Description, TokenizerError> {
             pattern::check(field, stage, 1 + usize::from(mentions(stage, "first")))?;
         }
     }
-    if let Some(token) = file.added_tokens.iter().find(|token| token.id > MAX_ADDED_ID) {
-        return Err(invalid(format!("added_tokens: id {} beyond {MAX_ADDED_ID}", token.id)));
+    let max_id = vocabulary::MAX_ID;
+    if let Some(token) = file.added_tokens.iter().find(|token| token.id >= max_id) {
+        return Err(invalid(format!("added_tokens: id {}, limit {max_id}", token.id)));
     }
+    let model = Model::read(file.model)?;
     let size = file.added_tokens.iter().map(|token| token.id as usize + 1).max().unwrap_or(0);
-    let mut kinds = vec![Kind::Normal; size.max(file.model.get_vocab_size())];
+    let mut kinds = vec![Kind::Normal; size.max(model.id_count())];
     for token in &file.added_tokens {
         kinds[token.id as usize] = if token.special { Kind::Control } else { Kind::UserDefined };
     }
-    let decoder = file.decoder.as_ref().unwrap_or(&Value::Null);
-    let stages = file.pre_tokenizer.as_ref().unwrap_or(&Value::Null);
-    let spelling = if mentions(decoder, "ByteLevel") || mentions(stages, "ByteLevel") {
+    let spelling = if mentions(&decoder, "ByteLevel") || mentions(&pre_tokenizer, "ByteLevel") {
         Spelling::ByteLevel
-    } else if matches!(file.model, ModelWrapper::WordPiece(_)) {
+    } else if matches!(model, Model::WordPiece(_)) {
         Spelling::WordPiece
-    } else if mentions(decoder, "Metaspace") || mentions(decoder, "▁") || mentions(stages, "Metaspace") {
+    } else if mentions(&decoder, "Metaspace")
+        || mentions(&decoder, "▁")
+        || mentions(&pre_tokenizer, "Metaspace")
+    {
         Spelling::Metaspace
     } else {
         Spelling::Plain
     };
+    let puts_space = mentions(&pre_tokenizer, "always") || mentions(&pre_tokenizer, "first");
     let strips_first_space = spelling == Spelling::WordPiece
-        || (spelling == Spelling::Metaspace
-            && (mentions(decoder, "Strip") || mentions(stages, "always") || mentions(stages, "first")));
-    let later_pre_tokenizer = match &file.pre_tokenizer {
-        Some(stages) if mentions(stages, "first") => {
-            Some(parse("pre_tokenizer", never_first(stages.clone()))?)
-        }
-        _ => None,
+        || (spelling == Spelling::Metaspace && (mentions(&decoder, "Strip") || puts_space));
+    let later_pre_tokenizer = match mentions(&pre_tokenizer, "first") {
+        true => Some(parse("pre_tokenizer", never_first(pre_tokenizer.clone()))?),
+        false => None,
     };
-    let post = file.post_processor.as_ref().unwrap_or(&Value::Null);
-    let (around, trims) = (post_processor(post), trims(post));
-    let joints = guarded_joints(post, &around)?;
+    let around = post_processor(&post);
+    let joints = guarded_joints(&post, &around)?;
     Ok(Description {
         pipeline: Pipeline {
-            normalizer: file.normalizer.map(|value| parse("normalizer", value)).transpose()?,
-            pre_tokenizer: file.pre_tokenizer.map(|value| parse("pre_tokenizer", value)).transpose()?,
+            normalizer: parse("normalizer", normalizer)?,
+            pre_tokenizer: parse("pre_tokenizer", pre_tokenizer)?,
             later_pre_tokenizer,
-            model: file.model,
+            model,
             spelling,
             strips_first_space,
-            trims,
+            trims: trims(&post),
         },
         added: file.added_tokens,
         kinds,
         around,
         joints,
     })
+}
+
+/// Reads one stage, `null` if there is none.
+fn stage(field: &str, raw: Option<&RawValue>) -> Result<Value, TokenizerError> {
+    let Some(raw) = raw else { return Ok(Value::Null) };
+    // Every value but the first follows one of these.
+    let values = raw.get().bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{' | b':')).count();
+    if values > MAX_VALUES {
+        return Err(invalid(format!("tokenizer.json: {field} has {values} values, limit {MAX_VALUES}")));
+    }
+    serde_json::from_str(raw.get()).map_err(|error| invalid(format!("tokenizer.json: {field}: {error}")))
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(field: &str, value: Value) -> Result<T, TokenizerError> {
@@ -231,106 +259,6 @@ fn never_first(mut value: Value) -> Value {
     value
 }
 
-/// The ids that a post-processor puts before and after a single text.
-fn post_processor(value: &Value) -> (Vec<u32>, Vec<u32>) {
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    match value["type"].as_str() {
-        Some("Sequence") => value["processors"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(post_processor)
-            .find(|(before, after)| !before.is_empty() || !after.is_empty())
-            .unwrap_or_default(),
-        Some("BertProcessing" | "RobertaProcessing") => {
-            (id(&value["cls"][1]).into_iter().collect(), id(&value["sep"][1]).into_iter().collect())
-        }
-        Some("TemplateProcessing") => {
-            let (mut before, mut after, mut seen) = (Vec::new(), Vec::new(), false);
-            for item in value["single"].as_array().into_iter().flatten() {
-                if item.get("Sequence").is_some() {
-                    seen = true;
-                } else if let Some(name) = item["SpecialToken"]["id"].as_str() {
-                    let ids = value["special_tokens"][name]["ids"].as_array();
-                    let side = if seen { &mut after } else { &mut before };
-                    side.extend(ids.into_iter().flatten().filter_map(id));
-                }
-            }
-            (before, after)
-        }
-        _ => Default::default(),
-    }
-}
-
-/// Elements of a pattern that texts are joined by.
-const MAX_JOINTS: usize = 64;
-
-fn guarded_joints(value: &Value, around: &(Vec<u32>, Vec<u32>)) -> Result<Option<Joints>, TokenizerError> {
-    let joints = joints(value, around);
-    match &joints {
-        Some(found) if found.one.len().max(found.two.len()) > MAX_JOINTS => {
-            let count = found.one.len().max(found.two.len());
-            Err(invalid(format!("post_processor: {count} elements, limit {MAX_JOINTS}")))
-        }
-        _ => Ok(joints),
-    }
-}
-
-/// How a post-processor joins texts.
-fn joints(value: &Value, (before, after): &(Vec<u32>, Vec<u32>)) -> Option<Joints> {
-    let number = |value: &Value| value.as_u64().and_then(|n| u32::try_from(n).ok());
-    match value["type"].as_str()? {
-        "Sequence" => value["processors"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find_map(|inner| joints(inner, &post_processor(inner))),
-        "BertProcessing" => Some(Joints::around(before, after)),
-        "RobertaProcessing" => {
-            let tokens = |ids: &[u32]| ids.iter().map(|&id| Joint::Token(id, 0)).collect::<Vec<_>>();
-            let one = [tokens(before), vec![Joint::First(0)], tokens(after)].concat();
-            let two = [&one[..], &tokens(after), &[Joint::Second(0)], &tokens(after)].concat();
-            Some(Joints { one, two })
-        }
-        "TemplateProcessing" => {
-            let list = |field: &str| {
-                let mut list = Vec::new();
-                for item in value[field].as_array().into_iter().flatten() {
-                    let (text, token) = (&item["Sequence"], &item["SpecialToken"]);
-                    if let Some(name) = text["id"].as_str() {
-                        let kind = number(&text["type_id"]).unwrap_or(0);
-                        list.push(if name == "B" { Joint::Second(kind) } else { Joint::First(kind) });
-                    } else if let Some(name) = token["id"].as_str() {
-                        let kind = number(&token["type_id"]).unwrap_or(0);
-                        let ids = value["special_tokens"][name]["ids"].as_array();
-                        let ids = ids.into_iter().flatten().filter_map(number);
-                        list.extend(ids.map(|id| Joint::Token(id, kind)));
-                    }
-                }
-                list
-            };
-            let (one, two) = (list("single"), list("pair"));
-            let complete = one.iter().any(|joint| matches!(joint, Joint::First(_)));
-            let pair = two.iter().any(|joint| matches!(joint, Joint::Second(_)));
-            let two = if pair { two } else { Joints::around(before, after).two };
-            complete.then_some(Joints { one, two })
-        }
-        _ => None,
-    }
-}
-
-/// Whether a post-processor trims the places of tokens, and with a space put before the text.
-fn trims(value: &Value) -> Option<bool> {
-    match value["type"].as_str()? {
-        "Sequence" => value["processors"].as_array().into_iter().flatten().find_map(trims),
-        "ByteLevel" | "RobertaProcessing" => {
-            let flag = |name: &str| value[name].as_bool().unwrap_or(true);
-            flag("trim_offsets").then(|| flag("add_prefix_space"))
-        }
-        _ => None,
-    }
-}
-
 impl Pipeline {
     /// Calls `take` with the ids, places (bytes of `text`) and words of `text`, which begins the input or not.
     pub fn encode_placed(
@@ -371,7 +299,16 @@ impl Pipeline {
         if let Some(pre_tokenizer) = pre_tokenizer {
             pre_tokenizer.pre_tokenize(&mut words)?;
         }
-        words.tokenize(|word| self.model.tokenize(word.get()))?;
+        words.tokenize(|word| {
+            let mut tokens = self.model.tokenize(word.get())?;
+            if self.trims.is_some() {
+                // The spaces at the ends of a token are told by its text.
+                for token in &mut tokens {
+                    token.value = self.model.text(token.id).unwrap_or_default().to_owned();
+                }
+            }
+            Ok(tokens)
+        })?;
         Ok(words)
     }
 
@@ -390,24 +327,24 @@ impl Pipeline {
 
     /// Whether tokens that go on with a word are marked.
     pub fn is_word_piece(&self) -> bool {
-        matches!(self.model, ModelWrapper::WordPiece(_))
+        matches!(self.model, Model::WordPiece(_))
     }
 
     /// The id of the token spelt `text`.
     pub fn find(&self, text: &str) -> Option<u32> {
-        self.model.token_to_id(text)
+        self.model.find(text)
     }
 
     /// The bytes that token `id` stands for.
     pub fn bytes(&self, id: u32) -> Vec<u8> {
-        let Some(text) = self.model.id_to_token(id) else { return Vec::new() };
+        let Some(text) = self.model.text(id) else { return Vec::new() };
         match self.spelling {
             Spelling::ByteLevel => {
                 let mut bytes = Vec::with_capacity(text.len());
-                super::bpe::to_bytes(&text, &mut bytes);
+                super::bpe::to_bytes(text, &mut bytes);
                 bytes
             }
-            Spelling::Metaspace => match super::sentencepiece::byte_of(&text) {
+            Spelling::Metaspace => match super::sentencepiece::byte_of(text) {
                 Some(byte) => vec![byte],
                 None => super::sentencepiece::unescape(text.as_bytes()),
             },
@@ -415,7 +352,7 @@ impl Pipeline {
                 Some(rest) => rest.as_bytes().to_vec(),
                 None => format!(" {text}").into_bytes(),
             },
-            Spelling::Plain => text.into_bytes(),
+            Spelling::Plain => text.as_bytes().to_vec(),
         }
     }
 }

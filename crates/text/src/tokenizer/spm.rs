@@ -3,13 +3,12 @@
 //! Text becomes pieces as the `sentencepiece` library makes them (Unigram and BPE); which ids the pieces have is the
 //! affair of whoever owns the vocabulary.
 
-mod charsmap;
 mod protobuf;
 mod unigram;
 
+use super::charsmap::{self, CharsMap};
 use super::sentencepiece::{self, SentencePiece};
 use super::{Kind, TokenizerError, Vocabulary};
-use charsmap::CharsMap;
 use std::collections::HashSet;
 use unigram::Unigram;
 
@@ -67,7 +66,13 @@ impl SentencePieceModel {
         }
         let mut description = protobuf::read(bytes)?;
         let blob = std::mem::take(&mut description.charsmap);
-        let charsmap = if blob.is_empty() { None } else { Some(CharsMap::new(&blob)?) };
+        let charsmap = match &blob[..] {
+            [] => None,
+            blob => {
+                let read = CharsMap::read(blob);
+                Some(read.map_err(|what| invalid(format!("precompiled_charsmap {what}")))?)
+            }
+        };
         let pieces = &description.pieces;
         if !pieces.iter().any(|(_, _, kind)| *kind == Kind::Unknown) {
             return Err(invalid("no unknown piece"));
