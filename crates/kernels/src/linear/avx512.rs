@@ -240,6 +240,57 @@ unsafe fn add_part<const S: usize, const R: usize, const STEPS: usize>(
     }
 }
 
+/// Adds the products of group `g`, whose halves have scales of their own, to the sums of `R` rows. The halves are weighed
+/// apart and meet before the activations' scale: one multiplication less than two parts take.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn add_halves<const S: usize, const R: usize>(
+    w: &[[__m512i; 4]; 2],
+    scales: &[(__m512, __m512); 2],
+    rows: Rows,
+    g: usize,
+    acc: &mut [__m512; R],
+) {
+    let scheme = const { scheme(S) };
+    let at = rows.at;
+    let mut weighed = [_mm512_setzero_ps(); R];
+    // SAFETY: group `g` lies inside each of the `R` prepared rows.
+    unsafe {
+        for (half, (w, (scale, _))) in w.iter().zip(scales).enumerate() {
+            let mut dot = [_mm512_setzero_si512(); R];
+            if !scheme.has_offset() {
+                for (r, dot) in dot.iter_mut().enumerate() {
+                    *dot =
+                        times_zero::<S>(broadcast(rows.row(r).add(at.minus_half_sum + (2 * g + half) * 4)));
+                }
+            }
+            for (s, w) in w.iter().enumerate() {
+                for (r, dot) in dot.iter_mut().enumerate() {
+                    let x = broadcast(rows.row(r).add((2 * g + half) * 16 + s * 4));
+                    *dot = _mm512_dpbusd_epi32(*dot, *w, x);
+                }
+            }
+            for (dot, weighed) in dot.iter().zip(&mut weighed) {
+                *weighed = if half == 0 {
+                    _mm512_mul_ps(_mm512_cvtepi32_ps(*dot), *scale)
+                } else {
+                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(*dot), *scale, *weighed)
+                };
+            }
+        }
+        for (r, (weighed, acc)) in weighed.iter().zip(acc).enumerate() {
+            let x_scale = _mm512_castsi512_ps(broadcast(rows.row(r).add(at.scale + g * 4)));
+            *acc = _mm512_fmadd_ps(*weighed, x_scale, *acc);
+            if scheme.has_offset() {
+                for (half, (_, offset)) in scales.iter().enumerate() {
+                    let sum = broadcast(rows.row(r).add(at.scaled_half_sum + (2 * g + half) * 4));
+                    *acc = _mm512_fmadd_ps(*offset, _mm512_castsi512_ps(sum), *acc);
+                }
+            }
+        }
+    }
+}
+
 /// Prepared rows of activations.
 #[derive(Clone, Copy)]
 struct Rows {
@@ -281,19 +332,17 @@ unsafe fn quantized<const S: usize, const R: usize, const B: usize>(
         unsafe {
             // The blocks are spelt out: a loop over them would keep the sums in memory.
             if scheme.has_halves() {
-                for half in 0..2 {
-                    let w = load_steps::<S>(panel, g, half);
-                    let scales = load_scales::<S>(panel, g, half);
-                    add_part::<S, R, 4>(&w, scales, rows, 2 * g + half, &mut acc[0]);
-                    if B > 1 {
-                        add_part::<S, R, 4>(&w, scales, rows.from(R), 2 * g + half, &mut acc[1]);
-                    }
-                    if B > 2 {
-                        add_part::<S, R, 4>(&w, scales, rows.from(2 * R), 2 * g + half, &mut acc[2]);
-                    }
-                    if B > 3 {
-                        add_part::<S, R, 4>(&w, scales, rows.from(3 * R), 2 * g + half, &mut acc[3]);
-                    }
+                let w = [load_steps::<S>(panel, g, 0), load_steps::<S>(panel, g, 1)];
+                let scales = [load_scales::<S>(panel, g, 0), load_scales::<S>(panel, g, 1)];
+                add_halves::<S, R>(&w, &scales, rows, g, &mut acc[0]);
+                if B > 1 {
+                    add_halves::<S, R>(&w, &scales, rows.from(R), g, &mut acc[1]);
+                }
+                if B > 2 {
+                    add_halves::<S, R>(&w, &scales, rows.from(2 * R), g, &mut acc[2]);
+                }
+                if B > 3 {
+                    add_halves::<S, R>(&w, &scales, rows.from(3 * R), g, &mut acc[3]);
                 }
             } else {
                 let (a, b) = (load_steps::<S>(panel, g, 0), load_steps::<S>(panel, g, 1));
@@ -318,10 +367,14 @@ unsafe fn quantized<const S: usize, const R: usize, const B: usize>(
     }
 }
 
-/// Whether 16 rows at once are faster than 12: they fill the registers so that some are spilt, which pays where a panel
-/// is dear to unpack.
-const fn sixteen_rows(s: usize) -> bool {
-    matches!(scheme(s).scale, GroupScale::ByteAndOffset | GroupScale::Int8Halves | GroupScale::NibblesHalves)
+/// Rows that are fastest at once: 12 fill the registers. Where a panel is dear to unpack 16 pay, though some registers are
+/// spilt; two scales a group leave room for 8.
+const fn rows_at_once(s: usize) -> usize {
+    match scheme(s).scale {
+        GroupScale::ByteAndOffset | GroupScale::NibblesHalves => 16,
+        GroupScale::Int8Halves => 8,
+        _ => 12,
+    }
 }
 
 fn sink(task: &Task<'_>, panel: usize, n: usize) -> Sink {
@@ -362,15 +415,15 @@ unsafe fn run_quantized<const S: usize>(layout: &PackedLayout, at: &Sections, ta
                 while row < count {
                     let (rows, sink) = (rows.from(row), at_row(sink, row));
                     row += match count - row {
-                        16.. if const { sixteen_rows(S) } => {
+                        16.. if const { rows_at_once(S) == 16 } => {
                             quantized::<S, 4, 4>(panel, rows, sink);
                             16
                         }
-                        12.. => {
+                        12.. if const { rows_at_once(S) >= 12 } => {
                             quantized::<S, 4, 3>(panel, rows, sink);
                             12
                         }
-                        8..12 => {
+                        8.. => {
                             quantized::<S, 4, 2>(panel, rows, sink);
                             8
                         }
