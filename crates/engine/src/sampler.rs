@@ -147,11 +147,11 @@ impl Sampler {
         scratch: &mut Scratch,
     ) -> Result<u32, LogitsError> {
         self.penalise(logits, history, scratch);
-        let greatest = math::greatest(logits).ok_or(LogitsError)?;
         if self.options.temperature == 0.0 {
-            let first = logits.iter().position(|x| *x == greatest).ok_or(LogitsError)?;
+            let (first, _) = math::first_greatest(logits).ok_or(LogitsError)?;
             return Ok(first as u32);
         }
+        let greatest = math::greatest(logits).ok_or(LogitsError)?;
         let draw = self.rng.next_f64();
         if self.keeps_all(logits.len()) {
             let factor = 1.0 / self.options.temperature;

@@ -47,6 +47,23 @@ pub fn greatest(values: &[f32]) -> Option<f32> {
     (good && top > f32::NEG_INFINITY).then_some(top)
 }
 
+/// [`greatest`] and where the first of its equals is, in one pass over the values.
+pub fn first_greatest(values: &[f32]) -> Option<(usize, f32)> {
+    // Only the block that holds it is searched, while it is still in the first-level cache or near it.
+    let mut first = None;
+    for (at, block) in values.chunks(BLOCK).enumerate() {
+        match greatest(block) {
+            Some(top) if first.is_none_or(|(_, best)| top > best) => first = Some((at * BLOCK, top)),
+            Some(_) => {}
+            // Without a finite value, or broken.
+            None if block.iter().all(|x| *x == f32::NEG_INFINITY) => {}
+            None => return None,
+        }
+    }
+    let (start, top) = first?;
+    Some((start + values[start..].iter().position(|x| *x == top)?, top))
+}
+
 /// Values summed at once, in f32, before they go into an f64 sum.
 pub const BLOCK: usize = 1024;
 
@@ -92,7 +109,7 @@ pub fn log_sum_exp(values: &[f32], greatest: f32) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{exp, exponentials, greatest, log_sum_exp};
+    use super::{exp, exponentials, first_greatest, greatest, log_sum_exp};
 
     #[test]
     fn exp_is_close_to_the_library_function() {
@@ -126,6 +143,29 @@ mod tests {
             }
         }
         assert_eq!(greatest(&[]), None);
+    }
+
+    #[test]
+    fn the_first_of_equals_is_found_in_any_block() {
+        let values = |top: &[usize]| {
+            let mut values = vec![f32::NEG_INFINITY; 3000];
+            values[17] = -8.0;
+            top.iter().for_each(|at| values[*at] = 2.0);
+            values
+        };
+        for top in [&[0][..], &[1023, 1024], &[1024, 2999], &[2999], &[5, 6, 7]] {
+            assert_eq!(first_greatest(&values(top)), Some((top[0], 2.0)));
+        }
+        assert_eq!(first_greatest(&values(&[])), Some((17, -8.0)));
+        for broken in [f32::NAN, f32::INFINITY] {
+            for at in [0, 1500, 2999] {
+                let mut values = values(&[4]);
+                values[at] = broken;
+                assert_eq!(first_greatest(&values), None, "{broken} at {at}");
+            }
+        }
+        assert_eq!(first_greatest(&[f32::NEG_INFINITY; 2000]), None);
+        assert_eq!(first_greatest(&[]), None);
     }
 
     #[test]
