@@ -8,12 +8,16 @@ of its own that stays loaded, and medians over all runs of all rounds are compar
 alike. A ratio is the better peer's time by Kun's: above 1, Kun is faster. A batch changes the first dimension of inputs
 whose first dimension is symbolic; models of a fixed batch run with that one alone.
 
+With --cpu the milliseconds are those of the processor, which a busy machine hardly changes; only for one thread, as
+threads that wait for each other take the processor too.
+
 - run: milliseconds of one inference; first: from opening the file to the end of the first inference (imports not
   counted); memory: most resident memory of the process, for the peers less what Python held before the model was
   loaded.
 """
 
 import argparse
+import glob
 import json
 import os
 import statistics
@@ -33,11 +37,14 @@ def main():
     parser.add_argument("--batch", default="1,8")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--ms", type=float, default=400, help="about how long an engine's turn takes")
+    parser.add_argument("--cpu", action="store_true", help="time of the processor, with one thread")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--child", choices=PEERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         return child(args)
+    if args.cpu and args.threads != "1":
+        parser.error("--cpu wants --threads 1")
     rows = []
     for model in args.models:
         for batch, files in inputs_of(model, [int(n) for n in args.batch.split(",")]):
@@ -104,12 +111,20 @@ def compare(args, model, threads, files):
     counts = {engine: max(1, int(args.ms / max(ask(process, 1)))) for engine, process in running.items()}
     for _ in range(args.rounds):
         for engine, process in running.items():
-            found[engine]["runs"] += ask(process, counts[engine])
+            before = processor_ms(process)
+            runs = ask(process, counts[engine])
+            found[engine]["runs"] += [(processor_ms(process) - before) / len(runs)] if args.cpu else runs
     for engine, process in running.items():
         process.stdin.close()
         found[engine]["memory"] = float(process.stdout.readline()) / 1024
         process.wait()
     return found
+
+
+def processor_ms(process):
+    """What all threads of a process have taken of the processor."""
+    files = glob.glob(f"/proc/{process.pid}/task/*/schedstat")
+    return sum(int(open(file).read().split()[0]) for file in files) / 1e6
 
 
 def ask(process, count):

@@ -3,8 +3,10 @@
 //! [`lower`] turns nodes into fewer, larger operations; [`place`] decides where every value lies and makes steps. A node
 //! without a fast form runs by [`crate::plain`] between two runs of steps.
 
+mod fuse;
 mod lower;
 mod memory;
+mod pack;
 mod place;
 mod steps;
 #[cfg(test)]
@@ -22,30 +24,11 @@ use kun_kernels::Isa;
 use kun_kernels::strided::Copy;
 use kun_tensor::Tensor;
 use memory::{Memory, Thread};
-use std::collections::HashMap;
+pub(crate) use pack::PackCache;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use steps::{Step, Work};
 use view::{Place, View, dense_strides};
-
-/// Packed weights by name and form, shared by the plans of a program.
-#[derive(Debug, Default)]
-pub(crate) struct PackCache(Mutex<HashMap<String, Arc<Block>>>);
-
-impl PackCache {
-    fn get(&self, name: &str) -> Option<Arc<Block>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
-    }
-
-    /// Keeps a block, unless it has no name.
-    fn keep(&self, name: String, block: Block) -> Arc<Block> {
-        let block = Arc::new(block);
-        if !name.is_empty() {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::clone(&block));
-        }
-        block
-    }
-}
 
 /// What [`place`] makes.
 struct Built {
@@ -79,9 +62,9 @@ impl FastPlan {
         context: &Context<'_>,
         cache: &PackCache,
         isa: Isa,
-        threads: usize,
+        pool: &Pool,
     ) -> Result<FastPlan, CompileError> {
-        let built = place::place(graph, context, cache, isa, lower::lower(graph, context))?;
+        let built = place::place(graph, context, cache, isa, pool, lower::lower(graph, context))?;
         let mut lives: Vec<Lifetime> = built
             .buffers
             .iter()
@@ -106,7 +89,10 @@ impl FastPlan {
                 }
             }
         }
-        lives.iter_mut().for_each(|life| life.first = life.first.min(life.last));
+        for life in lives.iter_mut().filter(|life| life.first == usize::MAX) {
+            // Nobody uses it.
+            (life.bytes, life.first) = (0, life.last);
+        }
         graph.outputs.iter().for_each(|id| last[id.0 as usize] = None);
         let mut dropped = vec![Vec::new(); built.steps.len()];
         for (value, last) in last.into_iter().enumerate() {
@@ -127,7 +113,7 @@ impl FastPlan {
             constants: built.constants,
             outputs: built.outputs,
             isa,
-            threads: (0..threads).map(|_| Mutex::default()).collect(),
+            threads: (0..pool.threads()).map(|_| Mutex::default()).collect(),
             profile: Mutex::new(None),
         })
     }

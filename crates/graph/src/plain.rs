@@ -63,7 +63,7 @@ pub(crate) struct WeightCache(Mutex<HashMap<String, Arc<Tensor>>>);
 
 /// What operations need beside their operands.
 pub(crate) struct Context<'a> {
-    weights: &'a dyn WeightSource,
+    pub(crate) weights: &'a dyn WeightSource,
     cache: Option<&'a WeightCache>,
     max_bytes: usize,
 }

@@ -197,7 +197,7 @@ impl TensorProgram {
         }
         if let Some(pool) = &self.pool {
             let context = Context::new(&*self.weights, self.options.max_bytes);
-            let plan = FastPlan::new(&graph, &context, &self.packed, Isa::detect(), pool.threads())?;
+            let plan = FastPlan::new(&graph, &context, &self.packed, Isa::detect(), pool)?;
             return Ok(Plan { key, graph, form: Form::Fast(Box::new(plan), Arc::clone(pool)) });
         }
         let steps: Vec<Step> = (0..graph.nodes.len()).map(Step::Plain).collect();

@@ -6,9 +6,10 @@ pub mod few;
 pub(crate) mod tests;
 pub mod winograd;
 
+use crate::KernelError;
 use crate::gemm::tile::{Part, Rows};
 use crate::gemm::{Epilogue, Matrix, Panels, ROW_BLOCK_BYTES, ROWS, Scratch, Target, blocks};
-use crate::{KernelError, vector};
+use crate::vector::{self, Kernel, Vector};
 use std::ops::Range;
 
 /// Sizes of a convolution or of any other window that moves over an image.
@@ -130,6 +131,8 @@ pub struct Convolution<'a> {
     pub epilogue: Epilogue<'a>,
     /// Row `r` is output pixel `r`.
     pub out: Target,
+    /// `[batch, channels]`, or none: inputs are multiplied with it first. For windows of one pixel at a stride of 1.
+    pub factors: &'a [f32],
 }
 
 impl Convolution<'_> {
@@ -159,6 +162,14 @@ impl Convolution<'_> {
             );
             return Err(KernelError::Shape { kernel: "convolution", what });
         }
+        let even = self.is_even();
+        if !self.factors.is_empty() {
+            KernelError::check("convolution", self.factors.len(), geometry.batch * self.channels)?;
+            if !even {
+                let what = format!("factors of {geometry:?}");
+                return Err(KernelError::Shape { kernel: "convolution", what });
+            }
+        }
         if pixels.is_empty() || columns.is_empty() {
             return Ok(());
         }
@@ -168,11 +179,17 @@ impl Convolution<'_> {
         if scratch.zeros.len() < depth {
             scratch.zeros.resize(depth, 0.0);
         }
-        let even = self.is_even();
         for range in blocks(pixels, block) {
             let pointers = &mut scratch.pointers;
             pointers.clear();
-            if even {
+            let mut stride = self.x.pixel_stride;
+            if !self.factors.is_empty() {
+                scratch.floats.resize((range.len() * depth).max(scratch.floats.len()), 0.0);
+                let scaled = Scaled { task: self, pixels: range.clone(), out: &mut scratch.floats };
+                vector::run(panels.isa(), scaled);
+                pointers.push(scratch.floats.as_ptr());
+                stride = depth;
+            } else if even {
                 pointers.push(self.x.data[range.start * self.x.pixel_stride..].as_ptr());
             } else {
                 self.pointers(range.clone(), &scratch.zeros, pointers);
@@ -180,7 +197,7 @@ impl Convolution<'_> {
             let part = Part {
                 panels,
                 matrix: Matrix::Packed(self.packed),
-                x: if even { Rows::Even(pointers, self.x.pixel_stride) } else { Rows::Any(pointers) },
+                x: if even { Rows::Even(pointers, stride) } else { Rows::Any(pointers) },
                 taps,
                 depth,
                 rows: range,
@@ -225,6 +242,39 @@ impl Convolution<'_> {
             }
             if row == geometry.output[0] {
                 (row, image) = (0, image + 1);
+            }
+        }
+    }
+}
+
+/// Pixels times their image's factors.
+struct Scaled<'a> {
+    task: &'a Convolution<'a>,
+    pixels: Range<usize>,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Scaled<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let Convolution { geometry, channels, x, factors, .. } = *self.task;
+        let size = geometry.output[0] * geometry.output[1];
+        for (pixel, out) in self.pixels.zip(self.out.chunks_exact_mut(channels)) {
+            let factors = &factors[pixel / size * channels..][..channels];
+            let from = &x.data[pixel * x.pixel_stride..][..channels];
+            let mut c = 0;
+            while c + V::LANES <= channels {
+                // SAFETY: all three hold `channels` elements.
+                unsafe {
+                    let y = v.mul(v.load(from.as_ptr().add(c)), v.load(factors.as_ptr().add(c)));
+                    v.store(out.as_mut_ptr().add(c), y);
+                }
+                c += V::LANES;
+            }
+            for ((out, x), factor) in out[c..].iter_mut().zip(&from[c..]).zip(&factors[c..]) {
+                *out = x * factor;
             }
         }
     }

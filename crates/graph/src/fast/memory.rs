@@ -22,6 +22,7 @@ pub(crate) struct Thread {
     pub kernel: Scratch,
     pub packed: Vec<f32>,
     pub chain: Vec<f32>,
+    pub ring: Vec<f32>,
 }
 
 impl<'a> Memory<'a> {

@@ -4,18 +4,20 @@
 //! belong in it.
 
 mod chain;
+mod products;
 mod weights;
 
 use super::lower::{Input, Kind, Move, Proto, Tail};
+use super::pack::{PackCache, Packer};
 use super::steps::{Ending, Step, Work};
-use super::view::{Place, View, channels_last_strides, dense_strides, ordered_strides};
-use super::{Built, PackCache};
+use super::view::{Place, View, channels_last_strides, dense_strides};
+use super::{Built, fuse};
 use crate::backend::CompileError;
+use crate::cpu::Pool;
 use crate::graph::{Dim, Graph, Op, ValueId, ValueKind};
 use crate::ops::TensorOp;
 use crate::plain::Context;
 use kun_kernels::Isa;
-use kun_kernels::gemm::Panels;
 use kun_kernels::strided::Copy;
 use kun_tensor::DType;
 use std::collections::HashMap;
@@ -32,7 +34,7 @@ struct Part {
 pub(super) struct Placer<'a> {
     graph: &'a Graph,
     context: &'a Context<'a>,
-    cache: &'a PackCache,
+    packer: Packer<'a>,
     isa: Isa,
     views: HashMap<ValueId, View>,
     parts: HashMap<ValueId, Part>,
@@ -46,6 +48,8 @@ pub(super) struct Placer<'a> {
     /// Elements of each buffer.
     buffers: Vec<usize>,
     steps: Vec<Step>,
+    /// Shapes of outputs that steps write.
+    targets: Vec<Option<Vec<usize>>>,
     node: usize,
 }
 
@@ -55,6 +59,7 @@ pub(super) fn place(
     context: &Context<'_>,
     cache: &PackCache,
     isa: Isa,
+    pool: &Pool,
     protos: Vec<Proto>,
 ) -> Result<Built, CompileError> {
     let mut sources = HashMap::new();
@@ -67,7 +72,7 @@ pub(super) fn place(
     let mut placer = Placer {
         graph,
         context,
-        cache,
+        packer: Packer::new(graph, cache),
         isa,
         views: HashMap::new(),
         parts: HashMap::new(),
@@ -77,6 +82,7 @@ pub(super) fn place(
         constants: Vec::new(),
         buffers: Vec::new(),
         steps: Vec::new(),
+        targets: Vec::new(),
         node: 0,
     };
     for &id in &graph.inputs {
@@ -87,7 +93,10 @@ pub(super) fn place(
         placer.node = proto.node;
         placer.proto(proto)?;
     }
-    placer.finish()
+    placer.outputs()?;
+    let Placer { packer, steps, buffers, constants, targets, .. } = placer;
+    packer.finish(context, pool)?;
+    Ok(Built { steps: fuse::fuse(steps), buffers, constants, outputs: targets })
 }
 
 impl Placer<'_> {
@@ -354,66 +363,6 @@ impl Placer<'_> {
         Ok(())
     }
 
-    fn matmul(&mut self, inputs: &[Input], output: ValueId) -> Result<(), CompileError> {
-        let shape = self.result_shape(output);
-        let rank = shape.len();
-        let (a, b) = (self.view(&inputs[0])?, self.view(&inputs[1])?);
-        let (m, k, n) = (shape[rank - 2], a.shape[a.shape.len() - 1], shape[rank - 1]);
-        let spread = |view: &View, last: [usize; 2]| {
-            let whole: Vec<usize> = shape[..rank - 2].iter().copied().chain(last).collect();
-            view.broadcast(&whole)
-        };
-        let a = if k == 1 || a.strides[a.strides.len() - 1] == 1 { a } else { self.dense(a) };
-        let (Some(mut a), Some(b)) = (spread(&a, [m, k]), spread(&b, [k, n])) else {
-            return Err(self.fail("operands do not broadcast".into()));
-        };
-        if m == 1 {
-            a.strides[rank - 2] = k;
-        }
-        let out = self.result(output, dense_strides);
-        let panels = Panels::new(self.isa, n, k);
-        self.push(Work::MatMul { a, b, out, panels });
-        Ok(())
-    }
-
-    fn attend(&mut self, scale: f32, inputs: &[Input], output: ValueId) -> Result<(), CompileError> {
-        let rank = self.result_shape(output).len();
-        let (last, row) = (rank - 1, rank - 2);
-        let (q, k, v) = (self.view(&inputs[0])?, self.view(&inputs[1])?, self.view(&inputs[2])?);
-        let q = if q.strides[last] == 1 { q } else { self.dense(q) };
-        let v = if v.strides[last] == 1 { v } else { self.dense(v) };
-        let k = if k.strides[row] == 1 {
-            k
-        } else {
-            let order: Vec<usize> = (0..row).chain([last, row]).collect();
-            let strides = ordered_strides(&k.shape, &order);
-            self.copied(k, strides)
-        };
-        let mask = match inputs.get(3) {
-            Some(mask) => {
-                let mask = self.view(mask)?;
-                let mask = if mask.strides.last() == Some(&1) { mask } else { self.dense(mask) };
-                let whole: Vec<usize> = q.shape[..last].iter().copied().chain([k.shape[last]]).collect();
-                let spread = mask.broadcast(&whole).filter(|mask| mask.strides[last] == 1);
-                match spread {
-                    Some(mask) => Some(mask),
-                    None => {
-                        let wide = mask.broadcast(&whole);
-                        let wide = wide.ok_or_else(|| self.fail("a mask that does not broadcast".into()))?;
-                        Some(self.dense(wide))
-                    }
-                }
-            }
-            None => None,
-        };
-        // Heads beside each other, as what follows reads them.
-        let out = self.result(output, |shape| {
-            if rank == 4 { ordered_strides(shape, &[0, 2, 1, 3]) } else { dense_strides(shape) }
-        });
-        self.push(Work::Attend { q, k, v, mask, out, scale });
-        Ok(())
-    }
-
     fn change(&mut self, change: &Move, input: &Input, output: ValueId) -> Result<(), CompileError> {
         let shape = self.result_shape(output);
         let x = self.view(input)?;
@@ -474,10 +423,10 @@ impl Placer<'_> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Built, CompileError> {
+    /// Makes sure that every output of the graph is written to its place.
+    fn outputs(&mut self) -> Result<(), CompileError> {
         self.node = self.graph.nodes.len().saturating_sub(1);
         let outputs = self.graph.outputs.clone();
-        let mut targets = Vec::new();
         for (index, &id) in outputs.iter().enumerate() {
             let Some(view) = self.views.get(&id).cloned() else {
                 if let Some((node, run)) = self.sources.get_mut(&id)
@@ -486,19 +435,19 @@ impl Placer<'_> {
                     self.node = *node;
                     self.push(Work::Plain { inputs: Vec::new() });
                 }
-                targets.push(None);
+                self.targets.push(None);
                 continue;
             };
             match view.place {
-                Place::Datum(own) if own == id => targets.push(None),
-                Place::Output(own) if own == index => targets.push(Some(view.shape)),
+                Place::Datum(own) if own == id => self.targets.push(None),
+                Place::Output(own) if own == index => self.targets.push(Some(view.shape)),
                 _ => {
                     let target = View::dense(Place::Output(index), &view.shape);
-                    targets.push(Some(view.shape.clone()));
+                    self.targets.push(Some(view.shape.clone()));
                     self.copy(view, target);
                 }
             }
         }
-        Ok(Built { steps: self.steps, buffers: self.buffers, constants: self.constants, outputs: targets })
+        Ok(())
     }
 }

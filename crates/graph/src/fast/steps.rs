@@ -1,9 +1,11 @@
 //! What a plan does, one phase of the pool after the other.
 
+mod bottleneck;
 mod describe;
 mod elements;
 mod products;
 
+pub(crate) use bottleneck::BottleneckStep;
 pub(crate) use elements::ChainStep;
 pub(crate) use products::{ConvolveStep, Ending, Form, MultiplyStep};
 
@@ -46,6 +48,7 @@ pub(crate) enum Work {
         copy: Copy,
     },
     Convolve(Box<ConvolveStep>),
+    Bottleneck(Box<BottleneckStep>),
     Multiply(Box<MultiplyStep>),
     MatMul {
         a: View,
@@ -98,7 +101,12 @@ impl Work {
             Work::Plain { inputs } => inputs.iter().map(|(_, view)| view).collect(),
             Work::Copy { from, to, .. } => vec![from, to],
             Work::Convolve(step) => {
-                [&step.x, &step.out].into_iter().chain(step.ending.residual.as_ref().map(|r| &r.0)).collect()
+                let more = step.ending.residual.as_ref().map(|r| &r.0).into_iter().chain(&step.factors);
+                [&step.x, &step.out].into_iter().chain(more).collect()
+            }
+            Work::Bottleneck(step) => {
+                let residual = step.depthwise.ending.residual.as_ref().map(|r| &r.0);
+                [&step.expand.x, &step.depthwise.out].into_iter().chain(residual).collect()
             }
             Work::Multiply(step) => {
                 [&step.x, &step.out].into_iter().chain(step.ending.residual.as_ref().map(|r| &r.0)).collect()
@@ -132,6 +140,7 @@ impl Work {
                 })
             }
             Work::Convolve(step) => step.run(isa, memory, worker, thread),
+            Work::Bottleneck(step) => step.run(isa, memory, worker, thread),
             Work::Multiply(step) => step.run(memory, worker),
             Work::MatMul { a, b, out, panels } => matmul([a, b, out], panels, memory, worker, thread),
             Work::Attend { q, k, v, mask, out, scale } => {

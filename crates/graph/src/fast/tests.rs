@@ -163,10 +163,12 @@ impl Net {
     }
 
     /// Checks the fast form against the plain one, and that no more than `plain` nodes have no fast form.
-    fn check(self, plain: usize) {
+    /// Returns the kinds of its steps.
+    fn check(self, plain: usize) -> Vec<&'static str> {
         let program =
             || TensorProgram::new(self.graph.clone(), Arc::new(Nothing), TensorOptions::default()).unwrap();
         let expected = program().run(self.given.clone()).unwrap();
+        let mut kinds = Vec::new();
         for threads in [1, 3] {
             let mut fast = program().with_pool(Arc::new(Pool::new(threads).unwrap()));
             fast.run(self.given.clone()).unwrap();
@@ -174,6 +176,7 @@ impl Net {
             // The second run finds what the first one left in the arena.
             let actual = fast.run(self.given.clone()).unwrap();
             let steps = fast.profile();
+            kinds = steps.iter().map(|step| step.kind).collect();
             let left: Vec<_> = steps.iter().filter(|step| step.kind == "plain").collect();
             assert!(left.len() <= plain, "plain steps: {left:?}");
             for (index, (actual, expected)) in actual.iter().zip(&expected).enumerate() {
@@ -188,6 +191,7 @@ impl Net {
                 assert!(relative < 2e-5, "output {index}, {threads} threads: {relative:e}; {steps:?}");
             }
         }
+        kinds
     }
 }
 
@@ -257,6 +261,29 @@ fn inverted_residuals_with_squeeze_and_excitation() {
         let x = net.op(TensorOp::Clip, &[x, zero, six]);
         net.output(x);
         net.check(0);
+    }
+}
+
+#[test]
+fn large_expansions_are_made_row_by_row() {
+    for (batch, kernel, stride) in [(1, 3, 2), (2, 5, 1), (2, 3, 1)] {
+        let mut net = Net::default();
+        let x = net.input(&[batch, 3, 200, 170]);
+        let x = net.conv(x, [16, 3, 3], 2, 1);
+        let y = net.conv(x, [80, 16, 1], 1, 1);
+        let y = net.silu(y);
+        let y = net.conv(y, [80, 80, kernel], stride, 80);
+        let y = net.unary(Unary::Relu, y);
+        let s = net.op(TensorOp::GlobalPool(PoolKind::Average { include_pad: false }), &[y]);
+        let s = net.conv(s, [5, 80, 1], 1, 1);
+        let s = net.conv(s, [80, 5, 1], 1, 1);
+        let s = net.unary(Unary::Sigmoid, s);
+        let y = net.binary(Binary::Mul, s, y);
+        let y = net.conv(y, [24, 80, 1], 1, 1);
+        net.output(y);
+        let kinds = net.check(0);
+        assert!(kinds.contains(&"expand and depthwise"), "{kinds:?}");
+        assert!(!kinds.contains(&"elements"), "{kinds:?}");
     }
 }
 

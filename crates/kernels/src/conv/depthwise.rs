@@ -25,6 +25,8 @@ pub struct Depthwise<'a> {
     pub epilogue: Epilogue<'a>,
     /// Row `r` is output pixel `r`.
     pub out: Target,
+    /// How many rows of an image are in memory: row `y` lies where row `y % ring` would. The image's rows if all are.
+    pub ring: usize,
 }
 
 impl Depthwise<'_> {
@@ -44,7 +46,13 @@ impl Depthwise<'_> {
         scratch: &mut Scratch,
     ) -> Result<(), KernelError> {
         let geometry = self.geometry;
-        self.x.check("depthwise", geometry, self.channels)?;
+        let ring = self.ring.min(geometry.input[0]);
+        let held = Geometry { input: [ring, geometry.input[1]], ..*geometry };
+        self.x.check("depthwise", &held, self.channels)?;
+        if ring < geometry.input[0] && ring < geometry.kernel[0] {
+            let what = format!("{ring} rows under windows of {}", geometry.kernel[0]);
+            return Err(KernelError::Shape { kernel: "depthwise", what });
+        }
         KernelError::check("depthwise", self.weights.len(), geometry.taps() * self.channels)?;
         self.epilogue.check("depthwise", self.channels)?;
         if rows.end > geometry.batch * geometry.output[0] || channels.end > self.channels {
@@ -97,7 +105,7 @@ impl Depthwise<'_> {
             taps.end = ky + 1;
             line[..inside.start].fill(zeros);
             line[inside.end..].fill(zeros);
-            let from = &self.x.data[self.x.at([image, y, 0])..];
+            let from = &self.x.data[self.x.at([image, y % self.ring, 0])..];
             for (x, pointer) in line[inside.clone()].iter_mut().enumerate() {
                 *pointer = from[x * self.x.pixel_stride..].as_ptr();
             }

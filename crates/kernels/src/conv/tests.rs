@@ -90,6 +90,7 @@ fn convolutions_equal_their_definition() {
                 x: Images { data: &x, ..dense(&g, channels) },
                 epilogue: Epilogue { bias: &bias, activation: ACTIVATION, slopes: &[], residual },
                 out: Target { data: out.as_mut_ptr(), stride: outputs },
+                factors: &[],
             };
             let (mut scratch, half) = (Scratch::default(), g.pixels() / 2);
             for range in [0..half, half..g.pixels()] {
@@ -223,6 +224,7 @@ fn depthwise_equals_the_definition() {
                 x: Images { data: &x, ..dense(&g, channels) },
                 epilogue: Epilogue { bias: &bias, activation: ACTIVATION, slopes: &[], residual },
                 out: Target { data: out.as_mut_ptr(), stride: channels },
+                ring: g.input[0],
             };
             let (rows, mut scratch) = (g.batch * g.output[0], Scratch::default());
             // SAFETY: `out` holds all pixels.
@@ -234,4 +236,76 @@ fn depthwise_equals_the_definition() {
             assert_close(&out, &expected, 1e-6, &format!("{isa:?} {channels} {g:?}"));
         }
     }
+}
+
+#[test]
+fn factors_come_before_the_product() {
+    for isa in Isa::available() {
+        let g = geometry(3, [4, 5], [1, 1], 1, 1, 0);
+        let (channels, outputs) = (37, 20);
+        let (x, factors) = (numbers(1, g.pixels() * channels), numbers(2, 3 * channels));
+        let w = numbers(3, outputs * channels);
+        let panels = Panels::new(isa, outputs, channels);
+        let mut packed = vec![0.0; panels.packed_len()];
+        panels.pack(&w, channels, 1, &mut packed).unwrap();
+        let scaled: Vec<f32> = x
+            .iter()
+            .enumerate()
+            .map(|(i, x)| x * factors[i / (20 * channels) * channels + i % channels])
+            .collect();
+        let expected: Vec<f32> =
+            plain(&g, &scaled, channels, &w, outputs, 1).iter().map(|&sum| sum as f32).collect();
+        let mut out = vec![0.0; expected.len()];
+        let task = Convolution {
+            geometry: &g,
+            channels,
+            panels: &panels,
+            packed: &packed,
+            x: Images { data: &x, ..dense(&g, channels) },
+            epilogue: Epilogue::default(),
+            out: Target { data: out.as_mut_ptr(), stride: outputs },
+            factors: &factors,
+        };
+        // SAFETY: `out` holds all pixels.
+        unsafe { task.run(0..g.pixels(), 0..panels.count(), &mut Scratch::default()).unwrap() };
+        assert_close(&out, &expected, 2e-6, &format!("{isa:?}"));
+        let short = Convolution { factors: &factors[1..], ..task };
+        // SAFETY: as above.
+        unsafe { assert!(short.run(0..1, 0..1, &mut Scratch::default()).is_err()) };
+    }
+}
+
+#[test]
+fn a_ring_of_rows_is_enough_for_depthwise() {
+    let g = geometry(1, [12, 9], [3, 3], 2, 1, 1);
+    let (channels, ring) = (20, 3);
+    let (x, weights) = (numbers(1, 12 * 9 * channels), numbers(2, 9 * channels));
+    let row = 9 * channels;
+    let (mut all, mut some) = (vec![0.0; g.pixels() * channels], vec![0.0; g.pixels() * channels]);
+    let mut held = vec![f32::NAN; ring * row];
+    let mut scratch = Scratch::default();
+    let mut task = Depthwise {
+        geometry: &g,
+        channels,
+        weights: &weights,
+        x: Images { data: &x, ..dense(&g, channels) },
+        epilogue: Epilogue::default(),
+        out: Target { data: all.as_mut_ptr(), stride: channels },
+        ring: 12,
+    };
+    // SAFETY: `all` holds all pixels.
+    unsafe { task.run(Isa::detect(), 0..6, 0..channels, &mut scratch).unwrap() };
+    task.out.data = some.as_mut_ptr();
+    for out in 0..6usize {
+        for y in (2 * out).saturating_sub(1)..=2 * out + 1 {
+            held[y % ring * row..][..row].copy_from_slice(&x[y * row..][..row]);
+        }
+        let task = Depthwise { x: Images { data: &held, ..dense(&g, channels) }, ring, ..task };
+        // SAFETY: `some` holds all pixels.
+        unsafe { task.run(Isa::detect(), out..out + 1, 0..channels, &mut scratch).unwrap() };
+    }
+    assert_eq!(all, some);
+    let short = Depthwise { ring: 2, ..task };
+    // SAFETY: as above.
+    assert!(unsafe { short.run(Isa::detect(), 0..1, 0..channels, &mut scratch) }.is_err());
 }

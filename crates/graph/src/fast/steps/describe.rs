@@ -1,6 +1,6 @@
 //! What profiles say of a step.
 
-use super::{Form, Work};
+use super::{ConvolveStep, Form, Work};
 use crate::fast::view::View;
 
 impl Work {
@@ -15,6 +15,7 @@ impl Work {
                 Form::Depthwise => "depthwise",
                 Form::Few => "few channels",
             },
+            Work::Bottleneck(_) => "expand and depthwise",
             Work::Multiply(_) => "product",
             Work::MatMul { .. } => "matmul",
             Work::Attend { .. } => "attention",
@@ -49,14 +50,13 @@ impl Work {
     /// Multiplications and additions of its products and convolutions.
     pub(crate) fn operations(&self) -> u64 {
         let product = |factors: &[usize]| 2 * factors.iter().map(|&n| n as u64).product::<u64>();
+        let of = |step: &ConvolveStep| {
+            let g = &step.geometry;
+            product(&[g.pixels(), g.taps(), step.channels, step.outputs, step.groups])
+        };
         match self {
-            Work::Convolve(step) => product(&[
-                step.geometry.pixels(),
-                step.geometry.taps(),
-                step.channels,
-                step.outputs,
-                step.groups,
-            ]),
+            Work::Convolve(step) => of(step),
+            Work::Bottleneck(step) => of(&step.expand) + of(&step.depthwise),
             Work::Multiply(step) => {
                 let (n, k) = step.panels.shape();
                 product(&[step.x.rows().map_or(0, |(count, _)| count), n, k])

@@ -48,6 +48,8 @@ pub(crate) struct ConvolveStep {
     pub ending: Ending,
     pub x: View,
     pub out: View,
+    /// `[N, C]`: the input is multiplied with it first.
+    pub factors: Option<View>,
 }
 
 #[derive(Debug)]
@@ -75,14 +77,19 @@ fn grid(threads: usize, rows: usize, panels: usize, few: usize, operations: usiz
 }
 
 impl Ending {
-    fn epilogue<'a>(&'a self, start: usize, padded: usize, residual: Option<Residual>) -> Epilogue<'a> {
+    pub(super) fn epilogue<'a>(
+        &'a self,
+        start: usize,
+        padded: usize,
+        residual: Option<Residual>,
+    ) -> Epilogue<'a> {
         let pick =
             |values: &'a [f32]| if values.is_empty() { values } else { &values[start..start + padded] };
         Epilogue { bias: pick(&self.bias), activation: self.activation, slopes: pick(&self.slopes), residual }
     }
 
     /// The other summand, whose rows are pixels or rows of a matrix.
-    fn residual(
+    pub(super) fn residual(
         &self,
         memory: &Memory<'_>,
         first: usize,
@@ -147,7 +154,8 @@ impl ConvolveStep {
                     region.few(&task, range, columns, &mut thread.kernel)
                 }
                 _ => {
-                    let task = Convolution { geometry, channels, panels, packed, x, epilogue, out };
+                    let factors = self.factors.as_ref().map_or(&[][..], |view| memory.read(view));
+                    let task = Convolution { geometry, channels, panels, packed, x, epilogue, out, factors };
                     region.convolution(&task, range, columns, &mut thread.kernel)
                 }
             };
@@ -179,6 +187,7 @@ impl ConvolveStep {
                 x: images(memory, &self.x),
                 epilogue: self.ending.epilogue(0, self.groups, self.ending.residual(memory, 0, pixel_stride)),
                 out: region.target(pixel_stride(&self.out)),
+                ring: geometry.input[0],
             };
             let rows = part(rows, by_rows, task % by_rows);
             // Whole lines of the cache.
