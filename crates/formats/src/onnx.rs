@@ -19,6 +19,7 @@ use scan::Kind;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Largest protobuf message that is read; weights beyond that lie in files of their own.
 const MAX_FILE_BYTES: u64 = 2 << 30;
@@ -29,11 +30,13 @@ pub struct OnnxFile {
     /// The decoded message. Raw data of tensors borrows from the file.
     pub model: ModelProto,
     folder: Option<PathBuf>,
+    /// The mapped file, if it is one.
+    file: Option<Arc<DataFile>>,
     externals: BTreeMap<String, DataFile>,
 }
 
 /// A mapped file as the owner of its bytes.
-struct Mapped(DataFile);
+struct Mapped(Arc<DataFile>);
 
 impl AsRef<[u8]> for Mapped {
     fn as_ref(&self) -> &[u8] {
@@ -61,12 +64,16 @@ impl OnnxFile {
             let error = FormatError::FileTooLarge { declared: file.len(), limit: MAX_FILE_BYTES };
             return Err(error.in_file(path));
         }
-        let bytes = match access {
-            Access::Mapped => Bytes::from_owner(Mapped(file)),
-            Access::Read => Bytes::from(file.bytes(0..file.len()).map_err(io)?.into_owned()),
+        let (bytes, file) = match access {
+            Access::Mapped => {
+                let file = Arc::new(file);
+                (Bytes::from_owner(Mapped(Arc::clone(&file))), Some(file))
+            }
+            Access::Read => (Bytes::from(file.bytes(0..file.len()).map_err(io)?.into_owned()), None),
         };
         let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-        Self::read(bytes, Some(folder), access).map_err(|error| error.in_file(path))
+        let model = Self::read(bytes, Some(folder), access).map_err(|error| error.in_file(path))?;
+        Ok(OnnxFile { file, ..model })
     }
 
     /// Reads a model from memory; one with weights in other files is refused.
@@ -102,7 +109,7 @@ impl OnnxFile {
                 .map_err(|source| FormatError::Io { path: path.clone(), source })?;
             externals.insert(name, file);
         }
-        Ok(OnnxFile { model, folder, externals })
+        Ok(OnnxFile { model, folder, file: None, externals })
     }
 
     /// The graph.
@@ -158,10 +165,20 @@ impl OnnxFile {
         tensor::dense(sparse, &self.tensor(values)?, &self.tensor(indices)?)
     }
 
-    /// Lets the system drop the pages of a file beside the model that `tensor` was read from.
+    /// Lets the system drop the pages that `tensor` was read from; they are read again when looked at.
     pub fn release(&self, tensor: &TensorProto) {
         if let Ok(Some((file, start, length))) = self.place(tensor) {
             file.release(start..start.saturating_add(length));
+            return;
+        }
+        // Raw data borrows from the map: where it lies in the file follows from its address.
+        if let (Some(file), Some(raw)) = (&self.file, &tensor.raw_data)
+            && let Ok(Cow::Borrowed(all)) = file.bytes(0..file.len())
+            && let Some(start) = raw.as_ptr().addr().checked_sub(all.as_ptr().addr())
+            && let Some(end) = start.checked_add(raw.len()).filter(|&end| end <= all.len())
+            && let (Ok(start), Ok(end)) = (u64::try_from(start), u64::try_from(end))
+        {
+            file.release(start..end);
         }
     }
 
@@ -244,7 +261,8 @@ pub fn read_optional(bytes: Bytes) -> Result<OptionalProto, FormatError> {
 /// # Errors
 /// [`FormatError`] if its fields disagree.
 pub fn lone_tensor(tensor: &TensorProto) -> Result<Tensor, FormatError> {
-    let none = OnnxFile { model: ModelProto::default(), folder: None, externals: BTreeMap::new() };
+    let none =
+        OnnxFile { model: ModelProto::default(), folder: None, file: None, externals: BTreeMap::new() };
     none.tensor(tensor)
 }
 
@@ -276,5 +294,37 @@ fn external_name(tensor: &TensorProto, names: &mut Vec<String>) -> Result<(), Fo
             None => tensor::fail(tensor, "`external_data` has no `location`"),
         },
         other => tensor::fail(tensor, format!("`data_location` is {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::proto::{GraphProto, ModelProto, TensorProto};
+    use super::{Access, OnnxFile};
+    use prost::Message;
+
+    #[test]
+    fn released_weights_are_read_again() {
+        let raw: Vec<u8> = (0..1u32 << 15).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        let tensor = TensorProto {
+            name: "w".to_owned(),
+            dims: vec![1 << 15],
+            data_type: 1,
+            raw_data: Some(raw.clone().into()),
+            ..TensorProto::default()
+        };
+        let graph = GraphProto { initializer: vec![tensor], ..GraphProto::default() };
+        let model = ModelProto { ir_version: 8, graph: Some(graph), ..ModelProto::default() };
+        let path = std::env::temp_dir().join(format!("kun-release-{}.onnx", std::process::id()));
+        std::fs::write(&path, model.encode_to_vec()).unwrap();
+        for access in [Access::Mapped, Access::Read] {
+            let file = OnnxFile::open(&path, access).unwrap();
+            let tensor = &file.graph().unwrap().initializer[0];
+            for _ in 0..2 {
+                assert_eq!(file.bytes(tensor).unwrap(), &raw[..]);
+                file.release(tensor);
+            }
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 }
