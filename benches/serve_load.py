@@ -5,6 +5,7 @@ Starts its own server on this machine, asks it over loopback, prints one line a 
 --llama-cpp, a Python that has llama-cpp-python[server], whose server gets the same chats in turn.
 """
 import concurrent.futures
+import functools
 import http.client
 import json
 import random
@@ -21,6 +22,9 @@ KUN = sys.argv[1]
 SHORT = "--short" in sys.argv
 LLAMA = sys.argv[sys.argv.index("--llama-cpp") + 1] if "--llama-cpp" in sys.argv else None
 MODEL = next((a for a in sys.argv[2:] if not a.startswith("-") and a != LLAMA), "smollm2")
+
+
+print = functools.partial(print, flush=True)
 
 
 class Server:
@@ -126,6 +130,8 @@ def beside_llama_cpp(ours, tokens):
 
     try:
         for _ in range(600):
+            if process.poll() is not None:
+                raise SystemExit("llama.cpp's server does not start: is llama-cpp-python[server] installed?")
             try:
                 one(0)
                 break
@@ -259,8 +265,11 @@ def drain(server):
 
 def main():
     server = Server("--max-connections", "10300")
-    for figure in (crowd, prefix, overload, leaving, idle, slow, drain):
-        figure(server)
+    try:
+        for figure in (crowd, prefix, overload, leaving, idle, slow, drain):
+            figure(server)
+    finally:
+        server.process.kill()
 
 
 main()

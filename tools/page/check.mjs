@@ -12,7 +12,7 @@ const page = await browser.newPage({ viewport: { width: 1200, height: 780 } });
 const faults = [];
 page.on("console", (message) => message.type() === "error" && faults.push(message.text()));
 page.on("pageerror", (error) => faults.push(error.message));
-page.on("request", (request) => { if (!request.url().startsWith(base)) faults.push(`asks ${request.url()}`); });
+page.on("request", (request) => { if (![base, "blob:" + base, "data:"].some((own) => request.url().startsWith(own))) faults.push(`asks ${request.url()}`); });
 page.on("dialog", (dialog) => { faults.push("a dialog"); dialog.dismiss(); });
 const shot = (name) => folder && page.screenshot({ path: `${folder}/${name}.png` });
 const assert = (ok, what) => { if (!ok) throw new Error(what); };
