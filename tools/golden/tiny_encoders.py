@@ -2,11 +2,11 @@
 
     tiny_encoders.py OUT_DIR
 
-Needs torch, transformers, safetensors, gguf and numpy. Weights are drawn from a fixed seed and rounded so that f32, f16 and
+Needs torch, transformers, safetensors and numpy. Weights are drawn from a fixed seed and rounded so that f32, f16 and
 bf16 all hold them exactly; half of the folders store f16. For each model OUT_DIR gets `NAME/config.json`,
 `NAME/model.safetensors` (and the files of sentence-transformers, where it has some) and `NAME/golden.json`: texts as token
-ids with their types, and the output for each: the embedding, or logits. `bert_gguf` holds the model of `bert` as
-llama.cpp's converter writes it.
+ids with their types, and the output for each: the embedding, or logits.
+tiny_gguf_encoders.py makes GGUF files of some.
 """
 
 import argparse
@@ -197,56 +197,10 @@ def main() -> None:
             text["output"] = numbers(output)
         dump(folder, golden)
         if name == "bert":
-            write_gguf(os.path.join(out, "bert_gguf"), model, config, golden)
             for index, decoder_name in enumerate(DECODERS):
                 decoder(os.path.join(out, decoder_name), decoder_name, 200 + index)
             for how in POOLING:
                 sentence(os.path.join(out, f"sentence_{how}"), model, config, how, golden)
-
-
-def write_gguf(folder: str, model, config, golden: list[dict]) -> None:
-    import gguf
-
-    os.makedirs(folder, exist_ok=True)
-    writer = gguf.GGUFWriter(os.path.join(folder, "bert.gguf"), "bert")
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_layer_norm_eps(config.layer_norm_eps)
-    writer.add_causal_attention(False)
-    writer.add_pooling_type(gguf.PoolingType.MEAN)
-    writer.add_tokenizer_model("bert")
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"] + [f"\u2581w{i}" for i in range(config.vocab_size - 4)]
-    writer.add_token_list(tokens)
-    writer.add_token_types([3, 2, 3, 3] + [1] * (config.vocab_size - 4))
-    names = [
-        ("embeddings.word_embeddings", "token_embd"),
-        ("embeddings.position_embeddings", "position_embd"),
-        ("embeddings.token_type_embeddings", "token_types"),
-        ("embeddings.LayerNorm", "token_embd_norm"),
-        ("attention.self.query", "attn_q"),
-        ("attention.self.key", "attn_k"),
-        ("attention.self.value", "attn_v"),
-        ("attention.output.dense", "attn_output"),
-        ("attention.output.LayerNorm", "attn_output_norm"),
-        ("intermediate.dense", "ffn_up"),
-        ("output.dense", "ffn_down"),
-        ("output.LayerNorm", "layer_output_norm"),
-        ("encoder.layer.", "blk."),
-    ]
-    for key, value in model.state_dict().items():
-        if key.startswith("pooler.") or not value.is_floating_point():
-            continue
-        for old, new in names:
-            key = key.replace(old, new)
-        writer.add_tensor(key, value.float().numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    dump(folder, golden)
 
 
 def decoder(folder: str, name: str, seed: int) -> None:

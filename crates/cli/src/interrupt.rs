@@ -5,12 +5,12 @@ use std::sync::Mutex;
 
 type Stop = Box<dyn Fn() + Send>;
 
-static STATE: Mutex<State> = Mutex::new(State { stop: None, pending: false, farewell: None });
+static STATE: Mutex<State> = Mutex::new(State { stops: Vec::new(), pending: false, farewell: None });
 
 struct State {
-    /// Stops the answer that runs now.
-    stop: Option<Stop>,
-    /// It has been called.
+    /// Stop what runs now, the innermost last.
+    stops: Vec<Stop>,
+    /// They have been called.
     pending: bool,
     /// Printed when the process ends while nothing can be stopped cleanly.
     farewell: Option<&'static str>,
@@ -31,9 +31,9 @@ pub fn install() -> anyhow::Result<()> {
 
 fn on_interrupt() {
     let mut state = state();
-    match &state.stop {
-        Some(stop) if !state.pending => {
-            stop();
+    match state.stops.is_empty() {
+        false if !state.pending => {
+            state.stops.iter().for_each(|stop| stop());
             state.pending = true;
         }
         _ => {
@@ -45,7 +45,8 @@ fn on_interrupt() {
     }
 }
 
-/// While it lives, the first Ctrl-C calls `stop` instead of ending the process.
+/// While it lives, the first Ctrl-C calls `stop` instead of ending the process. One may be made while another lives: both
+/// are called, and the newer goes first.
 #[derive(Debug)]
 pub struct Watch;
 
@@ -53,8 +54,13 @@ impl Watch {
     /// Starts watching.
     pub fn new(stop: impl Fn() + Send + 'static) -> Watch {
         let mut state = state();
-        state.pending = false;
-        state.stop = Some(Box::new(stop));
+        // What begins after Ctrl-C within something that was stopped is stopped too.
+        if state.stops.is_empty() {
+            state.pending = false;
+        } else if state.pending {
+            stop();
+        }
+        state.stops.push(Box::new(stop));
         Watch
     }
 }
@@ -62,8 +68,10 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut state = state();
-        state.stop = None;
-        state.pending = false;
+        state.stops.pop();
+        if state.stops.is_empty() {
+            state.pending = false;
+        }
     }
 }
 

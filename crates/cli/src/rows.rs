@@ -61,6 +61,10 @@ impl Job<'_> {
             }
             let rows = chunk.len();
             for result in answered(chunk, &mut work) {
+                if result.as_ref().is_err_and(is_interrupted) {
+                    stop.store(true, Ordering::Relaxed);
+                    break;
+                }
                 failed += usize::from(result.is_err());
                 sink.write(result)?;
             }
@@ -78,6 +82,11 @@ impl Job<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a row has no result because Ctrl-C stopped its work.
+pub fn is_interrupted(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Quiet>().is_some_and(|quiet| quiet.0 == INTERRUPTED)
 }
 
 fn next_chunk(

@@ -16,7 +16,7 @@ pub use embed::{EmbedOptions, Embedding, Purpose};
 pub use extract::ExtractOptions;
 pub use head::HeadFile;
 pub use kind::is_encoder;
-pub use rank::{RankOptions, Score};
+pub use rank::{INSTRUCTION, RankOptions, Score};
 pub use read::{Fitting, Truncated};
 
 use crate::engine::Loading;
@@ -27,10 +27,11 @@ use kun_graph::{Backend, CompileOptions, KvOptions, MemoryReport, Program};
 use kun_models::encoder::{self, EncoderInfo, EncoderOptions};
 use kun_tensor::storage::Access;
 use kun_tensor::{DType, Tensors};
-use kun_text::{Encoding, Tokenizer};
+use kun_text::{Encoding, Tokenizer, TokenizerError};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::thread::ScopedJoinHandle;
 
 /// How an encoder is loaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct EncodeOptions {
     pub batch_tokens: Option<usize>,
     /// Leave out a classifier and give the mean of its tokens as embedding.
     pub without_head: bool,
+    /// Let a decoder without a head of its own rank, by how likely it says yes and no.
+    pub ranks: bool,
 }
 
 /// Tokens of one batch unless asked otherwise: enough to keep kernels busy, few enough to stay in caches.
@@ -97,14 +100,26 @@ impl Engine {
         let text = TextDescription::take(&mut files)?;
         let files = Arc::new(files);
         let (tokenizer, model, program) = std::thread::scope(|scope| {
+            let judged = options.ranks && !encoder::is_encoder(&files);
             let tokenizer = std::thread::Builder::new()
                 .name("kun-tokenizer".to_owned())
                 .spawn_scoped(scope, || text.tokenizer.build())
                 .map_err(EngineError::Thread)?;
-            let model = encoder::load(
-                files,
-                &EncoderOptions { precision: options.precision, without_head: options.without_head },
-            )?;
+            let join = |worker: ScopedJoinHandle<'_, Result<Tokenizer, TokenizerError>>| {
+                let what = "building it failed".to_owned();
+                worker.join().unwrap_or(Err(TokenizerError::Invalid { what }))
+            };
+            // The words that a decoder ranks by are tokens of its own.
+            let (tokenizer, judge) = match judged {
+                true => {
+                    let tokenizer = join(tokenizer)?;
+                    let judge = rank::yes_and_no(&tokenizer)?;
+                    (Either::Built(tokenizer), Some(judge))
+                }
+                false => (Either::Building(tokenizer), None),
+            };
+            let EncodeOptions { precision, without_head, .. } = *options;
+            let model = encoder::load(files, &EncoderOptions { precision, without_head, judge })?;
             let batch = options.batch_tokens.unwrap_or(DEFAULT_BATCH_TOKENS).max(1);
             let texts = batch.min(MAX_BATCH_TEXTS);
             let compile = CompileOptions {
@@ -122,9 +137,10 @@ impl Engine {
                 progress,
             };
             let program = device.compile(&model.graph, &weights, &compile);
-            let tokenizer = tokenizer.join().unwrap_or(Err(kun_text::TokenizerError::Invalid {
-                what: "building it failed".to_owned(),
-            }))?;
+            let tokenizer = match tokenizer {
+                Either::Built(tokenizer) => tokenizer,
+                Either::Building(worker) => join(worker)?,
+            };
             Ok::<_, EngineError>((tokenizer, (model, batch, texts), program?))
         })?;
         let (model, batch, texts) = model;
@@ -139,6 +155,12 @@ impl Engine {
             model: PassModel::start(pass)?,
         }))
     }
+}
+
+/// A tokenizer that is there, or will be.
+enum Either<'a> {
+    Built(Tokenizer),
+    Building(ScopedJoinHandle<'a, Result<Tokenizer, TokenizerError>>),
 }
 
 /// Every token must have its row; more rows than tokens are padding.

@@ -1,6 +1,7 @@
 //! Text encoders: one graph that reads whole texts in both directions, described by an [`EncoderConfig`].
 
 pub mod albert;
+pub mod alibi;
 pub mod bert;
 pub mod config;
 pub mod deberta;
@@ -19,7 +20,7 @@ pub mod sentence;
 pub mod settings;
 
 pub use config::{EncoderConfig, FeedForward, LayerKind, NormOrder, Positions};
-pub use head::{Head, Pooling};
+pub use head::{Head, Judge, Pooling};
 pub use load::{Encoder, EncoderInfo, EncoderOptions, load};
 pub use settings::Settings;
 
@@ -42,18 +43,22 @@ pub const ARCHITECTURES: &[(&str, Describe)] = &[
     ("modernbert", modernbert::modernbert),
     ("nomic_bert", rotary::nomic_bert),
     ("gte", rotary::gte),
+    (alibi::JINA_V2, alibi::jina_v2),
     ("jina_embeddings_v3", rotary::jina_v3),
 ];
 
-/// Whether the model in `files` is read as an encoder.
+/// Whether the model in `files` is read as an encoder: it has the layers of one, or those of a decoder with a head that
+/// embeds or classifies.
 pub fn is_encoder(files: &kun_formats::ModelFiles) -> bool {
     match files {
         kun_formats::ModelFiles::Gguf(gguf) => {
-            gguf.metadata.optional_str("general.architecture").is_ok_and(|name| name.is_some_and(gguf::knows))
+            let name = gguf.metadata.optional_str("general.architecture").ok().flatten();
+            name.is_some_and(|name| gguf::knows(name) || gguf::pools(gguf, name))
         }
         kun_formats::ModelFiles::HuggingFace { config, .. } => {
-            !config.sentence_modules.is_empty()
-                || config.optional_str("model_type").is_ok_and(|name| name.is_some_and(knows))
+            let name = config.optional_str("model_type").ok().flatten().unwrap_or_default();
+            let classifies = load::class(config).ends_with("ForSequenceClassification");
+            !config.sentence_modules.is_empty() || knows(name) || (classifies && crate::registry::knows(name))
         }
     }
 }

@@ -7,7 +7,7 @@ use kun_graph::{
     Backend, CompileOptions, CpuBackend, Inputs, KvOptions, Outputs, Program, ReferenceBackend, Sequence,
     TensorRef,
 };
-use kun_models::encoder::{self, Encoder, EncoderOptions, Pooling};
+use kun_models::encoder::{self, Encoder, EncoderOptions, Head, Judge, Pooling};
 use kun_tensor::DType;
 use kun_tensor::storage::Access;
 use kun_testkit::{Tolerance, golden};
@@ -37,12 +37,30 @@ const MODELS: &[&str] = &[
     "deberta_v2_tokens",
     "qwen3_embedding",
     "mistral_embedding",
+    "qwen3_sequence",
+    "mistral_sequence",
+    "qwen3_logit_score",
+    "jina_v2",
     "sentence_cls",
     "sentence_mean",
     "sentence_max",
     "sentence_mean_sqrt_len_tokens",
     "sentence_weightedmean",
     "sentence_lasttoken",
+];
+
+/// Those of which `tools/golden/tiny_gguf_encoders.py` makes GGUF files.
+const GGUF: &[&str] = &[
+    "bert",
+    "sentence_cls",
+    "roberta_sequence",
+    "nomic_bert",
+    "jina_v2",
+    "jina_v3",
+    "modernbert",
+    "qwen3_embedding",
+    "qwen3_logit_score",
+    "qwen3_sequence",
 ];
 
 /// What `tools/golden/tiny_encoders.py` writes for one text.
@@ -54,11 +72,12 @@ struct Text {
 }
 
 fn load(name: &str, options: &EncoderOptions) -> Encoder {
-    let mut path = golden::testdata().join("encoders").join(name);
-    if name == "bert_gguf" {
-        path.push("bert.gguf");
-    }
-    let files = kun_formats::open(&path, Access::Mapped).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    load_path(&golden::testdata().join("encoders").join(name), options)
+}
+
+fn load_path(path: &std::path::Path, options: &EncoderOptions) -> Encoder {
+    let name = path.display();
+    let files = kun_formats::open(path, Access::Mapped).unwrap_or_else(|error| panic!("{name}: {error:?}"));
     encoder::load(Arc::new(files), options).unwrap_or_else(|error| panic!("{name}: {error:?}"))
 }
 
@@ -128,14 +147,44 @@ fn compiled_outputs_match_transformers() {
 }
 
 #[test]
+fn gguf_files_give_what_the_folders_give() {
+    for name in GGUF {
+        let path = golden::testdata().join(format!("encoders/gguf/{name}.gguf"));
+        let model = load_path(&path, &EncoderOptions::default());
+        // llama.cpp reads every token as one of the first text; so do we, unless told otherwise.
+        let texts = texts(name);
+        let expected: Vec<f32> = texts.iter().flat_map(|text| text.output.iter().copied()).collect();
+        Tolerance::AbsoluteMax(2e-5).assert(name, &run(&ReferenceBackend, &model, &texts), &expected);
+        Tolerance::AbsoluteMax(1e-4).assert(
+            name,
+            &run(&CpuBackend::new(2).unwrap(), &model, &texts),
+            &expected,
+        );
+    }
+}
+
+#[test]
+fn a_decoder_judges_by_the_tokens_that_it_is_told() {
+    let folder = golden::testdata().join("encoders/qwen3_reranker");
+    let files = || Arc::new(kun_formats::open(&folder, Access::Mapped).unwrap());
+    assert!(encoder::load(files(), &EncoderOptions::default()).is_err());
+    let judge = |yes, no| EncoderOptions { judge: Some(Judge { yes, no }), ..EncoderOptions::default() };
+    let model = encoder::load(files(), &judge(257, Some(258))).unwrap();
+    assert_eq!((model.info.head, model.info.instructed), (Head::Sequence { labels: 1 }, true));
+    // Tokens that the model has not.
+    assert!(encoder::load(files(), &judge(100_000, None)).is_err());
+    assert!(encoder::load(files(), &judge(u32::MAX, Some(u32::MAX))).is_err());
+}
+
+#[test]
 fn bf16_stays_near() {
-    let options = EncoderOptions { precision: Some(DType::BF16), without_head: false };
+    let options = EncoderOptions { precision: Some(DType::BF16), ..EncoderOptions::default() };
     check(&CpuBackend::new(2).unwrap(), &options, Tolerance::Cosine(0.999));
 }
 
 #[test]
 fn a_classifier_without_its_head_embeds() {
-    let model = load("bert_sequence", &EncoderOptions { precision: None, without_head: true });
+    let model = load("bert_sequence", &EncoderOptions { without_head: true, ..EncoderOptions::default() });
     assert_eq!((model.info.output_width, model.info.labels.len()), (16, 0));
 }
 
@@ -167,7 +216,7 @@ fn hostile_settings_are_errors() {
         serde_json::json!(true),
     ];
     let mut refused = 0;
-    for name in MODELS.iter().filter(|name| **name != "bert_gguf") {
+    for name in MODELS {
         let folder = golden::testdata().join("encoders").join(name);
         let open = || kun_formats::open(&folder, Access::Mapped).unwrap();
         let keys: Vec<String> = match open() {

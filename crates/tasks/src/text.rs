@@ -8,6 +8,7 @@ pub mod chunk;
 pub mod classify;
 pub mod extract;
 pub mod head;
+pub mod mentions;
 pub mod pii;
 pub mod windows;
 pub mod zero_shot;

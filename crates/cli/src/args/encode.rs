@@ -68,12 +68,15 @@ pub struct RerankArgs {
     pub source: SourceArgs,
     #[command(flatten)]
     pub output: OutputArgs,
-    /// Model name or folder: a cross-encoder, or an embedder whose vectors are compared
+    /// Model name or folder: a cross-encoder, a decoder that ranks (Qwen3-Reranker), or an embedder whose vectors are compared
     #[arg(short, long, default_value = "all-minilm-l6-v2", value_name = "MODEL")]
     pub model: String,
     /// Print only the best so many
     #[arg(short = 'n', long, value_parser = parse_count, value_name = "COUNT")]
     pub top: Option<usize>,
+    /// What the query wants of a document, for decoders that rank
+    #[arg(long, value_name = "TEXT")]
+    pub instruction: Option<String>,
     /// Cut documents that are longer than the model takes, instead of refusing them
     #[arg(long)]
     pub truncate: bool,
@@ -112,6 +115,7 @@ impl EncodeArgs {
             no_mmap: self.no_mmap,
             batch_tokens: self.batch_tokens,
             without_head: false,
+            ranks: false,
         }
     }
 }

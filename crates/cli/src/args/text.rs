@@ -48,15 +48,19 @@ pub struct ClassifyArgs {
 #[derive(Args, Debug)]
 #[command(before_help = "Examples:
   kun extract \"Ada Lovelace lived in London\" -m bert-base-ner
-  kun extract letters.txt --pii --redact -o clean.txt")]
+  kun extract letters.txt --pii --redact -o clean.txt
+  kun extract notes.md --labels person,place,date --json")]
 pub struct ExtractArgs {
     #[command(flatten)]
     pub input: InputArgs,
     #[command(flatten)]
     pub output: OutputArgs,
-    /// Model name or folder: one that labels tokens
+    /// Model name or folder: one that labels tokens, or one that chats [default with --labels: the default chat model]
     #[arg(short, long, value_name = "MODEL")]
     pub model: Option<String>,
+    /// What to look for, separated by commas: any kinds for a chat model, some of its own for one that labels tokens
+    #[arg(short, long, value_delimiter = ',', value_name = "LIST")]
+    pub labels: Vec<String>,
     /// Find e-mail and network addresses, telephone and card numbers, bank accounts by their form
     #[arg(long)]
     pub pii: bool,

@@ -1,17 +1,20 @@
 //! `kun extract`.
 
-use super::App;
+use super::{App, chat_task};
 use crate::args::{Aggregate, ExtractArgs};
 use crate::exit::Misuse;
-use crate::rows::{Job, Record, RowResult};
+use crate::rows::{self, Job, Record, RowResult};
 use kun_engine::text::{Aggregation, Entity, characters, pii};
-use kun_engine::{ExtractOptions, LoadedEncoder};
+use kun_engine::{ExtractOptions, LoadedEncoder, is_encoder};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// What answers, besides forms.
 enum Extractor {
-    Tokens(Arc<LoadedEncoder>, ExtractOptions),
+    /// A model that labels tokens, and the only labels that are wanted, if some are.
+    Tokens(Arc<LoadedEncoder>, ExtractOptions, Vec<String>),
+    /// A chat model.
+    Chat(chat_task::Kinds),
 }
 
 /// Finds entities.
@@ -22,21 +25,39 @@ pub fn extract(app: &App, args: &ExtractArgs) -> anyhow::Result<()> {
     job.run(app, &args.input, &args.output, |texts| {
         let found = match &extractor {
             None => texts.iter().map(|_| Ok(Vec::new())).collect(),
-            Some(extractor) => extractor.run(&texts),
+            Some(extractor) => extractor.run(app, &texts),
         };
-        texts.into_iter().zip(found).map(|(text, found)| record(text, found, args)).collect()
+        let scored = !matches!(extractor, Some(Extractor::Chat(_)));
+        texts.into_iter().zip(found).map(|(text, found)| record(text, found, args, scored)).collect()
     })
 }
 
 fn choose(app: &App, args: &ExtractArgs) -> anyhow::Result<(String, Option<Extractor>)> {
     let name = match &args.model {
         Some(name) => name.clone(),
+        None if !args.labels.is_empty() => chat_task::present(app)?.ok_or_else(|| {
+            let chat = app.hub().catalog().default_chat().to_owned();
+            Misuse(format!("who is to look? no chat model is here: `kun pull {chat}`, or give -m MODEL"))
+        })?,
         None if args.pii => return Ok(("forms".to_owned(), None)),
         None => {
-            let what = "what to look for? give --pii, or a model such as -m bert-base-ner";
+            let what =
+                "what to look for? give --pii, --labels person,place, or a model such as -m bert-base-ner";
             return Err(Misuse(what.to_owned()).into());
         }
     };
+    let path = app.fetch(&name)?;
+    if !is_encoder(&path.path)? {
+        if args.labels.is_empty() {
+            return Err(Misuse(format!("{} chats: give the --labels to look for", path.name)).into());
+        }
+        if args.min_score > 0.0 {
+            return Err(Misuse(format!("{} chats, and gives no scores for --min-score", path.name)).into());
+        }
+        let (path, model, _) = app.load(&name, &chat_task::load_options(&args.load))?;
+        app.messages().note(&format!("{} answers; what is not in the text is left out.", path.name));
+        return Ok((path.name, Some(Extractor::Chat(chat_task::Kinds::new(model, &args.labels)))));
+    }
     let (path, model) = app.load_encoder(&name, &args.load)?;
     let aggregation = match args.aggregation {
         Aggregate::None => Aggregation::None,
@@ -47,24 +68,64 @@ fn choose(app: &App, args: &ExtractArgs) -> anyhow::Result<(String, Option<Extra
     };
     let options = ExtractOptions { aggregation, ..ExtractOptions::default() };
     model.extract(&[], &options)?;
-    Ok((path.name, Some(Extractor::Tokens(model, options))))
+    let known = kinds(&model.info().labels);
+    if let Some(other) = args.labels.iter().find(|asked| !is_among(&known, asked)) {
+        return Err(Misuse(format!("{} finds no `{other}`, only {}", path.name, known.join(", "))).into());
+    }
+    Ok((path.name, Some(Extractor::Tokens(model, options, args.labels.clone()))))
+}
+
+/// What the labels of tokens stand for, each once, without `B-` and the like.
+fn kinds(labels: &[String]) -> Vec<String> {
+    let mut kinds: Vec<String> = Vec::new();
+    for kind in labels.iter().map(|label| kind(label)).filter(|kind| *kind != "O") {
+        if !is_among(&kinds, kind) {
+            kinds.push(kind.to_owned());
+        }
+    }
+    kinds
+}
+
+fn kind(label: &str) -> &str {
+    label.split_once('-').filter(|(mark, _)| mark.len() == 1).map_or(label, |(_, kind)| kind)
+}
+
+fn is_among(names: &[String], name: &str) -> bool {
+    names.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 impl Extractor {
-    fn run(&self, texts: &[String]) -> Vec<anyhow::Result<Vec<Entity>>> {
+    fn run(&self, app: &App, texts: &[String]) -> Vec<anyhow::Result<Vec<Entity>>> {
         match self {
-            Extractor::Tokens(model, options) => match model.extract(texts, options) {
-                Ok(found) => found.into_iter().map(|f| Ok(f?)).collect(),
+            Extractor::Tokens(model, options, wanted) => match model.extract(texts, options) {
+                Ok(found) => found
+                    .into_iter()
+                    .map(|found| {
+                        let is_wanted = |e: &Entity| wanted.is_empty() || is_among(wanted, kind(&e.label));
+                        Ok(found?.into_iter().filter(is_wanted).collect())
+                    })
+                    .collect(),
                 Err(error) => {
                     let error = Arc::new(error);
                     texts.iter().map(|_| Err(anyhow::Error::new(error.clone()))).collect()
                 }
             },
+            Extractor::Chat(kinds) => {
+                let mut found = Vec::with_capacity(texts.len());
+                for text in texts {
+                    found.push(kinds.find(app, text));
+                    if found.last().is_some_and(|found| found.as_ref().is_err_and(rows::is_interrupted)) {
+                        break;
+                    }
+                }
+                found
+            }
         }
     }
 }
 
-fn record(text: String, found: anyhow::Result<Vec<Entity>>, args: &ExtractArgs) -> RowResult {
+/// The scores of what a chat model found say nothing: they are left out.
+fn record(text: String, found: anyhow::Result<Vec<Entity>>, args: &ExtractArgs, scored: bool) -> RowResult {
     let mut entities: Vec<Entity> = found?.into_iter().filter(|e| e.score >= args.min_score).collect();
     if args.pii {
         entities = pii::merge(pii::find(&text), entities);
@@ -75,13 +136,16 @@ fn record(text: String, found: anyhow::Result<Vec<Entity>>, args: &ExtractArgs) 
         .iter()
         .zip(places)
         .map(|(e, place)| {
-            json!({
+            let mut listed = json!({
                 "label": e.label,
                 "text": text.get(e.start..e.end).unwrap_or_default(),
-                "score": e.score,
                 "start": place.start,
                 "end": place.end,
-            })
+            });
+            if scored {
+                listed["score"] = json!(e.score);
+            }
+            listed
         })
         .collect();
     if args.redact {

@@ -4,7 +4,7 @@ use super::App;
 use crate::args::{InputArgs, RerankArgs};
 use crate::exit::{FAILED, Misuse, Quiet};
 use crate::rows::{Job, Record, Sink, texts};
-use kun_engine::{Fitting, RankOptions, Score};
+use kun_engine::{EncodeOptions, Fitting, RankOptions, Score};
 
 /// Most documents that are ranked together: all of them are kept until the last is scored.
 const MAX_DOCUMENTS: usize = 1_000_000;
@@ -26,9 +26,12 @@ pub fn rerank(app: &App, args: &RerankArgs) -> anyhow::Result<()> {
             return Err(Misuse(format!("more than {MAX_DOCUMENTS} documents")).into());
         }
     }
-    let (path, model) = app.load_encoder(&args.model, &args.load)?;
+    let path = app.fetch(&args.model)?;
+    let options = EncodeOptions { ranks: true, ..args.load.options() };
+    let model = app.engine.load_encoder(&path.path, &options, |_| {})?;
     let fitting = if args.truncate { Fitting::Truncate } else { Fitting::Refuse };
-    let scores = model.rank(&args.query, &documents, &RankOptions { fitting })?;
+    let options = RankOptions { fitting, instruction: args.instruction.clone() };
+    let scores = model.rank(&args.query, &documents, &options)?;
     let mut ranked = Vec::with_capacity(documents.len());
     for (index, score) in scores.into_iter().enumerate() {
         match score {

@@ -6,6 +6,7 @@ mod answers;
 #[cfg(unix)]
 mod chat;
 mod generated;
+mod hostile_texts;
 mod models;
 mod picture_search;
 mod pictures;

@@ -1,16 +1,28 @@
 //! How well documents answer a query.
 
 use crate::EngineError;
+use crate::encode::read::too_long;
 use crate::encode::{EmbedOptions, Fitting, LoadedEncoder, Purpose, Truncated};
-use kun_models::encoder::Head;
-use kun_text::Encoding;
+use crate::request::parameter;
+use kun_models::encoder::{Head, Judge};
+use kun_text::{Encoding, Part, Special, Tokenizer};
 
 /// How documents are ranked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RankOptions {
     /// Documents that are too long.
     pub fitting: Fitting,
+    /// What the query wants of a document, for models that are told; `None`: [`INSTRUCTION`].
+    pub instruction: Option<String>,
 }
+
+/// What Qwen3-Reranker's authors tell it where nobody says otherwise.
+pub const INSTRUCTION: &str = "Given a web search query, retrieve relevant passages that answer the query";
+/// What stands before the instruction, as the model was trained.
+const BEFORE: &str = "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the \
+    Instruct provided. Note that the answer can only be \"yes\" or \"no\".<|im_end|>\n<|im_start|>user\n";
+/// What stands after the document: the model's thoughts are over, and its answer comes next.
+const AFTER: &str = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n";
 
 /// How well a document answers the query; more is better.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,8 +46,13 @@ impl LoadedEncoder {
         options: &RankOptions,
     ) -> Result<Vec<Result<Score, EngineError>>, EngineError> {
         match self.info().head {
+            Head::Embedding { .. } if options.instruction.is_some() => Err(untold()),
             Head::Embedding { .. } => self.compare(query, documents, options),
-            Head::Sequence { labels: 1 } => Ok(self.cross(query, documents, options)),
+            Head::Sequence { labels: 1 } if self.info().instructed => self.judge(query, documents, options),
+            Head::Sequence { labels: 1 } if options.instruction.is_some() => Err(untold()),
+            Head::Sequence { labels: 1 } => {
+                Ok(self.scored(self.each(documents, |text| self.read(query, Some(text), options.fitting))))
+            }
             _ => {
                 let what = "ranking takes an embedder, or a classifier with one label".to_owned();
                 Err(EngineError::Mismatch { what })
@@ -43,13 +60,11 @@ impl LoadedEncoder {
         }
     }
 
-    fn cross(
+    /// The score of each pair that was read.
+    fn scored(
         &self,
-        query: &str,
-        documents: &[String],
-        options: &RankOptions,
+        read: Vec<Result<(Encoding, Option<Truncated>), EngineError>>,
     ) -> Vec<Result<Score, EngineError>> {
-        let read = self.each(documents, |document| self.read(query, Some(document), options.fitting));
         let good: Vec<Encoding> =
             read.iter().filter_map(|read| read.as_ref().ok().map(|(encoding, _)| encoding.clone())).collect();
         let mut outputs = self.encode(&good).into_iter();
@@ -60,6 +75,35 @@ impl LoadedEncoder {
             Ok(Score { score: 1.0 / (1.0 + (-logit).exp()), truncated })
         };
         read.into_iter().map(score).collect()
+    }
+
+    /// Scores by a decoder that is asked whether each document answers the query.
+    fn judge(
+        &self,
+        query: &str,
+        documents: &[String],
+        options: &RankOptions,
+    ) -> Result<Vec<Result<Score, EngineError>>, EngineError> {
+        let control = |text: &str| self.tokenizer().encode(text, Special::Parse);
+        let (before, after) = (control(BEFORE)?, control(AFTER)?);
+        let instruction = options.instruction.as_deref().unwrap_or(INSTRUCTION);
+        let limit = self.info().max_tokens;
+        let room = limit.saturating_sub(before.len() + after.len());
+        let read = self.each(documents, |document| {
+            let body = format!("<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}");
+            let mut body = self.tokenizer().encode(&body, Special::Plain)?;
+            let tokens = before.len() + body.len() + after.len();
+            let mut truncated = None;
+            if body.len() > room {
+                if options.fitting == Fitting::Refuse {
+                    return Err(too_long(tokens, limit));
+                }
+                body.truncate(room);
+                truncated = Some(Truncated { tokens, kept: limit });
+            }
+            Ok((plain([before.as_slice(), &body, &after].concat()), truncated))
+        });
+        Ok(self.scored(read))
     }
 
     fn compare(
@@ -82,6 +126,34 @@ impl LoadedEncoder {
         };
         Ok(documents.into_iter().map(score).collect())
     }
+}
+
+/// Tokens as they are, without any around them.
+fn plain(ids: Vec<u32>) -> Encoding {
+    let count = ids.len();
+    Encoding {
+        ids,
+        types: vec![0; count],
+        parts: vec![Part::First; count],
+        offsets: vec![0..0; count],
+        words: vec![0; count],
+    }
+}
+
+fn untold() -> EngineError {
+    parameter("instruction", "this model is not told what a query wants".to_owned())
+}
+
+/// The tokens that answer whether a document is what the query wants.
+///
+/// # Errors
+/// [`EngineError::Mismatch`] for a tokenizer that has no token for either.
+pub(super) fn yes_and_no(tokenizer: &Tokenizer) -> Result<Judge, EngineError> {
+    let token = |word: &str| match tokenizer.encode(word, Special::Plain)?.as_slice() {
+        [id] => Ok(*id),
+        _ => Err(EngineError::Mismatch { what: format!("the model has no token `{word}` to rank by") }),
+    };
+    Ok(Judge { yes: token("yes")?, no: Some(token("no")?) })
 }
 
 /// Of two vectors of one width; 0 if either has no length.

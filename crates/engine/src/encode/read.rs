@@ -44,8 +44,7 @@ impl LoadedEncoder {
             return Ok((self.tokenizer().join(&first, second.as_ref()), None));
         }
         if fitting == Fitting::Refuse {
-            let what = format!("the text has {tokens} tokens, the model takes {limit}");
-            return Err(EngineError::Task(TaskError::Input { what }));
+            return Err(too_long(tokens, limit));
         }
         let room = limit.saturating_sub(added);
         match &mut second {
@@ -60,6 +59,11 @@ impl LoadedEncoder {
         let kept = encoding.ids.len();
         Ok((encoding, Some(Truncated { tokens, kept })))
     }
+}
+
+pub(super) fn too_long(tokens: usize, limit: usize) -> EngineError {
+    let what = format!("the text has {tokens} tokens, the model takes {limit}");
+    EngineError::Task(TaskError::Input { what })
 }
 
 /// Lengths of two texts of `a` and `b` tokens after tokens of the longer one are dropped, one by one, until both fit.

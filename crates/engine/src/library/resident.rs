@@ -99,6 +99,7 @@ impl Resident {
                     threads: options.threads,
                     max_memory_bytes: options.max_memory_bytes,
                     no_mmap: options.no_mmap,
+                    ranks: true,
                     ..EncodeOptions::default()
                 };
                 Ok(Resident::Encoder(engine.load_encoder(path, &options, report)?))

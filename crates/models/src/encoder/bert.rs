@@ -5,8 +5,11 @@ use crate::encoder::head::HeadNames;
 use crate::encoder::names::Names;
 use crate::encoder::{EncoderConfig, Settings};
 
-/// BERT.
+/// BERT, and what calls itself BERT but counts distances.
 pub fn bert(settings: &Settings<'_>) -> Result<EncoderConfig, ModelError> {
+    if settings.word("position_embedding_type", "absolute")? == "alibi" {
+        return super::alibi::jina_v2(settings);
+    }
     EncoderConfig::from_settings(settings)
 }
 

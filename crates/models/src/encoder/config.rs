@@ -158,6 +158,14 @@ impl EncoderConfig {
     /// [`ModelError::Config`] naming the key, the value and its limits.
     pub fn from_settings(settings: &Settings<'_>) -> Result<EncoderConfig, ModelError> {
         settings.expect("position_embedding_type", "absolute")?;
+        EncoderConfig::common(settings)
+    }
+
+    /// The same, whatever the kind of positions.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] naming the key, the value and its limits.
+    pub fn common(settings: &Settings<'_>) -> Result<EncoderConfig, ModelError> {
         if settings.flag("is_decoder", false)? {
             return Err(wrong("is_decoder", "true: this architecture is supported as encoder only"));
         }

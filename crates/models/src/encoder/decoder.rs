@@ -1,26 +1,28 @@
-//! Decoders that embed (Qwen3-Embedding, E5-Mistral): their own layers, without a cache, and one vector per text.
+//! Decoders that embed (Qwen3-Embedding, E5-Mistral) or score (Qwen3-Reranker): their own layers, without a cache, and one
+//! row per text.
 
 use crate::ModelError;
 use crate::decoder::DecoderConfig;
 use crate::decoder::graph::{layer, rotation};
 use crate::encoder::graph::put_embedding;
-use crate::encoder::head::Head;
+use crate::encoder::head::{Head, Scorer};
 use crate::layers::attention::{norm_heads, rotate};
-use crate::layers::{linear, mlp};
+use crate::layers::{Linear, linear, mlp};
 use crate::metadata::Metadata;
 use crate::names::{Kind, Part};
 use crate::weights::Declared;
-use kun_graph::graph::{Dim, DistanceBias, SelfAttentionSpec, Sym};
+use kun_graph::builder::Value;
+use kun_graph::graph::{BinaryOp, Dim, DistanceBias, SelfAttentionSpec, Sym};
 use kun_graph::{Builder, Graph};
 use kun_tensor::DType;
 
-/// Builds the graph of `config` that ends in `head`, an embedding.
+/// Builds the graph of `config` that ends in `head`: an embedding, or the scores that `scorer` gives.
 ///
 /// # Errors
 /// [`ModelError::Tensor`] if a weight is missing or has the wrong shape or type.
 pub(super) fn build(
     config: &DecoderConfig,
-    head: &Head,
+    (head, scorer): (&Head, Option<&Scorer>),
     meta: &Metadata<'_>,
     weights: &mut Declared<'_>,
 ) -> Result<Graph, ModelError> {
@@ -56,6 +58,40 @@ pub(super) fn build(
     }
     let norm = weights.vector(&g, Part::OutputNorm, Kind::Weight, config.width)?;
     let x = g.rms_norm(x, norm, config.norm_eps);
-    put_embedding(&g, head, x, config.width, weights)?;
+    match (head, scorer) {
+        (Head::Sequence { labels }, Some(scorer)) => {
+            put_scores(&g, scorer, *labels, x, config.width, weights)?
+        }
+        _ => put_embedding(&g, head, x, config.width, weights)?,
+    }
     Ok(g.finish()?)
+}
+
+/// Output `logits` `[R, L]` of the rows of `x` `[T, D]` that stand for the texts.
+fn put_scores(
+    g: &Builder,
+    scorer: &Scorer,
+    labels: usize,
+    x: Value,
+    width: usize,
+    weights: &mut Declared<'_>,
+) -> Result<(), ModelError> {
+    let rows = g.input("rows", DType::I32, &[Dim::Sym(Sym::Rows)]);
+    let x = g.select_rows(x, rows); // [R, D]
+    let mut scores = |table: &str, row: Option<usize>, n: usize| -> Result<Value, ModelError> {
+        let weight = weights.part(g, table, row.map(|row| row..row + n), &[n, width], false)?;
+        Ok(linear(g, x, &Linear { weight, bias: None })) // [R, n]
+    };
+    let logits = match scorer {
+        Scorer::Rows(table) => scores(table, None, labels)?,
+        Scorer::Difference { table, yes, no } => {
+            let agrees = scores(table, Some(*yes), 1)?;
+            match no {
+                Some(no) => g.binary(BinaryOp::Sub, agrees, scores(table, Some(*no), 1)?),
+                None => agrees,
+            }
+        }
+    };
+    g.output("logits", logits);
+    Ok(())
 }

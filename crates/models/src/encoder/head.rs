@@ -134,3 +134,28 @@ pub enum Head {
     /// Scores of being the beginning and the end of the answer: output `logits` `[T, 2]`.
     Span,
 }
+
+/// Tokens whose likeliness after a text is the answer, for decoders that rank: `logit(yes) - logit(no)`, or `logit(yes)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judge {
+    /// Says that a document answers the query.
+    pub yes: u32,
+    /// Says that it does not.
+    pub no: Option<u32>,
+}
+
+/// Where a decoder's classifier of whole texts comes from; it reads the last token's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Scorer {
+    /// A matrix, one row per label.
+    Rows(String),
+    /// One row of a matrix, less another.
+    Difference {
+        /// The matrix.
+        table: String,
+        /// The row.
+        yes: usize,
+        /// The other.
+        no: Option<usize>,
+    },
+}

@@ -1,13 +1,14 @@
 //! Files to an encoder's graph and weights.
 
 use crate::decoder::DecoderConfig;
-use crate::encoder::head::{Head, Pooling};
+use crate::encoder::head::{Head, Judge, Pooling, Scorer};
 use crate::encoder::{EncoderConfig, Positions, Settings, describe, sentence, settings::wrong};
 use crate::metadata::{Format, Metadata};
+use crate::names::{self, Part};
 use crate::registry;
 use crate::weights::Declared;
 use crate::{ModelError, ModelInfo};
-use kun_formats::{HfConfig, ModelFiles};
+use kun_formats::{Gguf, HfConfig, ModelFiles};
 use kun_graph::{Graph, WeightSource};
 use kun_tensor::DType;
 use serde_json::Value;
@@ -21,6 +22,8 @@ pub struct EncoderOptions {
     pub precision: Option<DType>,
     /// Leave out the head of a classifier and give the mean of the tokens instead.
     pub without_head: bool,
+    /// Makes a ranking model of a decoder that has no head of its own.
+    pub judge: Option<Judge>,
 }
 
 /// What the engine wants to know of an encoder.
@@ -42,6 +45,8 @@ pub struct EncoderInfo {
     pub row: Option<Pooling>,
     /// Names of the labels, by index.
     pub labels: Vec<String>,
+    /// It ranks a document that stands within an instruction, as Qwen3-Reranker does, not one beside the query.
+    pub instructed: bool,
     /// The kind of classification, as the configuration calls it.
     pub problem_type: Option<String>,
     /// What is put before a text, by purpose (`query`, `document`, ..).
@@ -61,12 +66,13 @@ pub struct Encoder {
 }
 
 /// Most labels that a file may name.
-const MAX_LABELS: usize = 1 << 16;
+pub(super) const MAX_LABELS: usize = 1 << 16;
 
 /// What the files say, before any weight is looked at.
 struct Described {
     kind: Kind,
     head: Head,
+    scorer: Option<Scorer>,
     labels: Vec<String>,
     max_tokens: usize,
     problem_type: Option<String>,
@@ -99,7 +105,9 @@ pub fn load(files: Arc<ModelFiles>, options: &EncoderOptions) -> Result<Encoder,
             (graph, Numbers::of_encoder(config))
         }
         Kind::Decoder(config) => {
-            let graph = super::decoder::build(config, &described.head, &meta, &mut declared)?;
+            let head = (&described.head, described.scorer.as_ref());
+            let graph = super::decoder::build(config, head, &meta, &mut declared)?;
+            check_decoder(&declared)?;
             (graph, Numbers::of_decoder(config))
         }
     };
@@ -111,6 +119,7 @@ pub fn load(files: Arc<ModelFiles>, options: &EncoderOptions) -> Result<Encoder,
     let row = match (&described.head, &described.kind) {
         (Head::Embedding { pooling, .. }, _) => Some(*pooling),
         (Head::Sequence { .. }, Kind::Encoder(config)) => Some(config.head_names.pooling),
+        (Head::Sequence { .. }, Kind::Decoder(_)) => Some(Pooling::Last),
         _ => None,
     };
     let folder = match files.as_ref() {
@@ -119,6 +128,9 @@ pub fn load(files: Arc<ModelFiles>, options: &EncoderOptions) -> Result<Encoder,
     };
     let classifies = matches!(described.head, Head::Sequence { .. } | Head::Tokens { .. });
     let default_prompt = folder.and_then(|folder| folder.sentence.get("default_prompt_name"));
+    // Of other decoders, those that rank were trained on pairs.
+    let judges = matches!(described.scorer, Some(Scorer::Difference { .. }));
+    let ranks = described.scorer.is_some() && described.head == Head::Sequence { labels: 1 };
     let info = EncoderInfo {
         model: ModelInfo {
             architecture: meta.architecture().to_owned(),
@@ -141,6 +153,7 @@ pub fn load(files: Arc<ModelFiles>, options: &EncoderOptions) -> Result<Encoder,
         token_types: numbers.token_types,
         row: row.filter(|pooling| pooling.operation().is_none()),
         labels: if classifies { described.labels } else { Vec::new() },
+        instructed: judges || (ranks && meta.architecture() == "qwen3"),
         head: described.head,
         problem_type: described.problem_type,
         prompts: folder.map(|folder| prompts(folder)).unwrap_or_default(),
@@ -202,11 +215,15 @@ fn described(
     options: &EncoderOptions,
 ) -> Result<Described, ModelError> {
     let folder = match files {
+        ModelFiles::Gguf(gguf) if !super::gguf::knows(meta.architecture()) => {
+            return described_decoder_gguf(gguf, meta, options);
+        }
         ModelFiles::Gguf(gguf) => {
             let (config, _, head) = super::gguf::describe_gguf(gguf, meta.architecture())?;
             let max_tokens = config.context_tokens;
+            let labels = numbered(&head);
             let kind = Kind::Encoder(Box::new(config));
-            return Ok(Described { kind, head, labels: Vec::new(), max_tokens, problem_type: None });
+            return Ok(Described { kind, head, scorer: None, labels, max_tokens, problem_type: None });
         }
         ModelFiles::HuggingFace { config, .. } => config,
     };
@@ -214,18 +231,110 @@ fn described(
     let problem_type = settings.get("problem_type").and_then(Value::as_str).map(str::to_owned);
     if !super::knows(settings.architecture()) && registry::knows(settings.architecture()) {
         let config = registry::describe(meta)?;
-        let head = sentence::head(folder, config.width)?.ok_or_else(|| {
-            wrong("modules.json", "missing: a model that chats embeds only as a sentence-transformers folder")
-        })?;
+        let (head, scorer, labels) = decoder_head(folder, meta, &config, options)?;
         let max_tokens = max_tokens(folder, config.context_tokens);
+        let max_tokens = if scorer.is_some() { max_tokens.min(MAX_RANKED_TOKENS) } else { max_tokens };
         let kind = Kind::Decoder(Box::new(config));
-        return Ok(Described { kind, head, labels: Vec::new(), max_tokens, problem_type });
+        return Ok(Described { kind, head, scorer, labels, max_tokens, problem_type });
     }
     let config = describe(&settings)?;
     let labels = labels(folder)?;
     let head = head(folder, &config, labels.len(), options)?;
     let max_tokens = max_tokens(folder, config.context_tokens);
-    Ok(Described { kind: Kind::Encoder(Box::new(config)), head, labels, max_tokens, problem_type })
+    let kind = Kind::Encoder(Box::new(config));
+    Ok(Described { kind, head, scorer: None, labels, max_tokens, problem_type })
+}
+
+/// Longest text of a decoder that ranks: the length that Qwen3-Reranker's authors read, whose memory is bounded.
+const MAX_RANKED_TOKENS: usize = 8192;
+
+/// What stands on a decoder: a classifier, the tokens that `modules.json` compares, an embedding, or what is asked for.
+fn decoder_head(
+    folder: &HfConfig,
+    meta: &Metadata<'_>,
+    config: &DecoderConfig,
+    options: &EncoderOptions,
+) -> Result<(Head, Option<Scorer>, Vec<String>), ModelError> {
+    if class(folder).ends_with("ForSequenceClassification") {
+        let labels = labels(folder)?;
+        let head = Head::Sequence { labels: labels.len() };
+        return Ok((head, Some(Scorer::Rows("score.weight".to_owned())), labels));
+    }
+    let judge = match sentence::judge(folder)? {
+        Some(judge) => Some(judge),
+        None => match sentence::head(folder, config.width)? {
+            Some(head) => return Ok((head, None, Vec::new())),
+            None => options.judge,
+        },
+    };
+    let judge = judge.ok_or_else(|| {
+        wrong("modules.json", "missing: a model that chats embeds only as a sentence-transformers folder")
+    })?;
+    let head = Head::Sequence { labels: 1 };
+    let labels = numbered(&head);
+    Ok((head, Some(difference(meta, config, judge)), labels))
+}
+
+/// The rows that make the logits of two tokens.
+fn difference(meta: &Metadata<'_>, config: &DecoderConfig, judge: Judge) -> Scorer {
+    let part = if config.tied_embeddings { Part::TokenEmbedding } else { Part::Output };
+    let table = meta.tensor_name(part, names::Kind::Weight).unwrap_or_default();
+    let row = |id: u32| usize::try_from(id).unwrap_or(usize::MAX - 1);
+    Scorer::Difference { table, yes: row(judge.yes), no: judge.no.map(row) }
+}
+
+/// A decoder in a GGUF file that says how its rows are pooled, or one that is to judge.
+fn described_decoder_gguf(
+    gguf: &Gguf,
+    meta: &Metadata<'_>,
+    options: &EncoderOptions,
+) -> Result<Described, ModelError> {
+    let config = registry::describe(meta)?;
+    let (head, scorer) = match super::gguf::pooled(gguf, meta.architecture())? {
+        Some(super::gguf::Pooled::By(pooling)) => {
+            (Head::Embedding { pooling, dense: Vec::new(), normalize: true }, None)
+        }
+        Some(super::gguf::Pooled::Ranked(labels)) => {
+            let table = super::gguf::CLASSIFIER.to_owned();
+            // Qwen3-Reranker's two rows stand for yes and no.
+            let scorer = match labels {
+                2 => Scorer::Difference { table, yes: 0, no: Some(1) },
+                _ => Scorer::Rows(table),
+            };
+            (Head::Sequence { labels: if labels == 2 { 1 } else { labels } }, Some(scorer))
+        }
+        None => match options.judge {
+            Some(judge) => (Head::Sequence { labels: 1 }, Some(difference(meta, &config, judge))),
+            None => {
+                let key = format!("{}.pooling_type", meta.architecture());
+                return Err(wrong(&key, "missing: the model chats, and gives no vectors"));
+            }
+        },
+    };
+    let max_tokens = if scorer.is_some() { MAX_RANKED_TOKENS } else { usize::MAX };
+    Ok(Described {
+        labels: numbered(&head),
+        max_tokens: config.context_tokens.min(max_tokens),
+        kind: Kind::Decoder(Box::new(config)),
+        head,
+        scorer,
+        problem_type: None,
+    })
+}
+
+/// Labels without names.
+fn numbered(head: &Head) -> Vec<String> {
+    let count = match head {
+        Head::Sequence { labels } | Head::Tokens { labels } => *labels,
+        _ => 0,
+    };
+    (0..count).map(|index| format!("LABEL_{index}")).collect()
+}
+
+/// The class that the folder was made for.
+pub(super) fn class(folder: &HfConfig) -> &str {
+    let class = folder.config.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);
+    class.unwrap_or_default()
 }
 
 /// The name that the encoder has inside a model with a head, if it has one there.
@@ -242,8 +351,7 @@ fn head(
     labels: usize,
     options: &EncoderOptions,
 ) -> Result<Head, ModelError> {
-    let class = folder.config.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);
-    let class = class.filter(|_| !options.without_head).unwrap_or("");
+    let class = if options.without_head { "" } else { class(folder) };
     let classifier = if class.ends_with("ForSequenceClassification") {
         Some(Head::Sequence { labels })
     } else if class.ends_with("ForTokenClassification") {
@@ -295,6 +403,21 @@ fn prompts(folder: &HfConfig) -> BTreeMap<String, String> {
     prompts.into_iter().flatten().filter_map(text).collect()
 }
 
+/// Makes sure that every tensor of a decoder's files has its place; its own head may be left out.
+fn check_decoder(declared: &Declared<'_>) -> Result<(), ModelError> {
+    const HEADS: [&str; 6] = ["lm_head.", "output.", "score.", "cls.", "rope_freqs.", "model.embed_tokens."];
+    let spare = declared.unused().find(|name| {
+        let head = HEADS.iter().any(|head| name.starts_with(head));
+        !(head || names::gguf::may_be_ignored(name) || names::hf::may_be_ignored(name))
+    });
+    spare.map_or(Ok(()), |name| Err(spare_tensor(name)))
+}
+
+fn spare_tensor(name: &str) -> ModelError {
+    let what = "has no place in this architecture as described".to_owned();
+    ModelError::Tensor { name: name.to_owned(), what }
+}
+
 /// Makes sure that every tensor of the files has its place: one left over would have changed the answers. Heads for other
 /// purposes and what is only kept for training may be left out.
 fn check_complete(declared: &Declared<'_>, config: &EncoderConfig, root: &str) -> Result<(), ModelError> {
@@ -307,11 +430,5 @@ fn check_complete(declared: &Declared<'_>, config: &EncoderConfig, root: &str) -
         let bookkeeping = inner.ends_with("position_ids") || inner.ends_with("inv_freq");
         !(known || head || bookkeeping)
     });
-    match spare {
-        None => Ok(()),
-        Some(name) => Err(ModelError::Tensor {
-            name: name.to_owned(),
-            what: "has no place in this architecture as described".to_owned(),
-        }),
-    }
+    spare.map_or(Ok(()), |name| Err(spare_tensor(name)))
 }

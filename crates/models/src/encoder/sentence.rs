@@ -2,7 +2,7 @@
 
 use crate::ModelError;
 use crate::encoder::config::MAX_WIDTH;
-use crate::encoder::head::{Head, Pooling, SentenceDense};
+use crate::encoder::head::{Head, Judge, Pooling, SentenceDense};
 use crate::encoder::settings::{function, wrong};
 use kun_formats::HfConfig;
 use serde_json::Value;
@@ -42,6 +42,31 @@ pub fn head(config: &HfConfig, width: usize) -> Result<Option<Head>, ModelError>
     }
     let pooling = pooling.unwrap_or(Pooling::Mean);
     Ok(Some(Head::Embedding { pooling, dense, normalize }))
+}
+
+/// The tokens that the `LogitScore` of a folder compares, if it has one.
+///
+/// # Errors
+/// [`ModelError::Config`] for a token that is none, or one compared in a way that is not known.
+pub fn judge(config: &HfConfig) -> Result<Option<Judge>, ModelError> {
+    let Some(module) = config.sentence_modules.iter().find(|module| module.kind == "LogitScore") else {
+        return Ok(None);
+    };
+    if let Some(other) =
+        config.sentence_modules.iter().find(|m| !["Transformer", "LogitScore"].contains(&&*m.kind))
+    {
+        return Err(wrong(&format!("modules.json: {}", other.kind), "beside LogitScore is not supported"));
+    }
+    let token = |key: &str| match module.config.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_u64().and_then(|id| u32::try_from(id).ok()) {
+            Some(id) => Ok(Some(id)),
+            None => Err(wrong(&format!("{}: {key}", module.path), "is no token")),
+        },
+    };
+    let yes = token("true_token_id")?;
+    let yes = yes.ok_or_else(|| wrong(&format!("{}: true_token_id", module.path), "missing"))?;
+    Ok(Some(Judge { yes, no: token("false_token_id")? }))
 }
 
 fn pooling_of(config: &Value) -> Result<Pooling, ModelError> {

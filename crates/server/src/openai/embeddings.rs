@@ -66,6 +66,7 @@ pub(crate) const RERANK: &[&[Field]] = &[&[
         "Texts, or objects with a `text`",
     ),
     optional("top_n", Shape::Integer { least: 1, most: 1 << 31 }, "Only so many best"),
+    optional("instruction", TEXT, "What the query wants of a document, for models that are told"),
     optional("return_documents", Shape::Bool, "Give the texts back too"),
     optional("truncate", Shape::Bool, "Cut texts that are too long; default true"),
     ignored("max_chunks_per_doc", "Texts are not cut into chunks"),
@@ -203,8 +204,10 @@ pub(crate) fn rerank(call: Call) -> Reply {
                 document.as_str().or_else(|| document["text"].as_str()).unwrap_or_default().to_owned()
             })
             .collect();
-        let options =
-            RankOptions { fitting: fitting(call.get("truncate").and_then(Value::as_bool).unwrap_or(true)) };
+        let options = RankOptions {
+            fitting: fitting(call.get("truncate").and_then(Value::as_bool).unwrap_or(true)),
+            instruction: call.text("instruction").map(str::to_owned),
+        };
         let texts = documents.clone();
         let scores = Call::blocking(move || {
             let scores = app.encoder(&name)?.rank(&query, &texts, &options)?;
