@@ -1,13 +1,15 @@
 """Texts per second of Kun beside sentence-transformers (torch), ONNX Runtime and OpenVINO, in one run, in turns.
 
     compare_encoders.py --kun target/release/kun --model FOLDER [--texts stsb.csv] [--threads 2] [--rounds 5]
-                        [--only kun,torch,onnxruntime,openvino] [--json out.json]
+                        [--only kun,torch,onnxruntime,openvino] [--shape bert-base|xlm-r-base] [--json out.json]
 
 FOLDER holds a sentence-transformers model (config.json, tokenizer.json, model.safetensors). Every engine embeds the same
 texts with the same threads: all sentences of the file (the peers sorted by length in batches of 32 and padded, as
 sentence-transformers does), texts of 128 and of 512 tokens at batch 1 and 32, and one short text alone. The figure is
 the median over the rounds; `ratio` is Kun's beside the best peer's. Kun runs as one process per round (`kun bench --texts`),
-which times each case after one pass to warm up, so that rounds of all engines take turns.
+which times each case after one pass to warm up, so that rounds of all engines take turns. With --shape the weights are random
+ones of that model's shape, and FOLDER gives only the tokenizer: both sides read the same tokens. `--rows 400` takes so many
+sentences of the file.
 """
 
 import argparse
@@ -145,6 +147,30 @@ class OpenVino(Batched):
         return self.request.infer(feed)[self.model.output(0)]
 
 
+def random_model(shape: str, tokenizer_folder: str, out: str) -> str:
+    """A sentence-transformers folder of random weights with the tokenizer of another."""
+    import shutil
+
+    import torch
+    import transformers
+
+    common = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+    if shape == "bert-base":
+        config = transformers.BertConfig(**common, vocab_size=30522, max_position_embeddings=512)
+    else:
+        config = transformers.XLMRobertaConfig(**common, vocab_size=250002, max_position_embeddings=514, type_vocab_size=1)
+    torch.manual_seed(1)
+    folder = os.path.join(out, shape)
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    for name in ["tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json", "modules.json"]:
+        if os.path.exists(os.path.join(tokenizer_folder, name)):
+            shutil.copy(os.path.join(tokenizer_folder, name), folder)
+    os.makedirs(os.path.join(folder, "1_Pooling"), exist_ok=True)
+    with open(os.path.join(folder, "1_Pooling", "config.json"), "w") as file:
+        json.dump(dict(word_embedding_dimension=768, pooling_mode_mean_tokens=True), file)
+    return folder
+
+
 def kun(binary: str, folder: str, threads: int, precision: str, made, work: str) -> dict[str, float]:
     """Seconds of one pass over each case."""
     path = os.path.join(work, "cases.json")
@@ -164,6 +190,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--limit", type=int, default=512, help="longest text of the model")
     parser.add_argument("--only", default="kun,kun-bf16," + ",".join(PEERS) + ",openvino-bf16")
+    parser.add_argument("--shape", choices=["bert-base", "xlm-r-base"])
+    parser.add_argument("--rows", type=int, help="only so many sentences of the file")
     parser.add_argument("--cases", default="", help="only cases whose names contain this")
     parser.add_argument("--json")
     args = parser.parse_args()
@@ -172,9 +200,12 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if args.threads > 1 else "false"
     import transformers
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)
-    made = {n: c for n, c in cases(tokenizer, sentences(args.texts), args.limit).items() if args.cases in n}
     work = tempfile.mkdtemp()
+    if args.shape:
+        args.model = random_model(args.shape, args.model, work)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)
+    texts = sentences(args.texts)[: args.rows]
+    made = {n: c for n, c in cases(tokenizer, texts, args.limit).items() if args.cases in n}
     engines = {}
     if "torch" in wanted:
         engines["torch"] = Torch(args.model, args.threads)
@@ -190,7 +221,7 @@ def main() -> None:
     for turn in range(args.rounds):
         for name, engine in engines.items():
             for case, (texts, batch) in made.items():
-                if round == 0:
+                if turn == 0:
                     engine.embed(texts[: max(batch, 32)], batch)
                 begun = time.perf_counter()
                 if batch == 0:
@@ -199,7 +230,7 @@ def main() -> None:
                     for start in range(0, len(texts), batch):
                         engine.embed(texts[start : start + batch], batch)
                 times.setdefault(case, {}).setdefault(name, []).append(time.perf_counter() - begun)
-        for name, precision in [("kun", "f32"), ("kun-bf16", "bf16")]:
+        for name, precision in [("kun", "f32"), ("kun-bf16", "bf16"), ("kun-int8", "int8")]:
             if name in wanted:
                 for case, seconds in kun(args.kun, args.model, args.threads, precision, made, work).items():
                     times.setdefault(case, {}).setdefault(name, []).append(seconds)
@@ -213,6 +244,8 @@ def main() -> None:
             row["ratio"] = round(rates["kun"] / max(plain), 2)
         if "kun-bf16" in rates and "kun" in rates:
             row["bf16 beside f32"] = round(rates["kun-bf16"] / rates["kun"], 2)
+        if "kun-int8" in rates and "kun" in rates:
+            row["int8 beside f32"] = round(rates["kun-int8"] / rates["kun"], 2)
         if "kun-bf16" in rates and "openvino-bf16" in rates:
             row["bf16 ratio"] = round(rates["kun-bf16"] / rates["openvino-bf16"], 2)
         table[case] = row

@@ -114,7 +114,7 @@ impl Engine {
                 true => {
                     let tokenizer = join(tokenizer)?;
                     let judge = rank::yes_and_no(&tokenizer)?;
-                    (Either::Built(tokenizer), Some(judge))
+                    (Either::Built(Box::new(tokenizer)), Some(judge))
                 }
                 false => (Either::Building(tokenizer), None),
             };
@@ -138,7 +138,7 @@ impl Engine {
             };
             let program = device.compile(&model.graph, &weights, &compile);
             let tokenizer = match tokenizer {
-                Either::Built(tokenizer) => tokenizer,
+                Either::Built(tokenizer) => *tokenizer,
                 Either::Building(worker) => join(worker)?,
             };
             Ok::<_, EngineError>((tokenizer, (model, batch, texts), program?))
@@ -159,7 +159,7 @@ impl Engine {
 
 /// A tokenizer that is there, or will be.
 enum Either<'a> {
-    Built(Tokenizer),
+    Built(Box<Tokenizer>),
     Building(ScopedJoinHandle<'a, Result<Tokenizer, TokenizerError>>),
 }
 
