@@ -22,9 +22,9 @@ pub use read::{Fitting, Truncated};
 use crate::engine::Loading;
 use crate::load::{Counted, total};
 use crate::vocabulary::TextDescription;
-use crate::{Engine, EngineError, PassModel, budget};
+use crate::{Engine, EngineError, Fit, ModelKind, PassModel, budget};
 use kun_graph::{Backend, CompileOptions, KvOptions, MemoryReport, Program};
-use kun_models::encoder::{self, EncoderInfo, EncoderOptions};
+use kun_models::encoder::{self, EncoderInfo, EncoderOptions, Judge};
 use kun_tensor::storage::Access;
 use kun_tensor::{DType, Tensors};
 use kun_text::{Encoding, Tokenizer, TokenizerError};
@@ -120,15 +120,7 @@ impl Engine {
             };
             let EncodeOptions { precision, without_head, .. } = *options;
             let model = encoder::load(files, &EncoderOptions { precision, without_head, judge })?;
-            let batch = options.batch_tokens.unwrap_or(DEFAULT_BATCH_TOKENS).max(1);
-            let texts = batch.min(MAX_BATCH_TEXTS);
-            let compile = CompileOptions {
-                max_tokens: batch.max(model.info.max_tokens),
-                max_rows: texts,
-                max_sequences: texts,
-                threads,
-                kv: KvOptions::default(),
-            };
+            let compile = compile_options(options, &model.info, threads);
             check_fit(&device.estimate(&model.graph, &compile)?, options.max_memory_bytes)?;
             let weights = Counted {
                 weights: model.weights.as_ref(),
@@ -141,9 +133,9 @@ impl Engine {
                 Either::Built(tokenizer) => *tokenizer,
                 Either::Building(worker) => join(worker)?,
             };
-            Ok::<_, EngineError>((tokenizer, (model, batch, texts), program?))
+            Ok::<_, EngineError>((tokenizer, model, program?))
         })?;
-        let (model, batch, texts) = model;
+        let (batch, texts) = batches(options);
         check_vocabulary(&tokenizer, &model.info)?;
         let memory = program.memory();
         let pass = pass::EncoderPass::new(program, &model.graph, &model.info, batch, texts);
@@ -154,6 +146,39 @@ impl Engine {
             threads,
             model: PassModel::start(pass)?,
         }))
+    }
+}
+
+impl Engine {
+    /// What the encoder at `path` would take.
+    pub(crate) fn fit_encoder(&self, path: &Path, options: &EncodeOptions) -> Result<Fit, EngineError> {
+        let (threads, device) = self.device(options.threads)?;
+        let access = if options.no_mmap { Access::Read } else { Access::Mapped };
+        let files = Arc::new(kun_formats::open(path, access)?);
+        // Which tokens a decoder ranks by makes no difference to its size.
+        let judge = Some(Judge { yes: 0, no: Some(0) }).filter(|_| options.ranks);
+        let EncodeOptions { precision, without_head, .. } = *options;
+        let model = encoder::load(files, &EncoderOptions { precision, without_head, judge })?;
+        let memory = device.estimate(&model.graph, &compile_options(options, &model.info, threads))?;
+        let (kind, most_tokens) = (ModelKind::of_head(&model.info.head), model.info.max_tokens);
+        Ok(Fit::fixed(model.info.model, kind, memory, most_tokens, options.max_memory_bytes))
+    }
+}
+
+/// Tokens and texts of a batch.
+fn batches(options: &EncodeOptions) -> (usize, usize) {
+    let batch = options.batch_tokens.unwrap_or(DEFAULT_BATCH_TOKENS).max(1);
+    (batch, batch.min(MAX_BATCH_TEXTS))
+}
+
+fn compile_options(options: &EncodeOptions, info: &EncoderInfo, threads: usize) -> CompileOptions {
+    let (batch, texts) = batches(options);
+    CompileOptions {
+        max_tokens: batch.max(info.max_tokens),
+        max_rows: texts,
+        max_sequences: texts,
+        threads,
+        kv: KvOptions::default(),
     }
 }
 
@@ -176,7 +201,8 @@ fn check_vocabulary(tokenizer: &Tokenizer, info: &EncoderInfo) -> Result<(), Eng
     Ok(())
 }
 
-fn check_fit(memory: &MemoryReport, budget_bytes: Option<u64>) -> Result<(), EngineError> {
+/// Refuses what would not fit.
+pub(crate) fn check_fit(memory: &MemoryReport, budget_bytes: Option<u64>) -> Result<(), EngineError> {
     let available_bytes = budget_bytes.or_else(budget::available_bytes).unwrap_or(u64::MAX);
     let needed_bytes = total(memory);
     if needed_bytes <= available_bytes {

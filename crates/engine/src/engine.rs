@@ -7,6 +7,7 @@ pub use model::LoadedModel;
 pub use stream::{Canceller, GenerateStream, Started};
 
 use crate::cost::StepCost;
+use crate::fit::Fit;
 use crate::kv_cache::PagePool;
 use crate::load::{self, Counted, Plan, total};
 use crate::queue::Shares;
@@ -55,23 +56,6 @@ pub struct LoadOptions {
     pub output_rows: Option<usize>,
 }
 
-/// What a model needs and what this machine has, before anything is loaded.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Fit {
-    /// The model.
-    pub model: ModelInfo,
-    /// For `context_tokens`.
-    pub memory: MemoryReport,
-    /// The context that `memory` is for.
-    pub context_tokens: usize,
-    /// Bytes of one token in the cache, all layers.
-    pub kv_bytes_per_token: u64,
-    /// Free memory, or the budget; `u64::MAX` where the system does not tell.
-    pub available_bytes: u64,
-    /// Longest context that fits, at most the model's own; `None` if not even one page does.
-    pub max_context_tokens: Option<usize>,
-}
-
 /// Progress of a load.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Loading {
@@ -106,16 +90,6 @@ impl Engine {
         let device = CpuBackend::new(threads).map_err(EngineError::Thread)?;
         devices.insert(threads, device.clone());
         Ok((threads, device))
-    }
-
-    /// What the model at `path` would take.
-    ///
-    /// # Errors
-    /// [`EngineError`].
-    pub fn fit(&self, path: &Path, options: &LoadOptions) -> Result<Fit, EngineError> {
-        let (threads, device) = self.device(options.threads)?;
-        let (files, _) = load::open(path, options)?;
-        Ok(Plan::new(files, options, threads, &device)?.fit)
     }
 
     /// Loads the model at `path` (a `.gguf` file or a folder).

@@ -11,6 +11,7 @@ pub mod cost;
 pub mod encode;
 pub mod engine;
 pub mod error;
+pub mod fit;
 pub mod kv_cache;
 pub mod language;
 pub mod library;
@@ -38,8 +39,9 @@ pub use encode::{
     AnswerOptions, Classified, EmbedOptions, Embedding, EncodeOptions, Encoded, ExtractOptions, Fitting,
     HeadFile, LoadedEncoder, Purpose, RankOptions, Score, Truncated, ZeroShot, is_encoder,
 };
-pub use engine::{Canceller, Engine, Fit, GenerateStream, LoadOptions, LoadedModel, Loading, Started};
+pub use engine::{Canceller, Engine, GenerateStream, LoadOptions, LoadedModel, Loading, Started};
 pub use error::EngineError;
+pub use fit::{Fit, ModelKind};
 pub use kun_graph::{KvType, MemoryReport};
 pub use kun_models::ModelInfo;
 pub use kun_models::encoder::{EncoderInfo, Head, Pooling};

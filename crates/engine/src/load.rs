@@ -1,7 +1,8 @@
 //! Files to a running model: what it takes, whether that fits, and the worker that owns it.
 
 use crate::batcher::Limits;
-use crate::engine::{Fit, LoadOptions, Loading};
+use crate::engine::{LoadOptions, Loading};
+use crate::fit::{Fit, ModelKind};
 use crate::kv_cache::PagePool;
 use crate::request::parameter;
 use crate::vocabulary::TextDescription;
@@ -94,6 +95,7 @@ impl Plan {
         };
         let fit = Fit {
             model: model.info.clone(),
+            kind: ModelKind::Generates,
             memory: if context == own { at_most } else { memory_of(context)? },
             context_tokens: context,
             kv_bytes_per_token: (page_bytes / PAGE_TOKENS) as u64,

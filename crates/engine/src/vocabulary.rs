@@ -88,6 +88,12 @@ fn from_gguf(metadata: &mut Metadata) -> Result<TextDescription, EngineError> {
         types: metadata.optional_i32s("tokenizer.ggml.token_type")?.map(Into::into).unwrap_or_default(),
         scores: metadata.optional_f32s("tokenizer.ggml.scores")?.map(Into::into).unwrap_or_default(),
         merges: Vec::new(),
+        remove_extra_whitespaces: flag("remove_extra_whitespaces")?,
+        charsmap: match metadata.entries.get("tokenizer.ggml.precompiled_charsmap") {
+            Some(Value::Array(Array::U8(bytes))) => bytes.clone(),
+            Some(Value::Array(Array::I8(bytes))) => bytes.iter().map(|byte| byte.cast_unsigned()).collect(),
+            _ => Vec::new(),
+        },
     };
     let template = metadata.optional_str("tokenizer.chat_template")?.map(str::to_owned);
     metadata.optional_strings("tokenizer.ggml.merges")?;

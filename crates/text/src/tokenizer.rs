@@ -31,7 +31,7 @@ use crate::template;
 /// A vocabulary as a GGUF file describes it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Vocabulary {
-    /// `tokenizer.ggml.model`: `llama`, `gpt2`, `bert`.
+    /// `tokenizer.ggml.model`: `llama`, `gpt2`, `bert`, `t5`.
     pub model: String,
     /// `tokenizer.ggml.pre`: how byte-level BPE splits text first; empty if absent.
     pub pre: String,
@@ -61,6 +61,10 @@ pub struct Vocabulary {
     pub add_eos: Option<bool>,
     /// SentencePiece: a space before the first word; `None`: by the model's rule.
     pub add_space_prefix: Option<bool>,
+    /// Unigram: runs of spaces become one; `None`: they do.
+    pub remove_extra_whitespaces: Option<bool>,
+    /// Unigram: what characters are replaced by, as SentencePiece compiles it; empty if absent.
+    pub charsmap: Vec<u8>,
 }
 
 /// What becomes of special tokens spelt out in a text.
@@ -107,6 +111,7 @@ enum Model {
     Bpe(bpe::Bpe),
     SentencePiece(sentencepiece::SentencePiece),
     WordPiece(wordpiece::WordPiece),
+    Unigram(Box<spm::UnigramVocabulary>),
     Json(Box<json::Pipeline>),
 }
 
@@ -233,7 +238,7 @@ impl Tokenizer {
             vocabulary.bos = vocabulary.bos.or_else(|| find("[CLS]"));
             vocabulary.sep = vocabulary.sep.or_else(|| find("[SEP]"));
             vocabulary.unk = vocabulary.unk.or_else(|| find("[UNK]"));
-        } else if vocabulary.model == "llama" && vocabulary.unk.is_none() {
+        } else if ["llama", "t5"].contains(&vocabulary.model.as_str()) && vocabulary.unk.is_none() {
             vocabulary.unk = (0u32..).zip(&kinds).find(|(_, k)| **k == Kind::Unknown).map(|(id, _)| id);
         }
         let (bos, eos) = (vocabulary.bos, vocabulary.eos);
@@ -269,15 +274,16 @@ impl Tokenizer {
                 (true, Model::SentencePiece(model))
             }
             "bert" => (true, Model::WordPiece(wordpiece::WordPiece::new(&mut vocabulary, &kinds)?)),
+            "t5" => (false, Model::Unigram(Box::new(spm::UnigramVocabulary::new(&mut vocabulary, &kinds)?))),
             other => {
                 let name: String = other.chars().take(60).collect();
                 return Err(invalid(format!(
-                    "tokenizer.ggml.model `{name}` is not known (gpt2, llama, bert)"
+                    "tokenizer.ggml.model `{name}` is not known (gpt2, llama, bert, t5)"
                 )));
             }
         };
         let closing = if vocabulary.model == "bert" { vocabulary.sep } else { eos };
-        let add_eos = vocabulary.add_eos.unwrap_or(vocabulary.model == "bert");
+        let add_eos = vocabulary.add_eos.unwrap_or(matches!(vocabulary.model.as_str(), "bert" | "t5"));
         let before: Vec<u32> = bos.filter(|_| vocabulary.add_bos.unwrap_or(add_bos)).into_iter().collect();
         let after: Vec<u32> = closing.filter(|_| add_eos).into_iter().collect();
         let mut tokenizer = Tokenizer {
@@ -286,7 +292,8 @@ impl Tokenizer {
             control,
             control_names: Vec::new(),
             user_defined,
-            joints: Joints::around(&before, &after),
+            // Two texts of XLM-R have two tokens between them.
+            joints: Joints::around(&before, &after).between(closing.filter(|_| vocabulary.model == "t5")),
             before,
             after,
             bos,
@@ -386,6 +393,7 @@ impl Tokenizer {
             Model::Bpe(bpe) => bpe.encode(text, ids),
             Model::SentencePiece(model) => model.encode(text, opening, ids),
             Model::WordPiece(model) => model.encode(text, ids),
+            Model::Unigram(model) => return model.encode(text, ids),
             Model::Json(pipeline) => return pipeline.encode(text, starts, ids),
         }
         Ok(())
@@ -402,6 +410,7 @@ impl Tokenizer {
             Model::Bpe(_) => false,
             Model::SentencePiece(model) => model.space_prefix,
             Model::WordPiece(_) => true,
+            Model::Unigram(model) => model.adds_space(),
             Model::Json(pipeline) => pipeline.strips_first_space,
         };
         let bytes = match bytes.strip_prefix(b" ") {
@@ -424,6 +433,7 @@ impl Tokenizer {
             Model::Bpe(bpe) => bpe.tokens.bytes(id).to_vec(),
             Model::SentencePiece(model) => model.bytes(id),
             Model::WordPiece(model) => sentencepiece::unescape(model.tokens.bytes(id)),
+            Model::Unigram(model) => sentencepiece::unescape(model.piece(id).as_bytes()),
             Model::Json(pipeline) => pipeline.bytes(id),
         }
     }

@@ -91,7 +91,7 @@ pub struct EncodeArgs {
     /// Compute threads [default: the physical cores this process may use]
     #[arg(short = 't', long, value_parser = parse_count, value_name = "COUNT")]
     pub threads: Option<usize>,
-    /// Type that weights are multiplied in: f32 or bf16
+    /// Type that matrices are multiplied in: f32, bf16 or int8
     #[arg(long, value_parser = parse_precision, value_name = "TYPE")]
     pub precision: Option<DType>,
     /// Tokens of one batch

@@ -85,7 +85,8 @@ pub(super) fn parse_precision(text: &str) -> Result<DType, String> {
     match text.to_ascii_lowercase().as_str() {
         "f32" => Ok(DType::F32),
         "bf16" => Ok(DType::BF16),
-        _ => Err("expected f32 or bf16".to_owned()),
+        "int8" | "q8_0" => Ok(DType::Q8_0),
+        _ => Err("expected f32, bf16 or int8".to_owned()),
     }
 }
 

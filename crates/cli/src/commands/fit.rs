@@ -31,6 +31,7 @@ fn fits(fit: &Fit) -> bool {
 fn document(name: &str, fit: &Fit) -> serde_json::Value {
     json!({
         "model": name,
+        "kind": fit.kind.name(),
         "fits": fits(fit),
         "context_tokens": fit.context_tokens,
         "weights_bytes": fit.memory.weights_bytes,
@@ -45,30 +46,32 @@ fn document(name: &str, fit: &Fit) -> serde_json::Value {
 }
 
 fn table(name: &str, fit: &Fit) -> String {
+    let longest = if fit.kv_bytes_per_token > 0 { "context" } else { "text" };
     let verdict = match (fits(fit), fit.max_context_tokens) {
-        (true, Some(most)) => format!("fits; the longest context that does is {most} tokens"),
+        (true, Some(most)) => format!("fits; the longest {longest} that does is {most} tokens"),
         (true, None) => "fits".to_owned(),
         (false, Some(most)) => {
             format!("does not fit with this context; {most} tokens do: --context {most}")
         }
         (false, None) => "does not fit at any context".to_owned(),
     };
+    let bytes = |bytes: usize| human_bytes(bytes as u64);
+    let cache = match (fit.memory.kv_bytes, fit.kv_bytes_per_token) {
+        (0, _) => String::new(),
+        (all, 0) => format!("{} for the answers that run at once", bytes(all)),
+        (all, each) => {
+            format!("{} for {} tokens, {} each", bytes(all), fit.context_tokens, human_bytes(each))
+        }
+    };
     let rows = [
-        ("weights", human_bytes(fit.memory.weights_bytes as u64)),
-        (
-            "KV cache",
-            format!(
-                "{} for {} tokens, {} each",
-                human_bytes(fit.memory.kv_bytes as u64),
-                fit.context_tokens,
-                human_bytes(fit.kv_bytes_per_token)
-            ),
-        ),
-        ("workspace", human_bytes(fit.memory.workspace_bytes as u64)),
+        ("weights", bytes(fit.memory.weights_bytes)),
+        ("KV cache", cache),
+        ("workspace", bytes(fit.memory.workspace_bytes)),
         ("needed", human_bytes(needed_bytes(fit))),
         ("available", human_bytes(fit.available_bytes)),
         ("verdict", verdict),
     ];
-    let lines: String = rows.iter().map(|(label, value)| format!("{label:<10} {value}\n")).collect();
+    let rows = rows.iter().filter(|(_, value)| !value.is_empty());
+    let lines: String = rows.map(|(label, value)| format!("{label:<10} {value}\n")).collect();
     format!("{name}\n{lines}")
 }

@@ -86,6 +86,7 @@ pub fn show(app: &App, args: &ShowArgs) -> anyhow::Result<()> {
         ("path", model.path.display().to_string()),
         ("licence", license.to_owned()),
         ("architecture", info.architecture.clone()),
+        ("kind", fit.kind.name().to_owned()),
         ("parameters", human_count(info.parameters)),
         ("weights", format!("{} ({})", human_bytes(info.weights_bytes), info.quantization)),
         ("window", format!("{} tokens", info.context_tokens)),
@@ -110,6 +111,7 @@ fn description(model: &ModelPath, fit: &Fit) -> Value {
     let more = json!({
         "title": info.name,
         "architecture": info.architecture,
+        "kind": fit.kind.name(),
         "parameters": info.parameters,
         "quantization": info.quantization,
         "weights_bytes": info.weights_bytes,

@@ -1,6 +1,7 @@
 //! A loaded model.
 
-use super::{Canceller, Fit};
+use super::Canceller;
+use crate::fit::Fit;
 use crate::EngineError;
 use crate::chat::{Chat, ChatFormat, ChatPrompt};
 use crate::constraint::{Grammars, Guide};

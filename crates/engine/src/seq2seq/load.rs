@@ -2,12 +2,11 @@
 
 use super::Seq2SeqModel;
 use super::worker::{Limits, Worker};
-use crate::load::total;
 use crate::request::parameter;
-use crate::{Engine, EngineError, LoadOptions, budget};
+use crate::{Engine, EngineError, Fit, LoadOptions, ModelKind};
 use kun_formats::ModelFiles;
 use kun_graph::{Backend, CompileOptions, KvOptions, KvType, MemoryReport, PAGE_TOKENS};
-use kun_models::seq2seq::{Seq2SeqOptions, load};
+use kun_models::seq2seq::{Seq2Seq, Seq2SeqOptions, load};
 use kun_tensor::storage::Access;
 use kun_text::Seq2SeqTokenizer;
 use kun_text::seq2seq::Files;
@@ -22,27 +21,30 @@ const DEFAULT_SOURCE_TOKENS: usize = 512;
 /// Longest answer unless the folder wants longer ones.
 const DEFAULT_TARGET_TOKENS: usize = 512;
 
-impl Engine {
-    /// Loads the encoder-decoder in the folder at `path`. Of the options, `max_sequences` counts rows of a step (an answer
-    /// takes one for each beam), `context_tokens` is the longest source, and the cache is f32 always.
-    ///
-    /// # Errors
-    /// [`EngineError`]; [`EngineError::DoesNotFit`] before anything large is allocated.
-    pub fn load_seq2seq(&self, path: &Path, options: &LoadOptions) -> Result<Seq2SeqModel, EngineError> {
-        let (threads, device) = self.device(options.threads)?;
+/// An encoder-decoder described and measured, with nothing large allocated.
+struct Plan {
+    files: Arc<ModelFiles>,
+    model: Seq2Seq,
+    reading: CompileOptions,
+    writing: CompileOptions,
+    memory: MemoryReport,
+    most_tokens: usize,
+}
+
+impl Plan {
+    fn new<B: Backend>(
+        path: &Path,
+        options: &LoadOptions,
+        threads: usize,
+        device: &B,
+    ) -> Result<Plan, EngineError> {
         let access = if options.no_mmap { Access::Read } else { Access::Mapped };
         let files = Arc::new(kun_formats::open(path, access)?);
         let model = load(
             files.clone(),
             &Seq2SeqOptions { quantize: options.quantize, max_source_tokens: options.context_tokens },
         )?;
-        let info = Arc::new(model.info.clone());
-        let tokenizer = tokenizer(&files)?;
-        if tokenizer.vocab_size() > info.model.vocab_size {
-            let what =
-                format!("{} tokens, {} rows of embeddings", tokenizer.vocab_size(), info.model.vocab_size);
-            return Err(EngineError::Mismatch { what });
-        }
+        let info = &model.info;
         let rows = options.max_sequences.unwrap_or(DEFAULT_ROWS).max(info.generation.num_beams);
         if !(1..=1 << 10).contains(&rows) {
             return Err(parameter("max_sequences", format!("{rows}, from 1 to 1024")));
@@ -72,20 +74,42 @@ impl Engine {
             kv_bytes: a.kv_bytes + b.kv_bytes,
             workspace_bytes: a.workspace_bytes + b.workspace_bytes,
         };
-        let available_bytes = options.max_memory_bytes.or_else(budget::available_bytes).unwrap_or(u64::MAX);
-        if total(&memory) > available_bytes {
-            return Err(EngineError::DoesNotFit {
-                needed_bytes: total(&memory),
-                weights_bytes: memory.weights_bytes as u64,
-                kv_bytes: memory.kv_bytes as u64,
-                workspace_bytes: memory.workspace_bytes as u64,
-                available_bytes,
-            });
+        Ok(Plan { files, model, reading, writing, memory, most_tokens })
+    }
+}
+
+impl Engine {
+    /// What the encoder-decoder at `path` would take; the cache holds as many answers as run at once.
+    pub(crate) fn fit_seq2seq(&self, path: &Path, options: &LoadOptions) -> Result<Fit, EngineError> {
+        let (threads, device) = self.device(options.threads)?;
+        let plan = Plan::new(path, options, threads, &device)?;
+        let most_tokens = plan.model.info.max_source_tokens;
+        let info = plan.model.info.model;
+        Ok(Fit::fixed(info, ModelKind::Rewrites, plan.memory, most_tokens, options.max_memory_bytes))
+    }
+
+    /// Loads the encoder-decoder in the folder at `path`. Of the options, `max_sequences` counts rows of a step (an answer
+    /// takes one for each beam), `context_tokens` is the longest source, and the cache is f32 always.
+    ///
+    /// # Errors
+    /// [`EngineError`]; [`EngineError::DoesNotFit`] before anything large is allocated.
+    pub fn load_seq2seq(&self, path: &Path, options: &LoadOptions) -> Result<Seq2SeqModel, EngineError> {
+        let (threads, device) = self.device(options.threads)?;
+        let Plan { files, model, reading, writing, memory, most_tokens } =
+            Plan::new(path, options, threads, &device)?;
+        let info = Arc::new(model.info.clone());
+        let tokenizer = tokenizer(&files)?;
+        if tokenizer.vocab_size() > info.model.vocab_size {
+            let what =
+                format!("{} tokens, {} rows of embeddings", tokenizer.vocab_size(), info.model.vocab_size);
+            return Err(EngineError::Mismatch { what });
         }
+        crate::encode::check_fit(&memory, options.max_memory_bytes)?;
         let encoder = device.compile(&model.encoder, model.weights.as_ref(), &reading)?;
         let decoder = device.compile(&model.decoder, model.weights.as_ref(), &writing)?;
         let (jobs, commands) = channel();
-        let limits = Limits { source_tokens, rows };
+        let (rows, pages) = (writing.max_rows, writing.kv.pages);
+        let limits = Limits { source_tokens: reading.max_tokens, rows };
         let worker = Worker::new(Box::new(encoder), Box::new(decoder), commands, info.clone(), limits, pages);
         let thread = std::thread::Builder::new()
             .name("kun-seq2seq".to_owned())

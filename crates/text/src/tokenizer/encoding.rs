@@ -98,6 +98,15 @@ impl Joints {
         Joints { one, two }
     }
 
+    /// The same with one more token before the second text.
+    pub fn between(mut self, token: Option<u32>) -> Joints {
+        let second = self.two.iter().position(|joint| matches!(joint, Joint::Second(_)));
+        if let (Some(token), Some(second)) = (token, second) {
+            self.two.insert(second, Joint::Token(token, 0));
+        }
+        self
+    }
+
     /// Every special token in the patterns.
     pub fn tokens(&self) -> impl Iterator<Item = u32> {
         self.one.iter().chain(&self.two).filter_map(|joint| match joint {
@@ -172,7 +181,7 @@ impl Tokenizer {
         match &self.model {
             Model::WordPiece(_) => true,
             Model::Json(pipeline) => pipeline.is_word_piece(),
-            Model::Bpe(_) | Model::SentencePiece(_) => false,
+            Model::Bpe(_) | Model::SentencePiece(_) | Model::Unigram(_) => false,
         }
     }
 

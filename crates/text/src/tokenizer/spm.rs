@@ -5,12 +5,14 @@
 
 mod protobuf;
 mod unigram;
+mod vocabulary;
 
 use super::charsmap::{self, CharsMap};
 use super::sentencepiece::{self, SentencePiece};
 use super::{Kind, TokenizerError, Vocabulary};
 use std::collections::HashSet;
 use unigram::Unigram;
+pub(super) use vocabulary::UnigramVocabulary;
 
 /// What a space becomes.
 const SPACE: char = sentencepiece::SPACE;
@@ -64,7 +66,10 @@ impl SentencePieceModel {
         if bytes.len() > MAX_FILE_BYTES {
             return Err(invalid(format!("{} bytes, limit {MAX_FILE_BYTES}", bytes.len())));
         }
-        let mut description = protobuf::read(bytes)?;
+        SentencePieceModel::build(protobuf::read(bytes)?)
+    }
+
+    fn build(mut description: Description) -> Result<SentencePieceModel, TokenizerError> {
         let blob = std::mem::take(&mut description.charsmap);
         let charsmap = match &blob[..] {
             [] => None,

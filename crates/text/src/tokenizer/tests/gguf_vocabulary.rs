@@ -106,5 +106,6 @@ pub fn read(path: &Path) -> Vocabulary {
         add_bos: flag("add_bos_token"),
         add_eos: flag("add_eos_token"),
         add_space_prefix: flag("add_space_prefix"),
+        ..Vocabulary::default()
     }
 }
