@@ -52,6 +52,35 @@ fn fit_adds_up_and_show_describes() {
 }
 
 #[test]
+fn encoders_and_encoder_decoders_are_described_too() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata");
+    for (model, kind, longest) in [
+        ("encoders/bert", "embeds", 48),
+        ("encoders/bert_sequence", "classifies", 48),
+        ("encoders/bert_tokens", "extracts", 48),
+        ("encoders/bert_span", "answers", 48),
+        ("encoders/qwen3_reranker", "ranks", 2048),
+        ("encoders/gguf/qwen3_embedding.gguf", "embeds", 48),
+        ("seq2seq/marian", "rewrites", 64),
+        ("seq2seq/t5", "rewrites", 1024),
+    ] {
+        let path = format!("{root}/{model}");
+        let fit = Scratch::new().run(&["fit", &path, "--json"]).expect(0).json();
+        assert_eq!((&fit["kind"], &fit["fits"]), (&kind.into(), &true.into()), "{model}");
+        assert_eq!(fit["max_context_tokens"], longest, "{model}");
+        let bytes = |key: &str| fit[key].as_u64().unwrap();
+        assert_eq!(
+            bytes("needed_bytes"),
+            bytes("weights_bytes") + bytes("kv_bytes") + bytes("workspace_bytes")
+        );
+        assert_eq!(Scratch::new().run(&["show", &path, "--json"]).expect(0).json()["kind"], kind, "{model}");
+        let plain = Scratch::new().run(&["fit", &path]).expect(0).stdout;
+        assert!(plain.contains("the longest text"), "{plain}");
+        Scratch::new().run(&["fit", &path, "--max-memory", "1KiB"]).expect(4);
+    }
+}
+
+#[test]
 fn files_that_are_no_model_are_misuse() {
     let scratch = Scratch::new();
     scratch.write("bad.gguf", "GGUF and then nothing of sense");
