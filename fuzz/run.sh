@@ -22,7 +22,7 @@ CARGO_TARGET_DIR="$out" cargo run --release --manifest-path "$here/seeds/Cargo.t
 
 programs="$out/$host/release"
 corpus="$out/corpus"
-[ $# -gt 0 ] || set -- gguf safetensors onnx sentencepiece tokenizer_json template encoder_folder
+[ $# -gt 0 ] || set -- gguf safetensors onnx sentencepiece tokenizer_json template
 for target in "$@"; do
     mkdir -p "$out/artifacts/$target"
     log="$out/$target.log"
