@@ -9,13 +9,15 @@ sentence-transformers does), texts of 128 and of 512 tokens at batch 1 and 32, a
 the median over the rounds; `ratio` is Kun's beside the best peer's. Kun runs as one process per round (`kun bench --texts`),
 which times each case after one pass to warm up, so that rounds of all engines take turns. With --shape the weights are random
 ones of that model's shape, and FOLDER gives only the tokenizer: both sides read the same tokens. `--rows 400` takes so many
-sentences of the file.
+sentences of the file. `--cpu` counts processor seconds of one thread instead of the time on the wall, for machines that are
+shared: a figure is then texts per processor second.
 """
 
 import argparse
 import csv
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -181,6 +183,25 @@ def kun(binary: str, folder: str, threads: int, precision: str, made, work: str)
     return {case["name"]: case["seconds"] for case in json.loads(answer)["cases"]}
 
 
+def kun_cpu(binary: str, folder: str, precision: str, made, work: str) -> dict[str, float]:
+    """Processor seconds of one pass over each case: what four passes take more than one."""
+    path = os.path.join(work, "case.json")
+
+    def used(passes: int) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [binary, "bench", folder, "--texts", path, "-t", "1", "--precision", precision, "-r", str(passes), "--json"]
+        subprocess.run([*command, "--offline"], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    seconds = {}
+    for name, (texts, batch) in made.items():
+        with open(path, "w") as file:
+            json.dump([dict(name=name, texts=texts, batch=batch)], file)
+        seconds[name] = (used(4) - used(1)) / 3
+    return seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kun", required=True)
@@ -190,12 +211,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--limit", type=int, default=512, help="longest text of the model")
     parser.add_argument("--only", default="kun,kun-bf16," + ",".join(PEERS) + ",openvino-bf16")
+    parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--shape", choices=["bert-base", "xlm-r-base"])
     parser.add_argument("--rows", type=int, help="only so many sentences of the file")
     parser.add_argument("--cases", default="", help="only cases whose names contain this")
     parser.add_argument("--json")
     args = parser.parse_args()
     wanted = args.only.split(",")
+    clock = time.process_time if args.cpu else time.perf_counter
+    args.threads = 1 if args.cpu else args.threads
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if args.threads > 1 else "false"
     import transformers
@@ -223,16 +247,21 @@ def main() -> None:
             for case, (texts, batch) in made.items():
                 if turn == 0:
                     engine.embed(texts[: max(batch, 32)], batch)
-                begun = time.perf_counter()
+                begun = clock()
                 if batch == 0:
                     engine.embed(texts, 0)
                 else:
                     for start in range(0, len(texts), batch):
                         engine.embed(texts[start : start + batch], batch)
-                times.setdefault(case, {}).setdefault(name, []).append(time.perf_counter() - begun)
+                times.setdefault(case, {}).setdefault(name, []).append(clock() - begun)
         for name, precision in [("kun", "f32"), ("kun-bf16", "bf16"), ("kun-int8", "int8")]:
             if name in wanted:
-                for case, seconds in kun(args.kun, args.model, args.threads, precision, made, work).items():
+                timed = (
+                    kun_cpu(args.kun, args.model, precision, made, work)
+                    if args.cpu
+                    else kun(args.kun, args.model, args.threads, precision, made, work)
+                )
+                for case, seconds in timed.items():
                     times.setdefault(case, {}).setdefault(name, []).append(seconds)
         print(f"round {turn + 1} of {args.rounds}", file=sys.stderr)
     table = {}

@@ -97,6 +97,7 @@ impl Engine {
         let (threads, device) = self.device(options.threads)?;
         let access = if options.no_mmap { Access::Read } else { Access::Mapped };
         let mut files = kun_formats::open(path, access)?;
+        rank::check_template(&files)?;
         let text = TextDescription::take(&mut files)?;
         let files = Arc::new(files);
         let (tokenizer, model, program) = std::thread::scope(|scope| {

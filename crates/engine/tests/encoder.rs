@@ -141,3 +141,25 @@ fn a_decoder_ranks_as_qwen3_reranker_does() {
     let told = RankOptions { instruction: Some("x".to_owned()), ..RankOptions::default() };
     assert!(small().rank("fox", &hostile, &told).is_err());
 }
+
+#[test]
+fn a_ranking_folder_with_another_template_is_refused() {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/encoders");
+    let folder = std::env::temp_dir().join(format!("kun-template-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("1_LogitScore")).unwrap();
+    for (model, file) in [
+        ("qwen3_reranker", "config.json"),
+        ("qwen3_reranker", "model.safetensors"),
+        ("qwen3_reranker", "tokenizer.json"),
+        ("qwen3_logit_score", "modules.json"),
+        ("qwen3_logit_score", "1_LogitScore/config.json"),
+    ] {
+        std::fs::copy(from.join(model).join(file), folder.join(file)).unwrap();
+    }
+    let load = || Engine::new().load_encoder(&folder, &EncodeOptions::default(), |_| {});
+    std::fs::write(folder.join("chat_template.jinja"), "<Instruct>: {{ messages[0].content }}").unwrap();
+    assert!(load().unwrap().info().instructed);
+    std::fs::write(folder.join("chat_template.jinja"), "{{ messages[0].content }}").unwrap();
+    assert!(load().unwrap_err().to_string().contains("template"));
+    std::fs::remove_dir_all(folder).unwrap();
+}

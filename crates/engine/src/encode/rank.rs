@@ -4,6 +4,7 @@ use crate::EngineError;
 use crate::encode::read::too_long;
 use crate::encode::{EmbedOptions, Fitting, LoadedEncoder, Purpose, Truncated};
 use crate::request::parameter;
+use kun_formats::ModelFiles;
 use kun_models::encoder::{Head, Judge};
 use kun_text::{Encoding, Part, Special, Tokenizer};
 
@@ -142,6 +143,21 @@ fn plain(ids: Vec<u32>) -> Encoding {
 
 fn untold() -> EngineError {
     parameter("instruction", "this model is not told what a query wants".to_owned())
+}
+
+/// Refuses a folder whose template puts queries and documents otherwise than Qwen3-Reranker's: its scores would mean nothing.
+///
+/// # Errors
+/// [`EngineError::Unsuitable`].
+pub(super) fn check_template(files: &ModelFiles) -> Result<(), EngineError> {
+    let ModelFiles::HuggingFace { config, .. } = files else { return Ok(()) };
+    let inner = || config.tokenizer_config.get("chat_template").and_then(|template| template.as_str());
+    let known = config.chat_template.as_deref().or_else(inner).is_none_or(|text| text.contains("<Instruct>"));
+    if known || !config.sentence_modules.iter().any(|module| module.kind == "LogitScore") {
+        return Ok(());
+    }
+    let what = "the model's template for queries and documents is not supported".to_owned();
+    Err(EngineError::Unsuitable { what })
 }
 
 /// The tokens that answer whether a document is what the query wants.
