@@ -1,11 +1,11 @@
 //! A loaded model.
 
 use super::Canceller;
-use crate::fit::Fit;
 use crate::EngineError;
 use crate::chat::{Chat, ChatFormat, ChatPrompt};
 use crate::constraint::{Grammars, Guide};
 use crate::cost::StepCost;
+use crate::fit::Fit;
 use crate::kv_cache::PageCounts;
 use crate::request::{Class, Tenant, parameter};
 use crate::sequence::{Score, Sequence, Work};
