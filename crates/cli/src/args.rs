@@ -1,5 +1,8 @@
 //! The command line, declared once: parsing, help, completions, man pages and settings all read it.
 
+// Read only where bulk work is built in.
+#[cfg_attr(not(feature = "bulk"), allow(dead_code))]
+pub mod bulk;
 mod encode;
 mod generate;
 mod measure;
@@ -10,6 +13,7 @@ mod serve;
 mod text;
 mod values;
 
+pub use bulk::{JobsVerb, MapArgs};
 pub use encode::{EmbedArgs, EncodeArgs, RerankArgs, VectorEncoding};
 pub use generate::{GenerateArgs, LoadArgs, Thinking};
 pub use measure::{BenchArgs, DoctorArgs, EvalVerb, PerplexityArgs};
@@ -133,6 +137,9 @@ pub enum Verb {
     Search(SearchArgs),
     Translate(TranslateArgs),
     Summarize(SummarizeArgs),
+    Map(MapArgs),
+    #[command(subcommand)]
+    Jobs(JobsVerb),
     Bench(BenchArgs),
     #[command(subcommand)]
     Eval(EvalVerb),

@@ -2,6 +2,11 @@
 
 mod answer;
 mod bench;
+#[cfg(feature = "bulk")]
+mod bulk;
+#[cfg(not(feature = "bulk"))]
+#[path = "commands/bulk_absent.rs"]
+mod bulk;
 mod chat;
 mod chat_task;
 mod classify;
@@ -27,6 +32,8 @@ mod serve;
 mod summarize;
 mod train_head;
 mod translate;
+
+pub use bulk::outcome as bulk_outcome;
 
 use crate::args::{Cli, EvalVerb, GlobalArgs, OnnxVerb, Verb};
 use crate::config::{Files, Folders, HubSettings, hub_settings};
@@ -80,6 +87,8 @@ pub fn run(cli: Cli, messages: Messages, folders: Folders, files: Files) -> anyh
         Some(Verb::Translate(args)) => translate::translate(&app, &args),
         Some(Verb::Summarize(args)) => summarize::summarize(&app, &args),
         Some(Verb::Fit(args)) => fit::fit(&app, &args),
+        Some(Verb::Map(args)) => bulk::map(&app, &args),
+        Some(Verb::Jobs(args)) => bulk::jobs(&app, &args),
         Some(Verb::Bench(args)) => bench::bench(&app, &args),
         Some(Verb::Eval(EvalVerb::Perplexity(args))) => perplexity::perplexity(&app, &args),
         Some(Verb::Eval(EvalVerb::Sts(args))) => eval_text::sts(&app, &args),

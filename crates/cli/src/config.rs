@@ -47,6 +47,16 @@ pub fn api_key() -> Option<String> {
     std::env::var("KUN_API_KEY").ok().filter(|key| !key.is_empty())
 }
 
+/// What clients of buckets read: `AWS_…`, `GOOGLE_…` and `AZURE_…`.
+#[cfg(feature = "bulk")]
+pub fn bucket_settings() -> std::collections::BTreeMap<String, String> {
+    let known = |name: &str| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|start| name.starts_with(start));
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| known(name))
+        .collect()
+}
+
 /// Where a value comes from.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Origin {

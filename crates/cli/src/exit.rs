@@ -68,6 +68,9 @@ pub fn outcome(error: &anyhow::Error) -> Outcome {
         if cause.is::<Misuse>() {
             return loud(MISUSE, None);
         }
+        if let Some((code, hint)) = crate::commands::bulk_outcome(cause) {
+            return loud(code, hint);
+        }
         // A reader that has seen enough (`kun ls | head -1`) is no failure.
         if cause.downcast_ref::<std::io::Error>().is_some_and(is_closed_pipe) {
             return silent(0);

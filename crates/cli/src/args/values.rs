@@ -72,6 +72,16 @@ pub(super) fn parse_seconds(text: &str) -> Result<std::time::Duration, String> {
     scaled(number, factor).map(std::time::Duration::from_secs)
 }
 
+/// Reads `I/N`: the I-th of N parts, counted from 0.
+pub(super) fn parse_shard(text: &str) -> Result<(usize, usize), String> {
+    let numbers =
+        text.split_once('/').and_then(|(i, n)| Some((i.trim().parse().ok()?, n.trim().parse().ok()?)));
+    match numbers {
+        Some((i, n)) if i < n => Ok((i, n)),
+        _ => Err("expected I/N with I below N, such as 0/4".to_owned()),
+    }
+}
+
 pub(super) fn parse_kv_type(text: &str) -> Result<KvType, String> {
     match text.to_ascii_lowercase().as_str() {
         "f16" => Ok(KvType::F16),
@@ -131,6 +141,14 @@ mod tests {
         assert_eq!(parse_bytes("0.5MiB"), Ok(512 << 10));
         for bad in ["", "GiB", "1XB", "99999999999TiB", "0.5", "-1GiB"] {
             assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn reads_shards() {
+        assert_eq!(parse_shard("3/64"), Ok((3, 64)));
+        for bad in ["", "1", "1/1", "2/1", "-1/2", "a/b", "0/0"] {
+            assert!(parse_shard(bad).is_err(), "{bad}");
         }
     }
 

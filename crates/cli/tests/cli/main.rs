@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+#[cfg(feature = "bulk")]
+mod bulk;
 #[cfg(unix)]
 mod chat;
 mod generated;

@@ -1,0 +1,100 @@
+//! What can go wrong with a job as a whole. What goes wrong with one row is a [`crate::RowError`].
+
+use kun_engine::EngineError;
+
+/// An error of whoever finds models or decides something else outside this crate.
+pub type OutsideError = Box<dyn std::error::Error + Send + Sync>;
+
+/// One variant per thing that can go wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BulkError {
+    /// The job's description cannot be followed.
+    #[error("{what}")]
+    Job {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The output holds a job that was begun otherwise: going on would mix two results.
+    #[error("{what}")]
+    Changed {
+        /// What differs, before and now.
+        what: String,
+    },
+    /// Somebody else works on this job.
+    #[error("{what}")]
+    Busy {
+        /// Who, as far as is known.
+        what: String,
+    },
+    /// An input cannot be read, now or ever.
+    #[error("{uri}: {what}")]
+    Input {
+        /// Where it is.
+        uri: String,
+        /// Why.
+        what: String,
+    },
+    /// Something cannot be read from or written to disk or bucket.
+    #[error("cannot {verb} {path}")]
+    Store {
+        /// What was tried: `write`, `rename`, ..
+        verb: &'static str,
+        /// Where.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// This program was built without what the job needs.
+    #[error("{what}: build with `cargo build --release --features {feature}`")]
+    NotBuilt {
+        /// What is needed.
+        what: String,
+        /// The cargo feature.
+        feature: &'static str,
+    },
+    /// No model for a function.
+    #[error("a function has no model")]
+    Model(#[source] OutsideError),
+    /// A model cannot be loaded or asked.
+    #[error("cannot use a function's model")]
+    Engine(#[from] EngineError),
+    /// Columns that do not fit together.
+    #[error(transparent)]
+    Arrow(#[from] arrow_schema::ArrowError),
+    /// A Parquet file that cannot be written.
+    #[error(transparent)]
+    Parquet(#[from] parquet::errors::ParquetError),
+    /// More rows failed than the job allows.
+    #[error(
+        "{errors} of {rows} rows failed, more than the {max_rate} that `max_rate` allows; the first: {first}"
+    )]
+    TooManyErrors {
+        /// Rows that failed.
+        errors: u64,
+        /// Rows done.
+        rows: u64,
+        /// The limit, a share of 1.
+        max_rate: f64,
+        /// The first reason.
+        first: String,
+    },
+    /// The job was stopped; what was done is kept.
+    #[error("the job was stopped")]
+    Stopped,
+}
+
+impl BulkError {
+    pub(crate) fn job(what: impl Into<String>) -> BulkError {
+        BulkError::Job { what: what.into() }
+    }
+
+    pub(crate) fn store(
+        verb: &'static str,
+        path: impl std::fmt::Display,
+        source: std::io::Error,
+    ) -> BulkError {
+        BulkError::Store { verb, path: path.to_string(), source }
+    }
+}

@@ -1,0 +1,31 @@
+//! The functions, one file per family.
+
+mod answers;
+mod embed;
+mod generate;
+mod hash;
+mod judge;
+mod kind;
+mod loaded;
+mod look;
+mod write;
+
+pub use loaded::Loaded;
+
+use crate::Registry;
+
+/// Adds every function of this crate.
+pub(crate) fn register(registry: &mut Registry) {
+    registry.add(hash::Hash);
+    for kind in
+        [embed::EMBED, judge::RERANK, judge::CLASSIFY, judge::EXTRACT, judge::ANSWER, generate::GENERATE]
+    {
+        registry.add(kind);
+    }
+    for kind in [write::TRANSLATE, write::SUMMARIZE] {
+        registry.add(kind);
+    }
+    for kind in look::ALL {
+        registry.add(kind);
+    }
+}

@@ -1,0 +1,107 @@
+//! Pictures of a column: bytes, or addresses of files that are fetched when their turn comes.
+
+use super::super::kind::Bound;
+use crate::BulkError;
+use crate::function::RowError;
+use crate::store::{Stores, is_remote};
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef};
+use arrow_schema::DataType;
+use kun_engine::tasks::pixels::{DecodeLimits, Image, decode};
+use std::sync::Arc;
+
+/// Pictures decoded at once, at most.
+const AT_ONCE: usize = 8;
+/// Pixels decoded at once, unless one picture alone has more.
+const PIXELS_AT_ONCE: usize = 24_000_000;
+/// A longer file is no picture.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+
+/// Reads pictures.
+pub(super) struct Pictures {
+    stores: Stores,
+    column: String,
+}
+
+/// Where a row's picture is.
+enum Source<'a> {
+    Bytes(&'a [u8]),
+    Address(&'a str),
+}
+
+impl Pictures {
+    pub(super) fn new(bound: &Bound) -> Pictures {
+        Pictures { stores: bound.context.stores.clone(), column: bound.columns[0].clone() }
+    }
+
+    /// The pictures of rows from `first` on: as many as are good to have in memory together, at least one.
+    pub(super) fn group(
+        &self,
+        column: &ArrayRef,
+        first: usize,
+        rows: usize,
+    ) -> Result<Vec<Result<Arc<Image>, RowError>>, BulkError> {
+        let mut group = Vec::new();
+        let mut pixels = 0;
+        while first + group.len() < rows && group.len() < AT_ONCE && pixels < PIXELS_AT_ONCE {
+            let image = self.source(column, first + group.len())?.and_then(|source| self.read(&source));
+            pixels += image.as_ref().map_or(0, |image| image.width() * image.height());
+            group.push(image.map(Arc::new));
+        }
+        Ok(group)
+    }
+
+    fn source<'a>(
+        &self,
+        column: &'a ArrayRef,
+        row: usize,
+    ) -> Result<Result<Source<'a>, RowError>, BulkError> {
+        let null = || Ok(Err(RowError::fatal("the value is NULL")));
+        if column.is_null(row) {
+            return null();
+        }
+        Ok(Ok(match column.data_type() {
+            DataType::Utf8 => Source::Address(column.as_string::<i32>().value(row)),
+            DataType::LargeUtf8 => Source::Address(column.as_string::<i64>().value(row)),
+            DataType::Utf8View => Source::Address(column.as_string_view().value(row)),
+            DataType::Binary => Source::Bytes(column.as_binary::<i32>().value(row)),
+            DataType::LargeBinary => Source::Bytes(column.as_binary::<i64>().value(row)),
+            DataType::BinaryView => Source::Bytes(column.as_binary_view().value(row)),
+            // As data sets of the Hugging Face Hub have pictures: `{bytes, path}`.
+            DataType::Struct(_) => match column.as_struct().column_by_name("bytes") {
+                Some(bytes) => return self.source(bytes, row),
+                None => return Err(self.no_pictures(column)),
+            },
+            _ => return Err(self.no_pictures(column)),
+        }))
+    }
+
+    fn no_pictures(&self, column: &ArrayRef) -> BulkError {
+        BulkError::job(format!(
+            "column `{}` is {}: neither addresses nor bytes of pictures",
+            self.column,
+            column.data_type()
+        ))
+    }
+
+    fn read(&self, source: &Source<'_>) -> Result<Image, RowError> {
+        let fetched;
+        let bytes = match source {
+            Source::Bytes(bytes) => *bytes,
+            Source::Address(uri) => {
+                // A host that does not answer now may later; a file that is not there will not be.
+                let failed = |error: &dyn std::error::Error| match is_remote(uri) {
+                    true => RowError::retryable(crate::input::chain(error)),
+                    false => RowError::fatal(crate::input::chain(error)),
+                };
+                let info = self.stores.info(uri).map_err(|error| failed(&error))?;
+                let object = self.stores.open(&info).map_err(|error| failed(&error))?;
+                fetched = object.read_all(MAX_FILE_BYTES).map_err(|error| failed(&error))?;
+                &fetched
+            }
+        };
+        decode(bytes, DecodeLimits::default())
+            .map(|decoded| decoded.image)
+            .map_err(|error| RowError::fatal(error.to_string()))
+    }
+}

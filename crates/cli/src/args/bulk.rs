@@ -1,0 +1,120 @@
+//! Flags of the verbs that work through large data.
+
+use super::values::{parse_bytes, parse_count, parse_seconds, parse_shard};
+use clap::{Args, Subcommand, ValueEnum};
+use std::time::Duration;
+
+/// Apply functions to every row of tables, folders and buckets; the same command resumes
+#[derive(Args, Debug)]
+#[command(before_help = "Examples:
+  kun map docs/*.parquet --with 'embed(text) as vector' -o out/
+  kun map photos/ --with 'detect(image) as boxes' -o boxes.parquet
+  kun map reviews.csv --with \"generate('Summarise: {text}', max_tokens = 60) as summary\" -o out.jsonl
+  kun map job.toml --shard 3/64
+  kun map --functions")]
+pub struct MapArgs {
+    /// Files, folders, patterns and addresses, or one job.toml
+    #[arg(value_name = "INPUT")]
+    pub inputs: Vec<String>,
+    /// What is done with each row: 'function(column, .., option = value) as column'; may be given more than once
+    #[arg(long, value_name = "CALL")]
+    pub with: Vec<String>,
+    /// A file (.parquet .jsonl .csv .tsv .arrow) or a folder
+    #[arg(short, long, value_name = "FILE|DIR")]
+    pub output: Option<String>,
+    /// Input columns that the output keeps [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub columns: Vec<String>,
+    /// List the functions
+    #[arg(long)]
+    pub functions: bool,
+    /// Work on a few sampled rows, write nothing, and tell rate, time and memory of the whole
+    #[arg(long)]
+    pub dry_run: bool,
+    /// This process does one part of the job: the I-th of N, counted from 0
+    #[arg(long, value_parser = parse_shard, value_name = "I/N")]
+    pub shard: Option<(usize, usize)>,
+    /// How the input's files are read [default: by their endings]
+    #[arg(long, value_enum, value_name = "FORMAT", hide_short_help = true)]
+    pub read_as: Option<TableFormat>,
+    /// The format of files in an output folder [default: parquet]
+    #[arg(long, value_enum, value_name = "FORMAT", hide_short_help = true)]
+    pub write_as: Option<TableFormat>,
+    /// End the job when a larger share of its rows has failed, 0 to 1 [default: 0.5]
+    #[arg(long, value_name = "SHARE", hide_short_help = true)]
+    pub max_error_rate: Option<f64>,
+    /// How often a row is tried again whose error may pass [default: 3]
+    #[arg(long, value_name = "COUNT", hide_short_help = true)]
+    pub retries: Option<u32>,
+    /// Rows of a split at most [default: 50000]
+    #[arg(long, value_parser = parse_count, value_name = "COUNT", hide_short_help = true)]
+    pub split_rows: Option<usize>,
+    /// Bytes of a split at most [default: 256MiB]
+    #[arg(long, value_parser = parse_bytes, value_name = "BYTES", hide_short_help = true)]
+    pub split_bytes: Option<u64>,
+    /// Work on so many splits at once [default: 2]
+    #[arg(long, value_parser = parse_count, value_name = "COUNT", hide_short_help = true)]
+    pub workers: Option<usize>,
+    /// How much work within a split a crash may cost [default: 60s]
+    #[arg(long, value_parser = parse_seconds, value_name = "TIME", hide_short_help = true)]
+    pub checkpoint: Option<Duration>,
+    /// Compute repeated inputs again
+    #[arg(long, hide_short_help = true)]
+    pub no_dedup: bool,
+    /// Compute threads of each model [default: the physical cores this process may use]
+    #[arg(short = 't', long, value_parser = parse_count, value_name = "COUNT", hide_short_help = true)]
+    pub threads: Option<usize>,
+    /// Print the report as one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Formats of tables.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum TableFormat {
+    Parquet,
+    Csv,
+    Tsv,
+    Jsonl,
+    Arrow,
+    /// A text a line (input only)
+    Lines,
+    /// Every file is a row (input only)
+    Files,
+}
+
+/// List, show, cancel and clean up jobs of `kun map`
+#[derive(Debug, Subcommand)]
+pub enum JobsVerb {
+    List(JobsListArgs),
+    Show(JobsOfArgs),
+    Cancel(JobsOfArgs),
+    Clean(JobsCleanArgs),
+}
+
+/// Jobs that this user has begun on this machine
+#[derive(Args, Debug)]
+pub struct JobsListArgs {
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A job
+#[derive(Args, Debug)]
+pub struct JobsOfArgs {
+    /// Its output
+    #[arg(value_name = "OUTPUT")]
+    pub job: String,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Forget jobs: without an output, those that are done; with one, that job, and what it has not finished is lost
+#[derive(Args, Debug)]
+pub struct JobsCleanArgs {
+    /// Its output
+    #[arg(value_name = "OUTPUT")]
+    pub job: Option<String>,
+}

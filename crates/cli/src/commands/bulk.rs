@@ -1,0 +1,34 @@
+//! `kun map` and `kun jobs`.
+
+mod jobs;
+mod map;
+mod models;
+mod show;
+
+pub use jobs::jobs;
+pub use map::map;
+
+use crate::exit::{DOES_NOT_FIT, FAILED, MISUSE};
+use kun_bulk::BulkError;
+use std::io::ErrorKind;
+
+/// The exit code of an error of bulk work, and what to do about it. Errors that come from elsewhere are found by their
+/// own types, further down the chain.
+pub fn outcome(error: &(dyn std::error::Error + 'static)) -> Option<(u8, Option<&'static str>)> {
+    match error.downcast_ref::<BulkError>()? {
+        BulkError::Job { .. }
+        | BulkError::Changed { .. }
+        | BulkError::Input { .. }
+        | BulkError::NotBuilt { .. } => Some((MISUSE, None)),
+        BulkError::Busy { .. } => {
+            Some((FAILED, Some("`kun jobs list` shows what runs; `kun jobs cancel` ends it")))
+        }
+        BulkError::Store { source, .. } if source.kind() == ErrorKind::StorageFull => {
+            Some((DOES_NOT_FIT, Some("make room; the same command goes on where it stopped")))
+        }
+        BulkError::Store { .. } | BulkError::TooManyErrors { .. } => {
+            Some((FAILED, Some("the same command goes on where it stopped")))
+        }
+        _ => None,
+    }
+}
