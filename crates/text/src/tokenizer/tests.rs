@@ -126,7 +126,7 @@ fn unknown_descriptions_are_named() {
         let error = Tokenizer::from_vocabulary(vocabulary).unwrap_err().to_string();
         assert!(error.contains(what), "{error}");
     };
-    broken(|v| v.model = "t5".into(), "tokenizer.ggml.model `t5`");
+    broken(|v| v.model = "rwkv".into(), "tokenizer.ggml.model `rwkv`");
     broken(|v| v.pre = "nonsense".into(), "tokenizer.ggml.pre `nonsense`");
     broken(|v| v.tokens.clear(), "tokenizer.ggml.tokens has 0");
     broken(|v| v.types.truncate(3), "token_type has 3 values for 2304 tokens");
