@@ -126,7 +126,7 @@ fn rows<T>(results: Vec<Result<T, EngineError>>, value: impl Fn(T) -> Value) -> 
 
 fn open_rerank(bound: &Bound) -> Result<Arc<dyn Function>, BulkError> {
     let model = bound.encoder()?;
-    let options = RankOptions { fitting: fitting(&bound.call)? };
+    let options = RankOptions { fitting: fitting(&bound.call)?, instruction: None };
     model.rank("", &[], &options)?;
     Ok(judge(bound, DataType::Float32, move |query, documents| {
         rows(model.rank(query, documents, &options)?, |score| json!(score.score))
