@@ -165,7 +165,8 @@ fn two_coordinators_of_a_bucket_give_the_same_rows_once() {
         assert!(both.map(|one| one.join().unwrap().complete).contains(&true));
     });
     let manifest = server.manifest("s3://bucket/two/");
-    assert_eq!((manifest.rows, manifest.parts.len()), (500, 10));
+    // Splits are cut at bytes: about fifty rows each.
+    assert!(manifest.rows == 500 && (8..=14).contains(&manifest.parts.len()), "{manifest:?}");
     // Another input under the same name is noticed by its tag.
     server.put("/bucket/in.jsonl", lines.replace("row 7", "row x").as_bytes());
     assert!(matches!(server.run(&job, Faults::default()), Err(BulkError::Changed { .. })));
