@@ -51,11 +51,13 @@ impl Server {
         Some(server)
     }
 
-    /// A plain PUT: moto asks for no signature.
+    /// A plain PUT: moto asks who it is, but for no true signature.
     fn put(&self, path: &str, body: &[u8]) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         let head = format!(
-            "PUT {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            "PUT {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: {}\r\nConnection: close\r\n\
+             Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, \
+             Signature=none\r\n\r\n",
             self.port,
             body.len()
         );
