@@ -199,7 +199,7 @@ impl LoadedModel {
         Ok(None)
     }
 
-    /// Tokens of a conversation, as [`Engine::generate`] gives them to the model.
+    /// Tokens of a conversation, as [`crate::Engine::generate`] gives them to the model.
     ///
     /// # Errors
     /// [`EngineError::Template`], [`EngineError::Tokenizer`].
