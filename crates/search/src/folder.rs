@@ -1,6 +1,7 @@
 //! The files of a folder.
 
 use crate::SearchError;
+use kun_tasks::pixels::decode::is_picture;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -61,9 +62,8 @@ pub(crate) fn text(path: &Path) -> Result<Vec<u8>, Skipped> {
 
 /// The bytes of a file whose first are those of a picture's format.
 pub(crate) fn picture(path: &Path) -> Result<Vec<u8>, Skipped> {
-    const BEGINNINGS: [&[u8]; 7] = [b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF"];
     let bytes = bytes(path)?;
-    if BEGINNINGS.iter().any(|b| bytes.starts_with(b)) { Ok(bytes) } else { Err(Skipped::Other) }
+    if is_picture(&bytes) { Ok(bytes) } else { Err(Skipped::Other) }
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>, Skipped> {

@@ -19,7 +19,7 @@ fn photos(scratch: &Scratch) -> String {
     bitmap.resize(54, 0);
     bitmap.extend(*b"\xff\0\0\xff\0\0\0\0\xff\0\0\xff\0\0\0\0");
     std::fs::write(folder.join("a.bmp"), bitmap).unwrap();
-    std::fs::write(folder.join("c.png"), b"\x89PNG broken").unwrap();
+    std::fs::write(folder.join("c.png"), b"\x89PNG\r\n\x1a\n broken").unwrap();
     std::fs::write(folder.join("d.txt"), "a text").unwrap();
     folder.to_str().unwrap().to_owned()
 }

@@ -135,9 +135,9 @@ fn an_empty_folder_is_an_empty_index() {
 #[test]
 fn pictures_are_one_vector_each_and_unreadable_ones_are_left_out() {
     let folder = Folder::new("pictures");
-    folder.write("a.png", b"\x89PNG a");
+    folder.write("a.png", b"\x89PNG\r\n\x1a\n a");
     folder.write("sub/b.jpg", b"\xff\xd8\xff b");
-    folder.write("broken.png", b"\x89PNG broken");
+    folder.write("broken.png", b"\x89PNG\r\n\x1a\n broken");
     folder.write("notes.txt", "no picture");
     let by_name = |items: &[Item]| -> Result<_, SearchError> {
         let vector = |item: &Item| match item {
