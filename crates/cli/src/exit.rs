@@ -94,6 +94,13 @@ fn is_closed_pipe(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::BrokenPipe
 }
 
+/// Whether a file that belongs to the model is not there.
+fn lacks_a_file(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
 fn hub_outcome(error: &HubError) -> (u8, Option<&'static str>) {
     match error.kind() {
         ErrorKind::Missing => {
@@ -122,6 +129,9 @@ fn engine_outcome(error: &EngineError) -> (u8, Option<&'static str>) {
         ),
         EngineError::ContextExceeded { .. } => {
             (DOES_NOT_FIT, Some("shorten the prompt or give a larger --context; nothing was cut off"))
+        }
+        EngineError::Format(format) if lacks_a_file(format) => {
+            (NO_MODEL, Some("the parts of a model lie in one folder; `kun pull` fetches all of them"))
         }
         EngineError::Parameter { .. }
         | EngineError::Format(_)

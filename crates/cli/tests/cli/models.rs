@@ -1,6 +1,7 @@
 //! Names, the store, memory.
 
 use crate::support::{Scratch, shared, stories};
+use kun_testkit::gguf_writer::{GgufValue, GgufWriter};
 
 #[test]
 fn an_unknown_model_is_exit_code_3_with_a_hint() {
@@ -8,6 +9,18 @@ fn an_unknown_model_is_exit_code_3_with_a_hint() {
     assert!(ran.stderr.contains("no-such-model") && ran.stderr.contains("hint:"), "{}", ran.stderr);
     let ran = Scratch::new().run(&["run", "./missing.gguf", "hi"]).expect(3);
     assert!(ran.stderr.contains("missing.gguf"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_missing_part_of_a_model_is_exit_code_3_with_its_name() {
+    let scratch = Scratch::new();
+    let part = GgufWriter::new()
+        .entry("split.no", GgufValue::U16(0))
+        .entry("split.count", GgufValue::U16(2))
+        .entry("split.tensors.count", GgufValue::I32(0));
+    std::fs::write(scratch.path().join("m-00001-of-00002.gguf"), part.finish()).unwrap();
+    let ran = scratch.run(&["run", "./m-00001-of-00002.gguf", "hi"]).expect(3);
+    assert!(ran.stderr.contains("m-00002-of-00002.gguf") && ran.stderr.contains("hint:"), "{}", ran.stderr);
 }
 
 #[test]
