@@ -5,6 +5,7 @@
 
 use crate::functions::Loaded;
 use crate::store::Stores;
+use crate::survey::Survey;
 use crate::{BulkError, Call, Models};
 use arrow_array::ArrayRef;
 use arrow_schema::DataType;
@@ -39,6 +40,10 @@ pub trait Prepared: Send + Sync {
     /// # Errors
     /// [`BulkError::Engine`], [`BulkError::Job`] for parameters that the model refuses.
     fn open(&self) -> Result<Arc<dyn Function>, BulkError>;
+    /// A first pass over all rows, for functions whose answer to one row depends on others.
+    fn survey(&self) -> Option<Arc<dyn Survey>> {
+        None
+    }
 }
 
 /// A function, ready to be called from any thread.

@@ -1,6 +1,7 @@
 //! The functions, one file per family.
 
 mod answers;
+mod duplicates;
 mod embed;
 mod generate;
 mod hash;
@@ -8,6 +9,7 @@ mod judge;
 mod kind;
 mod loaded;
 mod look;
+mod texts;
 mod write;
 
 pub use loaded::Loaded;
@@ -17,6 +19,10 @@ use crate::Registry;
 /// Adds every function of this crate.
 pub(crate) fn register(registry: &mut Registry) {
     registry.add(hash::Hash);
+    registry.add(duplicates::Duplicates);
+    for kind in texts::ALL {
+        registry.add(kind);
+    }
     for kind in
         [embed::EMBED, judge::RERANK, judge::CLASSIFY, judge::EXTRACT, judge::ANSWER, generate::GENERATE]
     {

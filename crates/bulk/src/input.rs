@@ -5,10 +5,12 @@ mod csv_file;
 mod discover;
 mod files;
 mod lines;
+mod numbered;
 mod parquet_file;
 mod pattern;
 
 pub use discover::{Found, discover};
+pub use numbered::{ROW, place_of};
 
 use crate::job::{Format, SplitSize};
 use crate::store::{Object, ObjectInfo, Stores};
@@ -180,6 +182,9 @@ impl Reading<'_> {
     /// [`BulkError::Job`] for a column that the input has not.
     pub fn output_schema(&self) -> Result<SchemaRef, BulkError> {
         let field = |name: &String| {
+            if name == ROW {
+                return Ok(numbered::field());
+            }
             if let Some(field) = files::lazy_field(self.format, name) {
                 return Ok(field);
             }
@@ -201,6 +206,11 @@ impl Reading<'_> {
     /// # Errors
     /// [`BulkError::Input`] if it cannot be read now; what can never be read is an error of rows.
     pub fn open(&self, stores: &Stores, split: &Split) -> Result<Chunks, BulkError> {
+        if let Some(at) = self.columns.iter().position(|name| name == ROW) {
+            let columns = [&self.columns[..at], &self.columns[at + 1..]].concat();
+            let rest = Reading { columns: &columns, ..*self };
+            return Ok(numbered::numbered(rest.open(stores, split)?, split.index, at, self.output_schema()?));
+        }
         let schema = self.output_schema()?;
         let chunks = match &split.range {
             Range::Rows { object, group, skip, rows } => {

@@ -17,9 +17,11 @@ mod models;
 pub mod pipeline;
 mod place;
 mod progress;
+mod quality;
 mod run;
 mod split;
 pub mod store;
+pub mod survey;
 mod table;
 mod units;
 

@@ -6,11 +6,12 @@ mod call;
 use crate::function::{Function, Output, Prepared};
 use crate::input::{Chunk, Reading};
 use crate::job::{Dedup, Format, Job};
+use crate::survey::Survey;
 use crate::{BulkError, Stop};
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, UInt32Array, new_null_array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use cache::Cache;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 /// The calls of a job, checked: what is read and what is kept of the input.
@@ -44,6 +45,16 @@ impl Calls {
                 if !given.contains(column.as_str()) && !read.contains(column) {
                     read.push(column.clone());
                 }
+            }
+            if prepared.survey().is_some()
+                && let Some(column) = prepared.columns().iter().find(|column| given.contains(column.as_str()))
+            {
+                let what = format!(
+                    "`{}` looks at all rows first, so it reads columns of the input, not `{column}`, which another \
+                     function gives: make that column with a job of its own",
+                    call.function
+                );
+                return Err(BulkError::job(what));
             }
             given.insert(&call.column);
         }
@@ -80,17 +91,34 @@ impl Calls {
         self.calls.iter().map(one).collect()
     }
 
-    /// Loads every function's model.
+    /// Functions that look at all rows first, with their place among the calls.
+    pub fn surveys(&self) -> Vec<(usize, &[String], Arc<dyn Survey>)> {
+        let one =
+            |(at, (_, prepared)): (usize, &'_ (String, Arc<dyn Prepared>))| Some((at, prepared.survey()?));
+        let found = self.calls.iter().enumerate().filter_map(one);
+        found.map(|(at, survey)| (at, self.calls[at].1.columns(), survey)).collect()
+    }
+
+    /// Loads every function's model; `found` is what surveys have found, by the call's place.
     ///
     /// # Errors
     /// Those of [`Prepared::open`].
-    pub fn open(&self, job: &Job, format: Format, input: &SchemaRef) -> Result<Pipeline, BulkError> {
+    pub fn open(
+        &self,
+        job: &Job,
+        format: Format,
+        input: &SchemaRef,
+        found: &BTreeMap<usize, Vec<u8>>,
+    ) -> Result<Pipeline, BulkError> {
         let read = self.reading(format, input).output_schema()?;
         let mut fields: Vec<Field> =
             read.fields()[..self.kept.len()].iter().map(|f| f.as_ref().clone()).collect();
         let mut steps = Vec::new();
-        for (column, prepared) in &self.calls {
-            let function = prepared.open()?;
+        for (at, (column, prepared)) in self.calls.iter().enumerate() {
+            let function = match (prepared.survey(), found.get(&at)) {
+                (Some(survey), Some(found)) => survey.open(found)?,
+                _ => prepared.open()?,
+            };
             let output = function.output();
             fields.push(Field::new(column, output.data_type.clone(), true));
             steps.push(Step {

@@ -6,8 +6,8 @@
 //! | parts | `out/part-*` | `out.parquet.kun/parts/part-*`, until they are put together |
 //! | end | `out/_MANIFEST.json`, `out/_SUCCESS` | the same in `out.parquet.kun/` |
 //!
-//! State is `job.json` (what the results depend on), `splits-*.jsonl`, `done/<split>.json`, `log/<split>/`, `status*.json`
-//! and `cancel`. A split counts as done when both its record and its part are there; the record is written first.
+//! State is `job.json` (what the results depend on), `splits-*.jsonl`, `done/<split>.json`, `log/<split>/`, `survey/`,
+//! `status*.json` and `cancel`. A split counts as done when both its record and its part are there; the record is written first.
 
 use crate::input::Plan;
 use crate::job::{Format, Job};
@@ -273,6 +273,11 @@ impl Place {
     /// Where records of splits lie.
     pub fn done_folder(&self) -> Folder {
         self.state.inside("done")
+    }
+
+    /// Where notes of functions lie that look at all rows first.
+    pub fn survey_folder(&self) -> Folder {
+        self.state.inside("survey")
     }
 
     /// The manifest of a job that is done, if its output is still there.

@@ -3,6 +3,7 @@
 mod finish;
 mod sample;
 mod split;
+mod survey;
 
 pub use sample::Estimate;
 
@@ -158,7 +159,8 @@ impl Checked<'_> {
         let complete = done.len() == plan.splits.len();
         if complete {
             let manifest = finish::finish(&place, &plan, done, identity, || {
-                Ok(calls.open(self.job, self.found.format, &plan.schema)?.schema().clone())
+                let nothing = BTreeMap::new();
+                Ok(calls.open(self.job, self.found.format, &plan.schema, &nothing)?.schema().clone())
             })?;
             status = finish::status(&manifest, status, plan.splits.len());
         }
@@ -241,7 +243,9 @@ impl Work<'_> {
         if pending.is_empty() {
             return Ok(now(&counts()));
         }
-        let pipeline = self.calls.open(self.checked.job, self.checked.found.format, &self.plan.schema)?;
+        let found = survey::all(self)?;
+        let format = self.checked.found.format;
+        let pipeline = self.calls.open(self.checked.job, format, &self.plan.schema, &found)?;
         let shared = Shared {
             pipeline,
             // Begun now: loading models is no work on rows.

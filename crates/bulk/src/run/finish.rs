@@ -58,6 +58,7 @@ fn tidy(place: &Place, manifest: &Manifest) -> Result<(), BulkError> {
         }
         folder.remove_drafts()?;
     }
+    place.survey_folder().clear()?;
     place.parts.remove_drafts()?;
     place.state.remove_drafts()?;
     place.done_folder().remove_drafts()

@@ -5,6 +5,7 @@ use crate::function::Stop;
 use crate::input;
 use crate::{BulkError, Split};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// Rows sampled, at most.
@@ -71,7 +72,7 @@ impl Checked<'_> {
         let plan = input::plan(self.stores, &self.found, self.job.run.split)?;
         let calls = self.calls(&plan)?;
         let began = Instant::now();
-        let pipeline = calls.open(self.job, self.found.format, &plan.schema)?;
+        let pipeline = calls.open(self.job, self.found.format, &plan.schema, &BTreeMap::new())?;
         let load_seconds = began.elapsed().as_secs_f64();
         let reading = calls.reading(self.found.format, &plan.schema);
         let step = plan.splits.len().div_ceil(SPLITS).max(1);

@@ -108,7 +108,8 @@ impl Writing<'_> {
                     }
                 }
             });
-            let mut pace = Pace { rows: FIRST_ROWS, most: self.shared.pipeline.most_rows() };
+            let most = self.shared.pipeline.most_rows();
+            let mut pace = Pace { rows: FIRST_ROWS.min(most), most };
             for chunk in receiver {
                 self.chunk(&chunk?, &mut pace, &halt)?;
             }

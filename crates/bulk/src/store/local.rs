@@ -91,7 +91,7 @@ impl LocalFolder {
             Err(error) => return Err(error),
         };
         let mut bytes = Vec::new();
-        file.take(limit + 1).read_to_end(&mut bytes)?;
+        file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > limit {
             return Err(io::Error::other(format!("more than {limit} bytes")));
         }

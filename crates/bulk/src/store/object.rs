@@ -63,6 +63,14 @@ impl Object {
         BufReader::with_capacity(ahead, Section { object: self.clone(), at: start, end })
     }
 
+    /// Fills `buffer` from `offset` on.
+    ///
+    /// # Errors
+    /// Those of [`ReadAt`].
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.fill(offset, buffer)
+    }
+
     /// All of it.
     ///
     /// # Errors

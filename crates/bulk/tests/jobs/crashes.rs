@@ -2,7 +2,7 @@
 
 use crate::support::{Scratch, Setting, job, numbered};
 use kun_bulk::store::Faults;
-use kun_bulk::{BulkError, Job, RunOptions, Stop};
+use kun_bulk::{BulkError, Call, Job, RunOptions, Stop};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,10 +29,15 @@ fn crash_at(limit: usize) -> (Faults, Arc<AtomicUsize>) {
     (faults, count)
 }
 
-fn every_crash_point(ending: &str, step: usize) {
-    let scratch = Scratch::new(&format!("crash-{ending}"));
+fn every_crash_point(ending: &str, step: usize, more: &str) {
+    let scratch = Scratch::new(&format!("crash-{ending}-{}", more.len()));
     let input = scratch.write("in.jsonl", numbered(60));
-    let whole = small(&scratch, &input, &format!("whole.{ending}"));
+    let small = |output: &str| {
+        let mut job = small(&scratch, &input, output);
+        job.map.extend((!more.is_empty()).then(|| Call::parse(more).unwrap()));
+        job
+    };
+    let whole = small(&format!("whole.{ending}"));
     let (faults, count) = crash_at(usize::MAX);
     Setting::with(faults, Duration::ZERO).run(&whole).unwrap();
     let operations = count.load(Ordering::Relaxed);
@@ -40,7 +45,7 @@ fn every_crash_point(ending: &str, step: usize) {
     let expected = std::fs::read(scratch.path(&format!("whole.{ending}"))).unwrap();
     for limit in (0..operations).step_by(step) {
         let name = format!("crash-{limit}.{ending}");
-        let job = small(&scratch, &input, &name);
+        let job = small(&name);
         let (faults, _) = crash_at(limit);
         let crashed = Setting::with(faults, Duration::ZERO).run(&job);
         let output = scratch.path(&name);
@@ -58,12 +63,17 @@ fn every_crash_point(ending: &str, step: usize) {
 
 #[test]
 fn a_crash_at_any_operation_loses_and_doubles_nothing() {
-    every_crash_point("jsonl", 1);
+    every_crash_point("jsonl", 1, "");
 }
 
 #[test]
 fn a_crash_at_any_operation_loses_and_doubles_nothing_in_parquet() {
-    every_crash_point("parquet", 7);
+    every_crash_point("parquet", 7, "");
+}
+
+#[test]
+fn a_crash_in_a_first_pass_over_all_rows_changes_nothing() {
+    every_crash_point("jsonl", 3, "duplicates(text) as twice");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crashes;
+mod duplicates;
 mod formats;
 mod kills;
 mod refusals;
