@@ -8,6 +8,8 @@ of its own that stays loaded, and medians over all runs of all rounds are compar
 alike. A ratio is the better peer's time by Kun's: above 1, Kun is faster. A batch changes the first dimension of inputs
 whose first dimension is symbolic; models of a fixed batch run with that one alone.
 
+With --precision bf16, Kun and openvino multiply in bf16; onnxruntime has no such mode and stays in f32.
+
 With --cpu the milliseconds are those of the processor, which a busy machine hardly changes; only for one thread, as
 threads that wait for each other take the processor too.
 
@@ -37,6 +39,7 @@ def main():
     parser.add_argument("--batch", default="1,8")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--ms", type=float, default=400, help="about how long an engine's turn takes")
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32", help="bf16: of Kun and openvino")
     parser.add_argument("--cpu", action="store_true", help="time of the processor, with one thread")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--child", choices=PEERS, help=argparse.SUPPRESS)
@@ -98,9 +101,11 @@ def inputs_of(model, batches):
 
 def compare(args, model, threads, files):
     """{engine: {"first": ms, "runs": [ms, ..], "memory": MiB}}"""
-    commands = {"kun": [args.kun, model, threads, *files]}
+    precision = "bf16" if args.precision == "bf16" else ""
+    commands = {"kun": [args.kun, model, threads + precision, *files]}
     for peer in PEERS:
-        commands[peer] = [sys.executable, __file__, "--child", peer, "--threads", threads, model, *files]
+        options = ["--child", peer, "--threads", threads, "--precision", args.precision]
+        commands[peer] = [sys.executable, __file__, *options, model, *files]
     found = {engine: {"runs": []} for engine in commands}
     running = {}
     for engine, command in commands.items():
@@ -163,7 +168,7 @@ def child(args):
         core = openvino.Core()
         graph = core.read_model(model)
         graph.reshape({port: list(array.shape) for port, array in zip(graph.inputs, arrays)})
-        settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+        settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": args.precision}
         request = core.compile_model(graph, "CPU", settings).create_infer_request()
         run = lambda: request.infer(arrays)
     run()

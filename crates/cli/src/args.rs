@@ -31,6 +31,7 @@ use clap::parser::ValueSource;
 use clap::{
     Arg, ArgAction, ArgMatches, Args, ColorChoice, Command, CommandFactory, Parser, Subcommand, ValueEnum,
 };
+use kun_engine::DType;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -183,6 +184,9 @@ pub struct RunArgs {
     /// Folder for the outputs of an ONNX model, each as NAME.npy
     #[arg(short, long, value_name = "DIR", hide_short_help = true)]
     pub output: Option<PathBuf>,
+    /// Type that products of an ONNX model are computed in: f32, or bf16 where the processor has it
+    #[arg(long, value_parser = values::parse_precision, value_name = "TYPE", hide_short_help = true)]
+    pub precision: Option<DType>,
     #[command(flatten)]
     pub generate: GenerateArgs,
 }

@@ -1,4 +1,4 @@
-//! Times an ONNX model for `benches/compare_onnx.py`: `onnx_bench MODEL THREADS INPUT.npy ..`, inputs in the model's order.
+//! Times an ONNX model for `benches/compare_onnx.py`: `onnx_bench MODEL THREADS[bf16] INPUT.npy ..`, inputs in the model's order.
 //!
 //! `profile N` on its input prints the least time of every step in N runs.
 //!
@@ -20,7 +20,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let files: Result<Vec<_>, _> = files.iter().map(|file| arrays::read(Path::new(file))).collect();
     let files = files?;
     let started = Instant::now();
-    let options = OnnxOptions { threads: Some(threads.parse()?), ..OnnxOptions::default() };
+    let bf16 = threads.ends_with("bf16");
+    let threads = Some(threads.trim_end_matches("bf16").parse()?);
+    let options = OnnxOptions { threads, bf16, ..OnnxOptions::default() };
     let mut pass = OnnxPass::open(Path::new(model), &options)?;
     let names: Vec<String> = pass.info().inputs.iter().map(|port| port.name.clone()).collect();
     let inputs: Tensors = names.into_iter().zip(files).collect();

@@ -7,4 +7,4 @@ mod pass;
 
 pub use describe::Cost;
 pub use kun_models::onnx::{OnnxInfo, Port};
-pub use pass::{Memory, OnnxOptions, OnnxPass};
+pub use pass::{Memory, OnnxOptions, OnnxPass, has_bf16};

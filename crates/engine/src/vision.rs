@@ -33,6 +33,8 @@ pub struct VisionOptions {
     pub max_memory_bytes: Option<u64>,
     /// Read files instead of mapping them.
     pub no_mmap: bool,
+    /// Products with weights in bf16 where the processor [has dot products of it](crate::onnx::has_bf16).
+    pub bf16: bool,
 }
 
 /// A model file that was opened, and what it says of itself.

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use kun_engine::onnx::check::{Outcome, check};
-use kun_engine::onnx::{OnnxOptions, OnnxPass, arrays};
+use kun_engine::onnx::{OnnxOptions, OnnxPass, arrays, has_bf16};
 use kun_engine::{Pass, PassModel};
 use kun_tensor::{Tensor, Tensors};
 use kun_testkit::golden;
@@ -153,6 +153,29 @@ fn real_models_equal_their_expected_outputs() {
         }
     }
     assert_eq!(count, 21);
+}
+
+#[test]
+fn bf16_stays_near_f32() {
+    for (model, file) in [("squeezenet1.1", "squeezenet1.1.onnx"), ("mobilenet_v2", "mobilenet_v2.onnx")] {
+        let folder = shared().join("models/classify").join(model);
+        let description: toml::Table =
+            std::fs::read_to_string(folder.join("model.toml")).unwrap().parse().unwrap();
+        let (name, picture) = input(&folder, &description);
+        let [f32, bf16] = [false, true].map(|bf16| {
+            let options = OnnxOptions { bf16, ..OnnxOptions::default() };
+            let mut pass = OnnxPass::open(&folder.join(file), &options).unwrap();
+            let outputs = pass.infer(&Tensors::from([(name.clone(), picture.clone())])).unwrap();
+            outputs.into_values().next().unwrap().as_f32().unwrap().to_vec()
+        });
+        let top = |values: &[f32]| (0..values.len()).max_by(|a, b| values[*a].total_cmp(&values[*b]));
+        assert_eq!(top(&bf16), top(&f32), "{model}");
+        let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|x| x * x).sum::<f32>().sqrt();
+        let error = norm(&mut bf16.iter().zip(&f32).map(|(a, b)| a - b)) / norm(&mut f32.iter().copied());
+        assert!(error < 0.03, "{model}: relative error {error}");
+        // Equal bits would mean that nothing was computed in bf16.
+        assert_eq!(error > 0.0, has_bf16(), "{model}");
+    }
 }
 
 #[test]

@@ -62,9 +62,10 @@ impl FastPlan {
         context: &Context<'_>,
         cache: &PackCache,
         isa: Isa,
+        bf16: bool,
         pool: &Pool,
     ) -> Result<FastPlan, CompileError> {
-        let built = place::place(graph, context, cache, isa, pool, lower::lower(graph, context))?;
+        let built = place::place(graph, context, cache, isa, bf16, pool, lower::lower(graph, context))?;
         let mut lives: Vec<Lifetime> = built
             .buffers
             .iter()

@@ -21,11 +21,13 @@ pub struct TensorOptions {
     pub plans: usize,
     /// Most bytes that values which are alive together may take.
     pub max_bytes: usize,
+    /// Products with constants in bf16, where the machine has dot products of it; sums and all else stay f32.
+    pub bf16: bool,
 }
 
 impl Default for TensorOptions {
     fn default() -> TensorOptions {
-        TensorOptions { plans: 8, max_bytes: 16 << 30 }
+        TensorOptions { plans: 8, max_bytes: 16 << 30, bf16: false }
     }
 }
 
@@ -197,7 +199,7 @@ impl TensorProgram {
         }
         if let Some(pool) = &self.pool {
             let context = Context::new(&*self.weights, self.options.max_bytes);
-            let plan = FastPlan::new(&graph, &context, &self.packed, Isa::detect(), pool)?;
+            let plan = FastPlan::new(&graph, &context, &self.packed, Isa::detect(), self.options.bf16, pool)?;
             return Ok(Plan { key, graph, form: Form::Fast(Box::new(plan), Arc::clone(pool)) });
         }
         let steps: Vec<Step> = (0..graph.nodes.len()).map(Step::Plain).collect();

@@ -173,28 +173,55 @@ impl Convolution<'_> {
         if pixels.is_empty() || columns.is_empty() {
             return Ok(());
         }
-        let (taps, depth) = (geometry.taps(), self.channels);
+        let (taps, depth) = (geometry.taps(), panels.words(self.channels));
         let step = geometry.stride[0] * geometry.stride[1];
-        let block = (ROW_BLOCK_BYTES / 4 / self.channels / step.max(1)).clamp(2 * ROWS, 48 * ROWS);
+        let mut block = (ROW_BLOCK_BYTES / 4 / depth / step.max(1)).clamp(2 * ROWS, 48 * ROWS);
+        if panels.has_pairs() && !even {
+            // Every block rounds the lines that it reads.
+            block = block.max(4 * geometry.output[1]);
+        }
         if scratch.zeros.len() < depth {
             scratch.zeros.resize(depth, 0.0);
         }
         for range in blocks(pixels, block) {
-            let pointers = &mut scratch.pointers;
+            let Scratch { pointers, floats, zeros, rounded, .. } = scratch;
             pointers.clear();
             let mut stride = self.x.pixel_stride;
-            if !self.factors.is_empty() {
-                scratch.floats.resize((range.len() * depth).max(scratch.floats.len()), 0.0);
-                let scaled = Scaled { task: self, pixels: range.clone(), out: &mut scratch.floats };
-                vector::run(panels.isa(), scaled);
-                pointers.push(scratch.floats.as_ptr());
-                stride = depth;
-            } else if even {
-                pointers.push(self.x.data[range.start * self.x.pixel_stride..].as_ptr());
+            if even {
+                let mut first = self.x.data[range.start * self.x.pixel_stride..].as_ptr();
+                if !self.factors.is_empty() {
+                    floats.resize((range.len() * self.channels).max(floats.len()), 0.0);
+                    vector::run(panels.isa(), Scaled { task: self, pixels: range.clone(), out: floats });
+                    (first, stride) = (floats.as_ptr(), self.channels);
+                }
+                if panels.has_pairs() {
+                    let pixels = range.clone().map(|pixel| {
+                        if self.factors.is_empty() {
+                            &self.x.data[pixel * self.x.pixel_stride..][..self.channels]
+                        } else {
+                            &floats[(pixel - range.start) * self.channels..][..self.channels]
+                        }
+                    });
+                    (first, stride) = (panels.round(pixels, self.channels, rounded), depth);
+                }
+                pointers.push(first);
+            } else if panels.has_pairs() {
+                let lines = self.lines(&range);
+                let width = geometry.input[1];
+                let pixels = (lines.start * width..lines.end * width).map(|pixel| {
+                    let (line, column) = (pixel / width, pixel % width);
+                    let place = [line / geometry.input[0], line % geometry.input[0], column];
+                    &self.x.data[self.x.at(place)..][..self.channels]
+                });
+                panels.round(pixels, self.channels, rounded);
+                let row_stride = width * depth;
+                let image_stride = geometry.input[0] * row_stride;
+                let x = Images { data: rounded, image_stride, row_stride, pixel_stride: depth };
+                self.pointers(x, lines.start * row_stride, range.clone(), zeros, pointers);
             } else {
-                self.pointers(range.clone(), &scratch.zeros, pointers);
+                self.pointers(self.x, 0, range.clone(), zeros, pointers);
             }
-            let part = Part {
+            panels.run(Part {
                 panels,
                 matrix: Matrix::Packed(self.packed),
                 x: if even { Rows::Even(pointers, stride) } else { Rows::Any(pointers) },
@@ -204,10 +231,21 @@ impl Convolution<'_> {
                 columns: columns.clone(),
                 epilogue: self.epilogue,
                 out: self.out,
-            };
-            vector::run(panels.isa(), part);
+            });
         }
         Ok(())
+    }
+
+    /// The lines of the input, counted over all images, that the windows of `pixels` see, and perhaps a few more.
+    fn lines(&self, pixels: &Range<usize>) -> Range<usize> {
+        let geometry = self.geometry;
+        let height = geometry.input[0];
+        let line = |pixel: usize, tap: usize| {
+            let [image, row, _] = geometry.place(pixel);
+            let at = row * geometry.stride[0] + tap * geometry.dilation[0];
+            image * height + at.saturating_sub(geometry.padding[0]).min(height.saturating_sub(1))
+        };
+        line(pixels.start, 0)..(line(pixels.end - 1, geometry.kernel[0] - 1) + 1).min(geometry.batch * height)
     }
 
     /// Whether output pixels are the input's own, one distance apart.
@@ -222,17 +260,24 @@ impl Convolution<'_> {
             && (batch == 1 || image_stride == height * width * pixel_stride)
     }
 
-    /// One pointer for each place of the window of each pixel.
-    fn pointers(&self, pixels: Range<usize>, zeros: &[f32], pointers: &mut Vec<*const f32>) {
+    /// One pointer for each place of the window of each pixel into `x`, whose first `skipped` elements are not there.
+    fn pointers(
+        &self,
+        x: Images<'_>,
+        skipped: usize,
+        pixels: Range<usize>,
+        zeros: &[f32],
+        pointers: &mut Vec<*const f32>,
+    ) {
         let geometry = self.geometry;
         let [kernel_rows, kernel_columns] = geometry.kernel;
         let [mut image, mut row, mut column] = geometry.place(pixels.start);
         pointers.reserve(pixels.len() * geometry.taps());
         for _ in pixels {
             for ky in 0..kernel_rows {
-                let line = geometry.source(0, row, ky).map(|y| &self.x.data[self.x.at([image, y, 0])..]);
+                let line = geometry.source(0, row, ky).map(|y| &x.data[x.at([image, y, 0]) - skipped..]);
                 pointers.extend((0..kernel_columns).map(|kx| match (line, geometry.source(1, column, kx)) {
-                    (Some(line), Some(x)) => line[x * self.x.pixel_stride..].as_ptr(),
+                    (Some(line), Some(column)) => line[column * x.pixel_stride..].as_ptr(),
                     _ => zeros.as_ptr(),
                 }));
             }

@@ -6,6 +6,7 @@
 
 pub(crate) mod activation;
 mod attention;
+mod pairs;
 pub(crate) mod tile;
 
 pub use activation::Activation;
@@ -20,12 +21,17 @@ pub(crate) const ROWS: usize = 6;
 /// Bytes of rows that should stay in the second-level cache while panels pass by.
 pub(crate) const ROW_BLOCK_BYTES: usize = 512 << 10;
 
-/// How an `[n, k]` matrix lies in packed memory: panels of outputs, each `[k][vectors * lanes]`, padded with zeros.
+/// How an `[n, k]` matrix lies in packed memory: panels of outputs, each `[steps][vectors * lanes]`, padded with zeros.
+///
+/// A step is one element of the depth, or two in bf16 ([`Panels::pairs`]): a word as large as an f32 in either case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Panels {
     isa: Isa,
     n: usize,
     k: usize,
+    steps: usize,
+    /// With pairs, the pieces that the depth consists of: each begins a new pair.
+    pieces: Option<usize>,
     lanes: usize,
     /// Vectors of all panels.
     vectors: usize,
@@ -67,7 +73,7 @@ impl Panels {
     pub fn new(isa: Isa, n: usize, k: usize) -> Panels {
         let (lanes, columns) = vector::run(isa, Registers);
         let vectors = n.div_ceil(lanes);
-        Panels { isa, n, k, lanes, vectors, count: vectors.div_ceil(columns) }
+        Panels { isa, n, k, steps: k, pieces: None, lanes, vectors, count: vectors.div_ceil(columns) }
     }
 
     /// Outputs and depth.
@@ -80,9 +86,9 @@ impl Panels {
         self.count
     }
 
-    /// Elements of the packed matrix.
+    /// Words of the packed matrix.
     pub fn packed_len(&self) -> usize {
-        self.vectors * self.lanes * self.k
+        self.vectors * self.lanes * self.steps
     }
 
     /// Outputs with the padding: the length of packed biases and slopes.
@@ -97,7 +103,7 @@ impl Panels {
         let vectors = each + usize::from(index < wider);
         let first = start * self.lanes;
         let width = (vectors * self.lanes).min(self.n - first);
-        Panel { first, width, vectors, offset: first * self.k }
+        Panel { first, width, vectors, offset: first * self.steps }
     }
 
     /// Packs `source`, whose output `n` at depth `k` is element `n * n_stride + k * k_stride`.
@@ -123,7 +129,11 @@ impl Panels {
         for index in 0..self.count {
             let panel = self.panel(index);
             let row = panel.vectors * self.lanes;
-            let out = &mut out[panel.offset..][..row * self.k];
+            let out = &mut out[panel.offset..][..row * self.steps];
+            if let Some(pieces) = self.pieces {
+                self.pack_pairs(pieces, &panel, source, [n_stride, k_stride], out);
+                continue;
+            }
             if n_stride == 1 {
                 for (k, out) in out.chunks_exact_mut(row).enumerate() {
                     let from = &source[k * k_stride + panel.first..][..panel.width];
@@ -204,6 +214,7 @@ pub struct Scratch {
     pub(crate) floats: Vec<f32>,
     pub(crate) more: Vec<f32>,
     pub(crate) zeros: Vec<f32>,
+    pub(crate) rounded: Vec<f32>,
 }
 
 // SAFETY: the pointers are written anew by every call that reads them.
@@ -224,6 +235,9 @@ impl Matrix<'_> {
     pub(crate) fn check(&self, panels: &Panels) -> Result<(), KernelError> {
         match self {
             Matrix::Packed(data) => KernelError::check("product", data.len(), panels.packed_len()),
+            Matrix::Rows(..) if panels.pieces.is_some() => {
+                Err(KernelError::Shape { kernel: "product", what: "pairs of an unpacked matrix".to_owned() })
+            }
             Matrix::Rows(data, stride) => {
                 KernelError::check_groups("product", panels.n, panels.lanes)?;
                 let needed = if panels.k == 0 { 0 } else { (panels.k - 1) * stride + panels.n };
@@ -271,7 +285,23 @@ impl Product<'_> {
     /// # Safety
     /// `out` must be valid for writes of `rows` and the outputs of `columns`, which no other thread touches meanwhile;
     /// a residual must be valid for reading the same, and is not `out`.
-    pub unsafe fn run(&self, rows: Range<usize>, columns: Range<usize>) -> Result<(), KernelError> {
+    pub unsafe fn run(
+        &self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        scratch: &mut Scratch,
+    ) -> Result<(), KernelError> {
+        // SAFETY: passed on.
+        unsafe { self.run_with(rows, columns, &mut scratch.rounded) }
+    }
+
+    /// The same; rows in bf16 go to `rounded`.
+    unsafe fn run_with(
+        &self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        rounded: &mut Vec<f32>,
+    ) -> Result<(), KernelError> {
         let panels = self.panels;
         self.matrix.check(panels)?;
         self.epilogue.check("product", panels.padded())?;
@@ -289,22 +319,27 @@ impl Product<'_> {
             );
             return Err(KernelError::Shape { kernel: "product", what });
         }
-        let block = (ROW_BLOCK_BYTES / 4 / panels.k.clamp(1, tile::SEGMENT)).min(64 * ROWS);
+        let block = (ROW_BLOCK_BYTES / 4 / panels.steps.clamp(1, tile::SEGMENT)).min(64 * ROWS);
         for range in blocks(rows, block) {
             // In bounds: checked for the last row.
-            let first = [self.x[range.start * self.x_stride..].as_ptr()];
-            let part = tile::Part {
+            let x = &self.x[range.start * self.x_stride..];
+            let (first, stride) = if panels.pieces.is_some() {
+                let rows = (0..range.len()).map(|row| &x[row * self.x_stride..][..panels.k]);
+                (panels.round(rows, panels.k, rounded), panels.steps)
+            } else {
+                (x.as_ptr(), self.x_stride)
+            };
+            panels.run(tile::Part {
                 panels,
                 matrix: self.matrix,
-                x: tile::Rows::Even(&first, self.x_stride),
+                x: tile::Rows::Even(&[first], stride),
                 taps: 1,
-                depth: panels.k,
+                depth: panels.steps,
                 rows: range,
                 columns: columns.clone(),
                 epilogue: self.epilogue,
                 out: self.out,
-            };
-            vector::run(panels.isa, part);
+            });
         }
         Ok(())
     }
@@ -321,6 +356,11 @@ impl Panels {
     /// The instruction set.
     pub(crate) fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// Runs a part of a product with these panels.
+    pub(crate) fn run(&self, part: tile::Part<'_>) {
+        if self.pieces.is_some() { vector::run_pairs(part) } else { vector::run(self.isa, part) }
     }
 }
 

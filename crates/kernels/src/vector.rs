@@ -68,6 +68,12 @@ pub(crate) trait Vector: Copy {
     fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `a * b + c`, rounded once where the instruction set can.
     fn fma(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// What a product adds to its sum: [`Vector::fma`], or, in [`run_pairs`], `c` plus the products of the two bf16 that
+    /// each lane of `a` and `b` holds.
+    #[inline(always)]
+    fn multiply_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        self.fma(a, b, c)
+    }
     /// The larger; `b` if either is NaN.
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// The smaller; `b` if either is NaN.
@@ -139,6 +145,24 @@ pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         Isa::Neon => unsafe { neon::run(kernel) },
         _ => kernel.run(scalar::Scalar),
     }
+}
+
+/// Whether [`run_pairs`] is there.
+pub(crate) fn has_pairs(isa: Isa) -> bool {
+    isa == Isa::Avx512Bf16 && Isa::detect() == isa
+}
+
+/// Runs `kernel` with bf16 dot products as its [`Vector::multiply_add`]; only after [`has_pairs`].
+#[inline]
+pub(crate) fn run_pairs<K: Kernel>(kernel: K) -> K::Output {
+    assert!(has_pairs(Isa::Avx512Bf16), "asked for by whoever calls this");
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: this machine has it, as asserted.
+    unsafe {
+        avx512::run_pairs(kernel)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    kernel.run(scalar::Scalar)
 }
 
 #[cfg(test)]

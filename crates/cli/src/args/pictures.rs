@@ -1,7 +1,8 @@
 //! Flags of the verbs that look at pictures or make them.
 
-use super::values::parse_count;
+use super::values::{parse_count, parse_precision};
 use clap::Args;
+use kun_engine::DType;
 use std::path::PathBuf;
 
 /// Where pictures come from and where answers go.
@@ -31,6 +32,9 @@ pub struct PictureArgs {
     /// Compute threads [default: the physical cores this process may use]
     #[arg(short = 't', long, value_parser = parse_count, value_name = "COUNT", hide_short_help = true)]
     pub threads: Option<usize>,
+    /// Type that products are computed in: f32, or bf16 where the processor has it
+    #[arg(long, value_parser = parse_precision, value_name = "TYPE", hide_short_help = true)]
+    pub precision: Option<DType>,
 }
 
 /// Find things in pictures
@@ -265,4 +269,7 @@ pub struct MeasureArgs {
     /// Compute threads [default: the physical cores this process may use]
     #[arg(short = 't', long, value_parser = parse_count, value_name = "COUNT", hide_short_help = true)]
     pub threads: Option<usize>,
+    /// Type that products are computed in: f32, or bf16 where the processor has it
+    #[arg(long, value_parser = parse_precision, value_name = "TYPE", hide_short_help = true)]
+    pub precision: Option<DType>,
 }

@@ -6,7 +6,7 @@ use crate::exit::{FAILED, Misuse, Quiet};
 use crate::terminal::human_bytes;
 use anyhow::Context;
 use kun_engine::onnx::check::{Case, Outcome, check as check_folder};
-use kun_engine::onnx::{OnnxInfo, OnnxOptions, OnnxPass, Port, arrays};
+use kun_engine::onnx::{OnnxInfo, OnnxOptions, OnnxPass, Port, arrays, has_bf16};
 use kun_engine::{DType, Tensors};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -18,6 +18,23 @@ pub fn is_onnx(model: &str) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")) && path.is_file()
 }
 
+/// Whether products are to be computed in bf16; tells where the processor cannot.
+///
+/// # Errors
+/// [`Misuse`] for a type that networks are not computed in.
+pub fn is_bf16(app: &App, precision: Option<DType>) -> anyhow::Result<bool> {
+    match precision {
+        None | Some(DType::F32) => Ok(false),
+        Some(DType::BF16) => {
+            if !has_bf16() {
+                app.messages.note("this processor has no dot products of bf16: computing in f32");
+            }
+            Ok(true)
+        }
+        Some(_) => Err(Misuse("--precision of an ONNX model: f32 or bf16".to_owned()).into()),
+    }
+}
+
 /// Runs a model on arrays.
 pub fn run(app: &App, args: &RunArgs) -> anyhow::Result<()> {
     if args.prompt.is_some() {
@@ -25,7 +42,8 @@ pub fn run(app: &App, args: &RunArgs) -> anyhow::Result<()> {
             Misuse("an ONNX model takes arrays, not a prompt: --input NAME=FILE.npy".to_owned()).into()
         );
     }
-    let mut model = OnnxPass::open(Path::new(&args.model), &OnnxOptions::default())?;
+    let options = OnnxOptions { bf16: is_bf16(app, args.precision)?, ..OnnxOptions::default() };
+    let mut model = OnnxPass::open(Path::new(&args.model), &options)?;
     let mut inputs = Tensors::new();
     for given in &args.input {
         let (name, file) = given.split_once('=').ok_or_else(|| {

@@ -17,7 +17,7 @@ use drive::{Job, Work};
 use kun_engine::tasks::describe::{Verb, VisionTask};
 use kun_engine::tasks::pixels::Image;
 use kun_engine::tasks::vision::Answer;
-use kun_engine::{OcrModel, VisionModel, VisionOptions};
+use kun_engine::{DType, OcrModel, VisionModel, VisionOptions};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -134,13 +134,20 @@ fn open_at(path: &kun_hub::ModelPath, verb: Verb, options: &VisionOptions) -> an
 pub fn open_ocr(
     app: &App,
     named: Option<&str>,
-    threads: Option<usize>,
+    options: &VisionOptions,
 ) -> anyhow::Result<(String, OcrModel)> {
     let path = model_path(app, "ocr", named)?;
     let folder =
         if path.path.is_dir() { path.path.as_path() } else { path.path.parent().unwrap_or(&path.path) };
-    let options = VisionOptions { threads, ..VisionOptions::default() };
-    Ok((path.name.clone(), OcrModel::open(folder, &options)?))
+    Ok((path.name.clone(), OcrModel::open(folder, options)?))
+}
+
+/// How networks run.
+///
+/// # Errors
+/// [`Misuse`] for a precision that they do not run in.
+pub fn options(app: &App, threads: Option<usize>, precision: Option<DType>) -> anyhow::Result<VisionOptions> {
+    Ok(VisionOptions { threads, bf16: super::onnx::is_bf16(app, precision)?, ..VisionOptions::default() })
 }
 
 fn check(threshold: Option<f32>) -> anyhow::Result<()> {
@@ -161,7 +168,7 @@ fn look(
     gray_depth: bool,
     change: impl FnOnce(&mut VisionTask),
 ) -> anyhow::Result<()> {
-    let options = VisionOptions { threads: pictures.threads, ..VisionOptions::default() };
+    let options = options(app, pictures.threads, pictures.precision)?;
     let job = Job { verb: verb.name(), pictures, export, gray_depth, markdown: false, makes_pictures: false };
     job.check()?;
     let (name, mut model) = open(app, verb, pictures.model.as_deref(), &options)?;
@@ -189,6 +196,7 @@ pub fn classify(app: &App, args: &ClassifyArgs) -> anyhow::Result<()> {
         sheet: None,
         max_megapixels: 64,
         threads: args.load.threads,
+        precision: args.load.precision,
     };
     look(app, Verb::Classify, &pictures, None, false, |task| {
         if let VisionTask::Classify(task) = task {
@@ -273,7 +281,8 @@ pub fn ocr(app: &App, args: &args::OcrArgs) -> anyhow::Result<()> {
         makes_pictures: false,
     };
     job.check()?;
-    let (name, mut model) = open_ocr(app, pictures.model.as_deref(), pictures.threads)?;
+    let (name, mut model) =
+        open_ocr(app, pictures.model.as_deref(), &options(app, pictures.threads, pictures.precision)?)?;
     model.threshold = args.threshold;
     job.run(app, &name, &mut model)
 }
@@ -284,7 +293,7 @@ pub fn ocr(app: &App, args: &args::OcrArgs) -> anyhow::Result<()> {
 /// As [`classify`].
 pub fn make(app: &App, verb: Verb, args: &args::TransformArgs) -> anyhow::Result<()> {
     let pictures = &args.pictures;
-    let options = VisionOptions { threads: pictures.threads, tile: args.tile, ..VisionOptions::default() };
+    let options = VisionOptions { tile: args.tile, ..options(app, pictures.threads, pictures.precision)? };
     let job = Job {
         verb: verb.name(),
         pictures,

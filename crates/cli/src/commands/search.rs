@@ -100,9 +100,10 @@ impl Embedder {
     fn open(app: &App, args: &IndexArgs, path: &ModelPath, kind: Kind) -> anyhow::Result<Embedder> {
         Ok(match kind {
             Kind::Texts => Embedder::Texts(app.load_encoder(&args.model, &args.load)?.1),
-            Kind::Pictures => {
-                Embedder::Pictures(Box::new(pictures::vectors::Vectors::open(path, args.load.threads)?))
-            }
+            Kind::Pictures => Embedder::Pictures(Box::new(pictures::vectors::Vectors::open(
+                path,
+                &pictures::options(app, args.load.threads, args.load.precision)?,
+            )?)),
         })
     }
 
@@ -173,7 +174,11 @@ pub fn search(app: &App, args: &SearchArgs) -> anyhow::Result<()> {
     })?;
     let path = app.fetch(&index.settings().model)?;
     let query = match index.settings().kind {
-        Kind::Pictures => pictures::vectors::query(&path, &args.query, args.load.threads)?,
+        Kind::Pictures => pictures::vectors::query(
+            &path,
+            &args.query,
+            &pictures::options(app, args.load.threads, args.load.precision)?,
+        )?,
         Kind::Texts => {
             let (_, model) = app.load_encoder(&index.settings().model, &args.load)?;
             embed(&model, std::slice::from_ref(&args.query), "query", &mut 0)?.remove(0)

@@ -4,7 +4,7 @@ use crate::cores::physical_cores;
 use crate::{EngineError, Pass, budget};
 use kun_formats::OnnxFile;
 use kun_graph::{
-    Datum, Dim, Fact, Graph, Pool, RunError, TensorOptions, TensorProgram, TensorStep, ValueKind,
+    Datum, Dim, Fact, Graph, Isa, Pool, RunError, TensorOptions, TensorProgram, TensorStep, ValueKind,
 };
 use kun_models::onnx::{OnnxInfo, import};
 use kun_tensor::storage::Access;
@@ -27,14 +27,28 @@ pub struct OnnxOptions {
     pub plain: bool,
     /// Most items that are stacked into one run, where the model allows it.
     pub max_batch: usize,
+    /// Products with weights in bf16 where the processor [has dot products of it](has_bf16), else in f32.
+    pub bf16: bool,
     /// Memory that the model may take; what the machine has available if none.
     pub max_memory_bytes: Option<u64>,
 }
 
 impl Default for OnnxOptions {
     fn default() -> OnnxOptions {
-        OnnxOptions { no_mmap: false, threads: None, plain: false, max_batch: 8, max_memory_bytes: None }
+        OnnxOptions {
+            no_mmap: false,
+            threads: None,
+            plain: false,
+            max_batch: 8,
+            bf16: false,
+            max_memory_bytes: None,
+        }
     }
+}
+
+/// Whether the processor has dot products of bf16.
+pub fn has_bf16() -> bool {
+    Isa::detect() == Isa::Avx512Bf16
 }
 
 /// A loaded ONNX model.
@@ -91,7 +105,7 @@ impl OnnxPass {
         }
         let max_bytes = usize::try_from(available - weights).unwrap_or(usize::MAX);
         let stackable = may_stack(&model.graph);
-        let limits = TensorOptions { max_bytes, ..TensorOptions::default() };
+        let limits = TensorOptions { max_bytes, bf16: options.bf16, ..TensorOptions::default() };
         let mut program = TensorProgram::new(model.graph, model.weights, limits)?;
         if !options.plain {
             let threads = options.threads.unwrap_or_else(physical_cores).clamp(1, MOST_THREADS);

@@ -11,6 +11,7 @@ pub(super) fn open(file: &Path, options: &VisionOptions) -> Result<Opened, Engin
         threads: options.threads,
         no_mmap: options.no_mmap,
         max_memory_bytes: options.max_memory_bytes,
+        bf16: options.bf16,
         ..OnnxOptions::default()
     };
     let pass = OnnxPass::open(file, &options)?;

@@ -282,11 +282,12 @@ impl<'a> Region<'a> {
         product: &Product<'_>,
         rows: Range<usize>,
         columns: Range<usize>,
+        scratch: &mut Scratch,
     ) -> Result<(), KernelError> {
         self.check(product.out, rows.end, product.panels.shape().0);
         // SAFETY: the rows lie in this region by the check; no other task touches these rows of these columns, nor writes
         // a residual, by the contract of this module.
-        unsafe { product.run(rows, columns) }
+        unsafe { product.run(rows, columns, scratch) }
     }
 
     /// Runs a part of a convolution into this region.

@@ -114,8 +114,9 @@ pub(crate) enum Kind {
     /// `[N, C, H, W]` to `[N, C, 1, 1]`, whatever shape the result has.
     Mean,
     Chain(Vec<chain::Step>),
-    /// Along the last dimension.
-    Softmax,
+    Softmax {
+        axis: usize,
+    },
     /// Over the last dimension.
     LayerNorm {
         weight: Vec<f32>,

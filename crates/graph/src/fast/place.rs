@@ -10,7 +10,7 @@ mod weights;
 use super::lower::{Input, Kind, Move, Proto, Tail};
 use super::pack::{PackCache, Packer};
 use super::steps::{Ending, Step, Work};
-use super::view::{Place, View, channels_last_strides, dense_strides};
+use super::view::{Place, View, channels_last_strides, dense_strides, ordered_strides};
 use super::{Built, fuse};
 use crate::backend::CompileError;
 use crate::cpu::Pool;
@@ -36,6 +36,8 @@ pub(super) struct Placer<'a> {
     context: &'a Context<'a>,
     packer: Packer<'a>,
     isa: Isa,
+    /// Products with constants in bf16 where the machine has it.
+    bf16: bool,
     views: HashMap<ValueId, View>,
     parts: HashMap<ValueId, Part>,
     /// Copies of values in other layouts.
@@ -59,6 +61,7 @@ pub(super) fn place(
     context: &Context<'_>,
     cache: &PackCache,
     isa: Isa,
+    bf16: bool,
     pool: &Pool,
     protos: Vec<Proto>,
 ) -> Result<Built, CompileError> {
@@ -74,6 +77,7 @@ pub(super) fn place(
         context,
         packer: Packer::new(graph, cache),
         isa,
+        bf16,
         views: HashMap::new(),
         parts: HashMap::new(),
         copies: Vec::new(),
@@ -308,10 +312,12 @@ impl Placer<'_> {
                 self.push(Work::Mean { x, out });
             }
             Kind::Chain(steps) => self.chain(steps, &inputs, output)?,
-            Kind::Softmax => {
+            Kind::Softmax { axis } => {
                 let x = self.view(&inputs[0])?;
-                let x = self.rows(x);
-                let out = self.result(output, dense_strides);
+                // What is summed lies together, in the result as well.
+                let order: Vec<usize> = (0..x.shape.len()).filter(|d| *d != axis).chain([axis]).collect();
+                let x = self.rows(x.permuted(&order));
+                let out = self.result(output, |shape| ordered_strides(shape, &order)).permuted(&order);
                 self.push(Work::Softmax { x, out });
             }
             Kind::LayerNorm { weight, bias, epsilon } => {

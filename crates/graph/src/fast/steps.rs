@@ -63,6 +63,7 @@ pub(crate) enum Work {
         mask: Option<View>,
         out: View,
         scale: f32,
+        bf16: bool,
     },
     Pool {
         x: View,
@@ -141,10 +142,10 @@ impl Work {
             }
             Work::Convolve(step) => step.run(isa, memory, worker, thread),
             Work::Bottleneck(step) => step.run(isa, memory, worker, thread),
-            Work::Multiply(step) => step.run(memory, worker),
+            Work::Multiply(step) => step.run(memory, worker, thread),
             Work::MatMul { a, b, out, panels } => matmul([a, b, out], panels, memory, worker, thread),
-            Work::Attend { q, k, v, mask, out, scale } => {
-                attend(isa, [q, k, v, out], mask.as_ref(), *scale, memory, worker, thread)
+            Work::Attend { q, k, v, mask, out, scale, bf16 } => {
+                attend(isa, [q, k, v, out], mask.as_ref(), *scale, *bf16, memory, worker, thread)
             }
             Work::Pool { x, out, pooling, geometry } => {
                 let channels = x.shape[1];

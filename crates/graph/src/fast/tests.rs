@@ -165,12 +165,14 @@ impl Net {
     /// Checks the fast form against the plain one, and that no more than `plain` nodes have no fast form.
     /// Returns the kinds of its steps.
     fn check(self, plain: usize) -> Vec<&'static str> {
-        let program =
-            || TensorProgram::new(self.graph.clone(), Arc::new(Nothing), TensorOptions::default()).unwrap();
-        let expected = program().run(self.given.clone()).unwrap();
+        let program = |bf16| {
+            let options = TensorOptions { bf16, ..TensorOptions::default() };
+            TensorProgram::new(self.graph.clone(), Arc::new(Nothing), options).unwrap()
+        };
+        let expected = program(false).run(self.given.clone()).unwrap();
         let mut kinds = Vec::new();
-        for threads in [1, 3] {
-            let mut fast = program().with_pool(Arc::new(Pool::new(threads).unwrap()));
+        for (threads, bf16) in [(1, true), (3, true), (1, false), (3, false)] {
+            let mut fast = program(bf16).with_pool(Arc::new(Pool::new(threads).unwrap()));
             fast.run(self.given.clone()).unwrap();
             fast.set_profile(true);
             // The second run finds what the first one left in the arena.
@@ -188,7 +190,10 @@ impl Net {
                     actual.iter().zip(expected).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
                 let norm: f64 = expected.iter().map(|b| square(f64::from(*b))).sum();
                 let relative = (error / norm.max(1e-30)).sqrt();
-                assert!(relative < 2e-5, "output {index}, {threads} threads: {relative:e}; {steps:?}");
+                // A bf16 has eight bits.
+                let bound = if bf16 { 2e-2 } else { 2e-5 };
+                let how = format!("{threads} threads, bf16 {bf16}");
+                assert!(relative < bound, "output {index}, {how}: {relative:e}; {steps:?}");
             }
         }
         kinds
@@ -402,6 +407,21 @@ fn pixels_out_of_channels() {
         net.output(more);
     }
     net.check(0);
+}
+
+#[test]
+fn softmax_over_any_dimension() {
+    for axis in 0..4 {
+        let mut net = Net::default();
+        let x = net.input(&[2, 20, 4, 35]);
+        let y = net.op(TensorOp::Transpose(vec![0, 2, 1, 3]), &[x]);
+        let y = net.op(TensorOp::Softmax { axis: axis - 4 }, &[y]);
+        let w = net.conv(y, [3, 4, 1], 1, 1);
+        net.output(w);
+        let y = net.op(TensorOp::Softmax { axis }, &[x]);
+        net.output(y);
+        net.check(0);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@ use super::few::Few;
 use super::winograd::{self, Winograd};
 use super::{Convolution, Geometry, Images, tap_major};
 use crate::Isa;
-use crate::gemm::tests::{assert_close, numbers};
+use crate::gemm::tests::{assert_close, layouts, numbers, seen};
 use crate::gemm::{Activation, Epilogue, Panels, Residual, Scratch, Target};
 
 /// `[N, H, W, C]` in, `[outputs, channels / groups, taps]` weights, `[pixels, outputs]` out: the definition.
@@ -70,34 +70,37 @@ fn convolutions_equal_their_definition() {
             (40, 24, geometry(1, [7, 6], [1, 1], 2, 1, 0)),
             (200, 5, geometry(1, [4, 4], [3, 3], 1, 1, 1)),
             (2, 3, geometry(1, [1, 9], [1, 5], 1, 3, 6)),
+            (21, 9, geometry(2, [40, 3], [5, 3], 3, 1, 2)),
         ] {
-            let x = numbers(1, g.batch * g.input[0] * g.input[1] * channels);
-            let w = numbers(2, outputs * channels * g.taps());
-            let (bias, other) = (numbers(3, outputs), numbers(4, g.pixels() * outputs));
-            let expected = expect(&plain(&g, &x, channels, &w, outputs, 1), &bias, &other);
-            let panels = Panels::new(isa, outputs, channels * g.taps());
-            let mut packed = vec![0.0; panels.packed_len()];
-            let depth = channels * g.taps();
-            panels.pack(&tap_major(&w, channels, g.taps()), depth, 1, &mut packed).unwrap();
-            let mut out = vec![0.0; g.pixels() * outputs];
-            let bias = panels.pad(&bias);
-            let residual = Some(Residual { data: other.as_ptr(), stride: outputs, after: false });
-            let task = Convolution {
-                geometry: &g,
-                channels,
-                panels: &panels,
-                packed: &packed,
-                x: Images { data: &x, ..dense(&g, channels) },
-                epilogue: Epilogue { bias: &bias, activation: ACTIVATION, slopes: &[], residual },
-                out: Target { data: out.as_mut_ptr(), stride: outputs },
-                factors: &[],
-            };
-            let (mut scratch, half) = (Scratch::default(), g.pixels() / 2);
-            for range in [0..half, half..g.pixels()] {
-                // SAFETY: `out` holds all pixels.
-                unsafe { task.run(range, 0..panels.count(), &mut scratch).unwrap() };
+            for panels in layouts(isa, outputs, g.taps(), channels) {
+                let x = numbers(1, g.batch * g.input[0] * g.input[1] * channels);
+                let w = numbers(2, outputs * channels * g.taps());
+                let (bias, other) = (numbers(3, outputs), numbers(4, g.pixels() * outputs));
+                let plain = plain(&g, &seen(&panels, &x), channels, &seen(&panels, &w), outputs, 1);
+                let expected = expect(&plain, &bias, &other);
+                let mut packed = vec![0.0; panels.packed_len()];
+                let depth = channels * g.taps();
+                panels.pack(&tap_major(&w, channels, g.taps()), depth, 1, &mut packed).unwrap();
+                let mut out = vec![0.0; g.pixels() * outputs];
+                let bias = panels.pad(&bias);
+                let residual = Some(Residual { data: other.as_ptr(), stride: outputs, after: false });
+                let task = Convolution {
+                    geometry: &g,
+                    channels,
+                    panels: &panels,
+                    packed: &packed,
+                    x: Images { data: &x, ..dense(&g, channels) },
+                    epilogue: Epilogue { bias: &bias, activation: ACTIVATION, slopes: &[], residual },
+                    out: Target { data: out.as_mut_ptr(), stride: outputs },
+                    factors: &[],
+                };
+                let (mut scratch, half) = (Scratch::default(), g.pixels() / 2);
+                for range in [0..half, half..g.pixels()] {
+                    // SAFETY: `out` holds all pixels.
+                    unsafe { task.run(range, 0..panels.count(), &mut scratch).unwrap() };
+                }
+                assert_close(&out, &expected, 2e-6, &format!("{panels:?} {g:?}"));
             }
-            assert_close(&out, &expected, 2e-6, &format!("{isa:?} {channels} {outputs} {g:?}"));
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct Attention<'a> {
     pub v_stride: usize,
     /// Factor on the scores; positive.
     pub scale: f32,
+    /// Products in bf16, where the machine has them.
+    pub bf16: bool,
     /// Added to the scores: `[queries, keys]` at a stride, which is 0 for one row for all.
     pub mask: Option<(&'a [f32], usize)>,
     /// `[queries, value_dim]`.
@@ -50,23 +52,23 @@ impl Attention<'_> {
         queries: Range<usize>,
         scratch: &mut Scratch,
     ) -> Result<(), KernelError> {
-        let lanes = lanes(isa);
-        let scores = Panels::new(isa, self.keys, self.dim);
-        let values = Panels::new(isa, self.value_dim, self.keys);
-        self.compute(&scores, &values, lanes, queries, &mut scratch.floats, &mut scratch.more)
+        let layout = |n, k| {
+            let pairs = if self.bf16 { Panels::pairs(isa, n, 1, k) } else { None };
+            pairs.unwrap_or_else(|| Panels::new(isa, n, k))
+        };
+        self.compute(&layout(self.keys, self.dim), &layout(self.value_dim, self.keys), queries, scratch)
     }
 
     fn compute(
         &self,
         scores: &Panels,
         values: &Panels,
-        lanes: usize,
         queries: Range<usize>,
-        floats: &mut Vec<f32>,
-        more: &mut Vec<f32>,
+        scratch: &mut Scratch,
     ) -> Result<(), KernelError> {
+        let Scratch { floats, more, rounded, .. } = scratch;
         let (keys, isa) = (self.keys, scores.isa());
-        let direct = self.value_dim.is_multiple_of(lanes);
+        let direct = self.value_dim.is_multiple_of(lanes(isa)) && !values.has_pairs();
         let packed_values = if direct { 0 } else { values.packed_len() };
         let packed = scores.packed_len() + packed_values;
         if floats.len() < packed {
@@ -94,7 +96,7 @@ impl Attention<'_> {
                 out: Target { data: weights.as_mut_ptr(), stride: keys },
             };
             // SAFETY: `weights` holds a row of keys for each query of the block.
-            unsafe { product.run(0..block.len(), 0..scores.count())? };
+            unsafe { product.run_with(0..block.len(), 0..scores.count(), rounded)? };
             if let Some((mask, stride)) = self.mask {
                 self.add_mask(isa, mask, stride, block.clone(), weights)?;
                 rows::softmax_in_place(isa, weights, keys, 1.0)?;
@@ -113,7 +115,7 @@ impl Attention<'_> {
                 },
             };
             // SAFETY: the caller of `run` vouches for the output.
-            unsafe { product.run(0..block.len(), 0..values.count())? };
+            unsafe { product.run_with(0..block.len(), 0..values.count(), rounded)? };
         }
         Ok(())
     }
@@ -159,7 +161,12 @@ mod tests {
             for (queries, keys, dim, value_dim) in [(1, 1, 8, 16), (50, 70, 64, 64), (7, 19, 40, 20)] {
                 let (q, k) = (numbers(1, queries * (dim + 2)), numbers(2, keys * (dim + 3)));
                 let (v, bias) = (numbers(3, keys * (value_dim + 1)), numbers(4, queries * keys));
-                for mask in [None, Some((&bias[..], keys)), Some((&bias[..keys], 0))] {
+                for (mask, bf16) in [
+                    (None, false),
+                    (Some((&bias[..], keys)), false),
+                    (Some((&bias[..keys], 0)), false),
+                    (None, true),
+                ] {
                     let mut expected = Vec::new();
                     for query in 0..queries {
                         let scores: Vec<f64> = (0..keys)
@@ -192,6 +199,7 @@ mod tests {
                         v: &v,
                         v_stride: value_dim + 1,
                         scale: 0.3,
+                        bf16,
                         mask,
                         out: Target { data: out.as_mut_ptr(), stride: value_dim },
                     };
@@ -201,7 +209,8 @@ mod tests {
                         head.run(isa, 0..queries / 2, &mut scratch).unwrap();
                         head.run(isa, queries / 2..queries, &mut scratch).unwrap();
                     }
-                    assert_close(&out, &expected, 3e-6, &format!("{isa:?} {queries} {keys} {dim}"));
+                    let bound = if bf16 { 1e-2 } else { 3e-6 };
+                    assert_close(&out, &expected, bound, &format!("{isa:?} {queries} {keys} {dim} {bf16}"));
                 }
             }
         }

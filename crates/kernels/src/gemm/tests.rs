@@ -1,4 +1,4 @@
-use super::{Activation, Epilogue, Matrix, Panels, Product, Residual, Target, lanes};
+use super::{Activation, Epilogue, Matrix, Panels, Product, Residual, Scratch, Target, lanes};
 use crate::Isa;
 
 /// Numbers of about -1 to 1, always the same.
@@ -39,6 +39,17 @@ fn function(activation: Activation, x: f64, slope: f64) -> f64 {
     }
 }
 
+/// The layouts of an `[n, pieces * depth]` matrix: of f32, and of bf16 where the machine has it.
+pub(crate) fn layouts(isa: Isa, n: usize, pieces: usize, depth: usize) -> impl Iterator<Item = Panels> {
+    std::iter::once(Panels::new(isa, n, pieces * depth)).chain(Panels::pairs(isa, n, pieces, depth))
+}
+
+/// What products with `panels` see of `values`.
+pub(crate) fn seen(panels: &Panels, values: &[f32]) -> Vec<f32> {
+    let round = |x: &f32| if panels.has_pairs() { half::bf16::from_f32(*x).to_f32() } else { *x };
+    values.iter().map(round).collect()
+}
+
 #[test]
 fn products_equal_their_definition() {
     for isa in Isa::available() {
@@ -52,55 +63,67 @@ fn products_equal_their_definition() {
             (0, 5, 4),
             (9, 21, 1700),
         ] {
-            let panels = Panels::new(isa, n, k);
-            let (x, w) = (numbers(1, m * (k + 3)), numbers(2, n * k));
-            let (bias, slopes, other) = (numbers(3, n), numbers(4, n), numbers(5, m * n));
-            let mut packed = vec![f32::NAN; panels.packed_len()];
-            panels.pack(&w, k, 1, &mut packed).unwrap();
-            for (activation, residual) in [
-                (Activation::None, None),
-                (Activation::RELU, Some(false)),
-                (Activation::RELU, Some(true)),
-                (Activation::Slopes, None),
-                (Activation::Silu, Some(true)),
-                (Activation::HardSwish, Some(false)),
-            ] {
-                let sum = |r: usize, c: usize| {
-                    let sum: f64 =
-                        (0..k).map(|i| f64::from(x[r * (k + 3) + i]) * f64::from(w[c * k + i])).sum();
-                    let other = f64::from(other[r * n + c]);
-                    let sum = sum + f64::from(bias[c]) + if residual == Some(false) { other } else { 0.0 };
-                    let y = function(activation, sum, f64::from(slopes[c]));
-                    (y + if residual == Some(true) { other } else { 0.0 }) as f32
-                };
-                let expected: Vec<f32> = (0..m * n).map(|i| sum(i / n, i % n)).collect();
-                let (bias, slopes) = (panels.pad(&bias), panels.pad(&slopes));
-                let mut out = vec![7.0; m * (n + 2)];
-                let product = Product {
-                    panels: &panels,
-                    matrix: Matrix::Packed(&packed),
-                    x: &x,
-                    x_stride: k + 3,
-                    epilogue: Epilogue {
-                        bias: &bias,
-                        activation,
-                        slopes: if activation == Activation::Slopes { &slopes } else { &[] },
-                        residual: residual.map(|after| Residual { data: other.as_ptr(), stride: n, after }),
-                    },
-                    out: Target { data: out.as_mut_ptr(), stride: n + 2 },
-                };
-                for columns in 0..panels.count() {
-                    // SAFETY: `out` and `other` hold all rows.
-                    unsafe { product.run(0..m / 2, columns..columns + 1).unwrap() };
-                    // SAFETY: as above.
-                    unsafe { product.run(m / 2..m, columns..columns + 1).unwrap() };
+            for panels in layouts(isa, n, 1, k) {
+                let (x, w) = (numbers(1, m * (k + 3)), numbers(2, n * k));
+                let (seen_x, seen_w) = (seen(&panels, &x), seen(&panels, &w));
+                let (bias, slopes, other) = (numbers(3, n), numbers(4, n), numbers(5, m * n));
+                let mut packed = vec![f32::NAN; panels.packed_len()];
+                panels.pack(&w, k, 1, &mut packed).unwrap();
+                for (activation, residual) in [
+                    (Activation::None, None),
+                    (Activation::RELU, Some(false)),
+                    (Activation::RELU, Some(true)),
+                    (Activation::Slopes, None),
+                    (Activation::Silu, Some(true)),
+                    (Activation::HardSwish, Some(false)),
+                ] {
+                    let sum = |r: usize, c: usize| {
+                        let sum: f64 = (0..k)
+                            .map(|i| f64::from(seen_x[r * (k + 3) + i]) * f64::from(seen_w[c * k + i]))
+                            .sum();
+                        let other = f64::from(other[r * n + c]);
+                        let sum =
+                            sum + f64::from(bias[c]) + if residual == Some(false) { other } else { 0.0 };
+                        let y = function(activation, sum, f64::from(slopes[c]));
+                        (y + if residual == Some(true) { other } else { 0.0 }) as f32
+                    };
+                    let expected: Vec<f32> = (0..m * n).map(|i| sum(i / n, i % n)).collect();
+                    let (bias, slopes) = (panels.pad(&bias), panels.pad(&slopes));
+                    let mut out = vec![7.0; m * (n + 2)];
+                    let product = Product {
+                        panels: &panels,
+                        matrix: Matrix::Packed(&packed),
+                        x: &x,
+                        x_stride: k + 3,
+                        epilogue: Epilogue {
+                            bias: &bias,
+                            activation,
+                            slopes: if activation == Activation::Slopes { &slopes } else { &[] },
+                            residual: residual.map(|after| Residual {
+                                data: other.as_ptr(),
+                                stride: n,
+                                after,
+                            }),
+                        },
+                        out: Target { data: out.as_mut_ptr(), stride: n + 2 },
+                    };
+                    for columns in 0..panels.count() {
+                        // SAFETY: `out` and `other` hold all rows.
+                        unsafe {
+                            product.run(0..m / 2, columns..columns + 1, &mut Scratch::default()).unwrap()
+                        };
+                        // SAFETY: as above.
+                        unsafe {
+                            product.run(m / 2..m, columns..columns + 1, &mut Scratch::default()).unwrap()
+                        };
+                    }
+                    let mut rows = Vec::new();
+                    for row in out.chunks_exact(n + 2) {
+                        rows.extend_from_slice(&row[..n]);
+                        assert_eq!(row[n..], [7.0, 7.0], "wrote beside its outputs");
+                    }
+                    assert_close(&rows, &expected, 4e-6, &format!("{panels:?} {m} rows {activation:?}"));
                 }
-                let mut rows = Vec::new();
-                for row in out.chunks_exact(n + 2) {
-                    rows.extend_from_slice(&row[..n]);
-                    assert_eq!(row[n..], [7.0, 7.0], "wrote beside its outputs");
-                }
-                assert_close(&rows, &expected, 4e-6, &format!("{isa:?} {m} {n} {k} {activation:?}"));
             }
         }
     }
@@ -120,7 +143,7 @@ fn unpacked_matrices_give_the_same_bits() {
             let product =
                 Product { panels: &panels, matrix, x: &x, x_stride: k, epilogue: Epilogue::default(), out };
             // SAFETY: `out` holds all rows.
-            unsafe { product.run(0..m, 0..panels.count()).unwrap() };
+            unsafe { product.run(0..m, 0..panels.count(), &mut Scratch::default()).unwrap() };
         }
         assert_eq!(results[0], results[1]);
     }
@@ -141,9 +164,9 @@ fn wrong_lengths_are_refused() {
         out: Target { data: out.as_mut_ptr(), stride: 5 },
     };
     // SAFETY: refused before anything is written.
-    assert!(unsafe { product.run(0..2, 0..panels.count()) }.is_err());
+    assert!(unsafe { product.run(0..2, 0..panels.count(), &mut Scratch::default()) }.is_err());
     product.x_stride = 0;
     product.epilogue.bias = &[0.0; 5];
     // SAFETY: as above.
-    assert!(unsafe { product.run(0..2, 0..panels.count()) }.is_err());
+    assert!(unsafe { product.run(0..2, 0..panels.count(), &mut Scratch::default()) }.is_err());
 }

@@ -32,7 +32,7 @@ pub(crate) struct Part<'a> {
     pub x: Rows<'a>,
     /// Pieces that a row consists of.
     pub taps: usize,
-    /// Elements of a piece; `taps * depth` is the matrix's depth.
+    /// Words of a piece; `taps * depth` are the matrix's steps.
     pub depth: usize,
     /// Rows of the output; the first of them is row 0 of `x`.
     pub rows: Range<usize>,
@@ -256,7 +256,7 @@ impl<const R: usize, const C: usize> Tile<'_, R, C> {
                     for r in 0..R {
                         let x = v.splat(*rows[r].add(k));
                         for c in 0..C {
-                            sums[r][c] = v.fma(x, weights[c], sums[r][c]);
+                            sums[r][c] = v.multiply_add(x, weights[c], sums[r][c]);
                         }
                     }
                     b = b.add(args.b_stride);

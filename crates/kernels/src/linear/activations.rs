@@ -97,21 +97,27 @@ pub fn prepare(
                     out.copy_from_slice(&x.to_ne_bytes());
                 }
             }
-            ActivationFormat::Bf16 => match isa {
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: `Isa::Avx512Bf16` is only made where the machine has these features.
-                Isa::Avx512Bf16 => unsafe { super::avx512::prepare_bf16(x, out) },
-                _ => prepare_bf16(x, out),
-            },
+            ActivationFormat::Bf16 => round_to_bf16(isa, x, &mut out[..2 * k]),
             ActivationFormat::Int8 => match isa {
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: as above; `out` is one prepared row of `k / GROUP` groups, as checked.
+                // SAFETY: `Isa::Avx512` is only made where the machine has these features; `out` is one prepared row of `k / GROUP` groups, as checked.
                 Isa::Avx512 | Isa::Avx512Bf16 => unsafe { super::avx512::prepare_int8(x, out) },
                 _ => prepare_int8(x, out),
             },
         }
     }
     Ok(())
+}
+
+/// Rounds `x` to bf16; `out` has two bytes for each.
+pub(crate) fn round_to_bf16(isa: Isa, x: &[f32], out: &mut [u8]) {
+    debug_assert_eq!(out.len(), 2 * x.len());
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `Isa::Avx512Bf16` is only made where the machine has these features.
+        Isa::Avx512Bf16 => unsafe { super::avx512::prepare_bf16(x, out) },
+        _ => prepare_bf16(x, out),
+    }
 }
 
 pub(super) fn prepare_bf16(x: &[f32], out: &mut [u8]) {

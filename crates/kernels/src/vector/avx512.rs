@@ -2,24 +2,33 @@
 
 use super::{Kernel, Vector};
 use std::arch::x86_64::{
-    __m512, __mmask16, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128,
+    __m512, __m512bh, __mmask16, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128,
     _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtepi8_epi32,
-    _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_div_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps,
-    _mm512_loadu_ps, _mm512_mask_blend_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps,
-    _mm512_min_ps, _mm512_mul_ps, _mm512_permute_ps, _mm512_rcp14_ps, _mm512_reduce_add_ps,
+    _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_div_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
+    _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permute_ps, _mm512_rcp14_ps, _mm512_reduce_add_ps,
     _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_sqrt_ps,
     _mm512_storeu_ps, _mm512_sub_ps,
 };
 
-/// Proof of Avx512.
+use std::mem::transmute;
+
+/// Proof of Avx512, and of its bf16 dot products if it has `PAIRS`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const PAIRS: bool>(());
 
 /// Runs `kernel` with the instruction set enabled.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx512(()))
+    kernel.run(Avx512::<false>(()))
+}
+
+/// The same with bf16 dot products.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+pub(super) fn run_pairs<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx512::<true>(()))
 }
 
 /// Round to nearest even; exceptions off, whole numbers kept.
@@ -31,7 +40,7 @@ fn first(len: usize) -> __mmask16 {
     ((1u32 << len.min(16)) - 1) as __mmask16
 }
 
-impl Vector for Avx512 {
+impl<const PAIRS: bool> Vector for Avx512<PAIRS> {
     type F32 = __m512;
     const LANES: usize = 16;
     // Six rows by four, four loads and a broadcast fill 29 of the 32 registers.
@@ -40,7 +49,7 @@ impl Vector for Avx512 {
     #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {
         // SAFETY: `self` proves the instruction set.
-        unsafe { run(kernel) }
+        unsafe { if PAIRS { run_pairs(kernel) } else { run(kernel) } }
     }
 
     #[inline(always)]
@@ -107,6 +116,15 @@ impl Vector for Avx512 {
     fn fma(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
         // SAFETY: `self` proves the instruction set.
         unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn multiply_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        if !PAIRS {
+            return self.fma(a, b, c);
+        }
+        // SAFETY: `self` proves the instruction set; registers of the same size, of which any bits are valid.
+        unsafe { _mm512_dpbf16_ps(c, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b)) }
     }
 
     #[inline(always)]

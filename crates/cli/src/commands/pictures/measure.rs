@@ -19,8 +19,8 @@ use std::sync::Arc;
 /// Pictures that share a call of the model.
 const AT_ONCE: usize = 8;
 
-fn options(measure: &args::MeasureArgs) -> VisionOptions {
-    VisionOptions { threads: measure.threads, ..VisionOptions::default() }
+fn options(app: &App, measure: &args::MeasureArgs) -> anyhow::Result<VisionOptions> {
+    super::options(app, measure.threads, measure.precision)
 }
 
 fn picture(path: &Path) -> anyhow::Result<Arc<Image>> {
@@ -52,8 +52,9 @@ fn labels(folder: &Path) -> anyhow::Result<Vec<(PathBuf, String)>> {
 /// # Errors
 /// Those of reading and of the model. So for the others here.
 pub fn classify(app: &App, args: &EvalClassifyArgs) -> anyhow::Result<()> {
-    let measure = args::MeasureArgs { json: args.json, threads: args.load.threads };
-    let (name, mut model) = open(app, Verb::Classify, Some(&args.model), &options(&measure))?;
+    let measure =
+        args::MeasureArgs { json: args.json, threads: args.load.threads, precision: args.load.precision };
+    let (name, mut model) = open(app, Verb::Classify, Some(&args.model), &options(app, &measure)?)?;
     let mut offset = 0;
     if let VisionTask::Classify(task) = model.task_mut() {
         task.top = 5;
@@ -91,7 +92,7 @@ pub fn classify(app: &App, args: &EvalClassifyArgs) -> anyhow::Result<()> {
 /// # Errors
 /// As [`classify()`].
 pub fn detect(app: &App, args: &args::EvalDetectArgs) -> anyhow::Result<()> {
-    let (name, mut model) = open(app, Verb::Detect, Some(&args.model), &options(&args.measure))?;
+    let (name, mut model) = open(app, Verb::Detect, Some(&args.model), &options(app, &args.measure)?)?;
     let mut threshold = 0.3;
     if let VisionTask::Detect(task) = model.task_mut() {
         // The curve needs boxes of low scores too.
@@ -190,7 +191,7 @@ fn pairs(args: &args::PairArgs) -> anyhow::Result<Vec<(PathBuf, PathBuf)>> {
 /// # Errors
 /// As [`classify()`].
 pub fn segment(app: &App, args: &args::EvalSegmentArgs) -> anyhow::Result<()> {
-    let (name, model) = open(app, Verb::Segment, Some(&args.model), &options(&args.measure))?;
+    let (name, model) = open(app, Verb::Segment, Some(&args.model), &options(app, &args.measure)?)?;
     let size = match model.task() {
         VisionTask::Segment(task) => task.input.size,
         VisionTask::Matte(task) => task.input.size,
@@ -234,7 +235,7 @@ pub fn segment(app: &App, args: &args::EvalSegmentArgs) -> anyhow::Result<()> {
 /// # Errors
 /// As [`classify()`].
 pub fn ocr(app: &App, args: &args::EvalOcrArgs) -> anyhow::Result<()> {
-    let (name, model) = open_ocr(app, args.model.as_deref(), args.measure.threads)?;
+    let (name, model) = open_ocr(app, args.model.as_deref(), &options(app, &args.measure)?)?;
     let mut errors = ocr::CharacterErrors::default();
     for (path, text) in labels(&args.data)? {
         let image = picture(&path)?;
@@ -269,7 +270,7 @@ pub fn image(app: &App, args: &args::EvalImageArgs) -> anyhow::Result<()> {
         "enhance" => Verb::Enhance,
         other => return Err(Misuse(format!("`{other}`: upscale, denoise or enhance")).into()),
     };
-    let (name, model) = open(app, verb, Some(&args.model), &options(&args.measure))?;
+    let (name, model) = open(app, verb, Some(&args.model), &options(app, &args.measure)?)?;
     let mut rows = Vec::new();
     for (input, target) in pairs(&args.pairs)? {
         let (low, truth) = (picture(&input)?, picture(&target)?);

@@ -33,9 +33,8 @@ impl Vectors {
     ///
     /// # Errors
     /// Those of opening it.
-    pub fn open(path: &ModelPath, threads: Option<usize>) -> anyhow::Result<Vectors> {
-        let options = VisionOptions { threads, ..VisionOptions::default() };
-        Ok(Vectors { model: super::open_at(path, Verb::Embed, &options)?, limits: Limits { megapixels: 64 } })
+    pub fn open(path: &ModelPath, options: &VisionOptions) -> anyhow::Result<Vectors> {
+        Ok(Vectors { model: super::open_at(path, Verb::Embed, options)?, limits: Limits { megapixels: 64 } })
     }
 
     /// A vector of length 1 for each picture file, in their order.
@@ -73,12 +72,12 @@ impl Vectors {
 ///
 /// # Errors
 /// Those of opening the encoder and of the model.
-pub fn query(path: &ModelPath, query: &str, threads: Option<usize>) -> anyhow::Result<Vec<f32>> {
+pub fn query(path: &ModelPath, query: &str, options: &VisionOptions) -> anyhow::Result<Vec<f32>> {
     let file = Path::new(query);
     let found = if is_picture_file(file) && file.is_file() {
-        Vectors::open(path, threads)?.of(&[file.to_owned()]).pop()
+        Vectors::open(path, options)?.of(&[file.to_owned()]).pop()
     } else {
-        let words = Words::open(&path.path, threads)?;
+        let words = Words::open(&path.path, options.threads)?;
         words.embed(&[query.to_owned()]).pop().map(|vector| Ok(vector?))
     };
     found.unwrap_or_else(|| Err(anyhow::anyhow!("no vector")))
@@ -100,7 +99,7 @@ pub fn embed(app: &App, args: &EmbedArgs, path: &ModelPath) -> anyhow::Result<()
             words.embed(&texts).into_iter().map(|vector| record(None, vector?, args.encoding)).collect()
         });
     }
-    let vectors = Vectors::open(path, args.load.threads)?;
+    let vectors = Vectors::open(path, &super::options(app, args.load.threads, args.load.precision)?)?;
     let columns = ["file", "embedding"];
     each(app, "embed", &args.input.inputs, &args.output, &columns, &path.name, |files| {
         let results = files.iter().zip(vectors.of(files));
@@ -131,7 +130,7 @@ pub fn classify(app: &App, args: &ClassifyArgs) -> anyhow::Result<()> {
     let texts = hypotheses(args.template.as_deref().unwrap_or(TEMPLATE), &args.labels)?;
     let words = Words::open(&path.path, args.load.threads)?;
     let labels = words.embed(&texts).into_iter().collect::<Result<Vec<_>, _>>()?;
-    let vectors = Vectors::open(&path, args.load.threads)?;
+    let vectors = Vectors::open(&path, &super::options(app, args.load.threads, args.load.precision)?)?;
     let columns = ["file", "label", "score", "scores"];
     each(app, "classify", &args.input.inputs, &args.output, &columns, &path.name, |files| {
         let results = files.iter().zip(vectors.of(files));

@@ -31,7 +31,10 @@ impl Lower<'_> {
     /// `softmax(scale * q . k (+ mask)) . v`, if that is what makes `weights`.
     fn attention(&mut self, index: usize, weights: ValueId, v: ValueId, out: ValueId) -> Option<()> {
         let softmax = self.single(weights)?;
-        let Kind::Softmax = softmax.kind else { return None };
+        let Kind::Softmax { axis } = softmax.kind else { return None };
+        if axis + 1 != self.shape(weights)?.len() {
+            return None;
+        }
         let mut scores = softmax.inputs[0].value()?;
         let (mut scale, mut mask, mut chain) = (1.0, None, None);
         if let Some(Proto { kind: Kind::Chain(steps), inputs, .. }) = self.single(scores) {
@@ -107,11 +110,9 @@ impl Lower<'_> {
     pub(super) fn softmax(&mut self, index: usize, node: &Node, axis: i64) -> Option<()> {
         let x = self.operand(node, 0)?;
         let rank = i64::try_from(self.shape(x)?.len()).ok()?;
-        if axis != -1 && axis != rank - 1 {
-            return None;
-        }
+        let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok()?;
         self.push(Proto {
-            kind: Kind::Softmax,
+            kind: Kind::Softmax { axis },
             inputs: vec![Input::Value(x)],
             output: node.outputs[0],
             node: index,

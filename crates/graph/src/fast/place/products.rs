@@ -70,7 +70,7 @@ impl Placer<'_> {
         let out = self.result(output, |shape| {
             if rank == 4 { ordered_strides(shape, &[0, 2, 1, 3]) } else { dense_strides(shape) }
         });
-        self.push(Work::Attend { q, k, v, mask, out, scale });
+        self.push(Work::Attend { q, k, v, mask, out, scale, bf16: self.bf16 });
         Ok(())
     }
 }

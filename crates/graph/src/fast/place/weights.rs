@@ -20,7 +20,7 @@ impl Placer<'_> {
         let Convolve { weight, geometry, channels, outputs, groups, tail } = convolve;
         let (each, into) = (channels / groups, outputs / groups);
         let taps = geometry.taps();
-        let (form, panels) = choose(self.isa, &geometry, each, into, groups);
+        let (form, panels) = choose(self.isa, self.bf16, &geometry, each, into, groups);
         let layout = match form {
             Form::Depthwise => Layout::Depthwise { taps },
             Form::Winograd => Layout::Winograd(panels.clone()),
@@ -68,7 +68,8 @@ impl Placer<'_> {
         output: ValueId,
     ) -> Result<(), CompileError> {
         let Multiply { weight, n, k, n_stride, k_stride, tail } = multiply;
-        let panels = Panels::new(self.isa, n, k);
+        let panels = self.bf16.then(|| Panels::pairs(self.isa, n, 1, k)).flatten();
+        let panels = panels.unwrap_or_else(|| Panels::new(self.isa, n, k));
         let layout = Layout::Matrix { panels: panels.clone(), n_stride, k_stride };
         let packed = self.packer.packed(self.sources[&weight].0, layout, &tail.scale)?;
         let x = self.view(&inputs[0])?;
@@ -88,6 +89,7 @@ fn even_pixels(view: &View) -> bool {
 
 fn choose(
     isa: kun_kernels::Isa,
+    bf16: bool,
     geometry: &kun_kernels::conv::Geometry,
     channels: usize,
     outputs: usize,
@@ -98,11 +100,13 @@ fn choose(
         return (Form::Depthwise, Panels::new(isa, groups, taps));
     }
     let lanes = kun_kernels::gemm::lanes(isa);
+    let pairs = bf16.then(|| Panels::pairs(isa, outputs, taps, channels)).flatten();
     if groups == 1 && winograd::fits(geometry) && channels >= lanes && outputs >= lanes {
         let tiles = winograd::tiles(geometry);
         // Steps of one vector; weights are loaded whether few or many rows use them.
         let (vectors, depth) = (outputs.div_ceil(lanes), channels.div_ceil(lanes));
-        let direct = geometry.pixels().max(5) * 9 * channels * vectors;
+        let halved = if pairs.is_some() { 2 } else { 1 };
+        let direct = geometry.pixels().max(5) * 9 * channels * vectors / halved;
         let transforms = tiles * 36 * (6 * depth + 5 * vectors);
         let transformed = tiles.max(5) * 36 * channels * vectors + transforms;
         if transformed * 5 < direct * 4 {
@@ -110,5 +114,8 @@ fn choose(
         }
     }
     let form = if groups == 1 && few::fits(geometry, channels) { Form::Few } else { Form::Direct };
-    (form, Panels::new(isa, outputs, channels * taps))
+    match pairs {
+        Some(pairs) if form == Form::Direct => (form, pairs),
+        _ => (form, Panels::new(isa, outputs, channels * taps)),
+    }
 }

@@ -205,7 +205,12 @@ pub(super) fn row_stride(view: &View) -> usize {
 }
 
 impl MultiplyStep {
-    pub(super) fn run(&self, memory: &Memory<'_>, worker: &Worker<'_>) -> Result<(), Panicked> {
+    pub(super) fn run(
+        &self,
+        memory: &Memory<'_>,
+        worker: &Worker<'_>,
+        thread: &mut Thread,
+    ) -> Result<(), Panicked> {
         let (count, x_stride) = self.x.rows().expect("rows were planned");
         let (n, k) = self.panels.shape();
         let [by_rows, by_panels] = grid(worker.threads, count, self.panels.count(), 24, 2 * count * n * k);
@@ -225,7 +230,7 @@ impl MultiplyStep {
                 ),
                 out: region.target(row_stride(&self.out)),
             };
-            region.product(&product, range, columns).expect(PLANNED);
+            region.product(&product, range, columns, &mut thread.kernel).expect(PLANNED);
         })
     }
 }
@@ -251,7 +256,7 @@ pub(super) fn matmul(
     let count: usize = out.shape[..rank - 2].iter().product();
     let m = out.shape[rank - 2];
     worker.phase(count, |task| {
-        let packed = &mut thread.packed;
+        let Thread { packed, kernel, .. } = &mut *thread;
         packed.resize(panels.packed_len(), 0.0);
         let from = &memory.read(b)[matrix_at(b, task)..];
         panels.pack(from, b.strides[rank - 1], b.strides[rank - 2], packed).expect(PLANNED);
@@ -264,7 +269,7 @@ pub(super) fn matmul(
             epilogue: Epilogue::default(),
             out: region.target_at(matrix_at(out, task), out.strides[rank - 2]),
         };
-        region.product(&product, 0..m, 0..panels.count()).expect(PLANNED);
+        region.product(&product, 0..m, 0..panels.count(), kernel).expect(PLANNED);
     })
 }
 
@@ -273,6 +278,7 @@ pub(super) fn attend(
     [q, k, v, out]: [&View; 4],
     mask: Option<&View>,
     scale: f32,
+    bf16: bool,
     memory: &Memory<'_>,
     worker: &Worker<'_>,
     thread: &mut Thread,
@@ -298,6 +304,7 @@ pub(super) fn attend(
             v: &memory.read(v)[matrix_at(v, head)..],
             v_stride: v.strides[rank - 2],
             scale,
+            bf16,
             mask: mask.map(|mask| (&memory.read(mask)[matrix_at(mask, head)..], mask.strides[rank - 2])),
             out: region.target_at(matrix_at(out, head), out.strides[rank - 2]),
         };
