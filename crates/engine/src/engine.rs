@@ -6,6 +6,8 @@ mod stream;
 pub use model::LoadedModel;
 pub use stream::{Canceller, GenerateStream, Started};
 
+use crate::batcher::Limits;
+use crate::chat::Chat;
 use crate::cost::StepCost;
 use crate::fit::Fit;
 use crate::kv_cache::PagePool;
@@ -16,10 +18,10 @@ use crate::sampler::Sampler;
 use crate::sequence::{Answer, Sequence, Work};
 use crate::speculate::{DraftModel, Drafter, Speculate};
 use crate::worker::{Buffers, Shared, Worker};
-use crate::{EngineError, GenerateRequest, Usage, cores};
+use crate::{EngineError, GenerateRequest, Usage, cores, null};
 use kun_graph::{Backend, CpuBackend, KvType, Program};
 use kun_tensor::DType;
-use kun_text::TextStream;
+use kun_text::{TextStream, Tokenizer};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -109,6 +111,9 @@ impl Engine {
         options: &LoadOptions,
         progress: impl Fn(Loading) + Send + Sync,
     ) -> Result<Arc<LoadedModel>, EngineError> {
+        if path == null::path() {
+            return null::load(options);
+        }
         let (threads, device) = self.device(options.threads)?;
         let (files, text) = load::open(path, options)?;
         // Building a large vocabulary takes about as long as packing the weights of a small model.
@@ -131,62 +136,35 @@ impl Engine {
         })?;
         let limits = plan.limits();
         let Plan { model, compile, fit } = plan;
-        let (tokenizer, chat) = text;
         let rows = model.info.vocab_size;
-        if tokenizer.vocab_size() > rows {
-            let what = format!("{} tokens, {rows} rows of embeddings", tokenizer.vocab_size());
+        if text.0.vocab_size() > rows {
+            let what = format!("{} tokens, {rows} rows of embeddings", text.0.vocab_size());
             return Err(EngineError::Mismatch { what });
         }
-        let mut end_tokens = chat.end_tokens(&tokenizer);
-        end_tokens.retain(|id| (*id as usize) < rows);
         let mut memory = program.memory();
-        let tokenizer = Arc::new(tokenizer);
         let drafter = match &options.speculate {
             Speculate::Off => None,
             Speculate::Lookup => Some(Drafter::Lookup),
             Speculate::Model(path) => {
                 let taken = (fit.context_tokens, total(&memory));
-                let (model, own) = DraftModel::open(path, options, (threads, &device), &tokenizer, taken)?;
+                let (model, own) = DraftModel::open(path, options, (threads, &device), &text.0, taken)?;
                 memory.weights_bytes += own.weights_bytes;
                 memory.kv_bytes += own.kv_bytes;
                 memory.workspace_bytes += own.workspace_bytes;
                 Some(Drafter::Model(Box::new(model)))
             }
         };
-        let shared = Arc::new(Shared::default());
-        let pages = PagePool::new(compile.kv.pages);
-        shared.figures().pages = pages.counts();
-        let (commands, receiver) = channel();
-        let worker = Worker {
+        Parts {
             program: Box::new(program),
-            commands: receiver,
             limits,
-            pages,
-            tokenizer: tokenizer.clone(),
-            shared: shared.clone(),
-            waiting: VecDeque::new(),
-            running: Vec::new(),
-            shares: Shares::default(),
-            buffers: Buffers::default(),
+            pages: PagePool::new(compile.kv.pages),
             drafter,
-            arrived: 0,
-        };
-        let thread = std::thread::Builder::new()
-            .name("kun-worker".to_owned())
-            .spawn(move || worker.run())
-            .map_err(EngineError::Thread)?;
-        Ok(Arc::new(LoadedModel {
+            text,
             fit: Fit { memory, ..fit },
-            tokenizer,
-            chat,
-            grammars: OnceLock::new(),
-            end_tokens: end_tokens.into(),
-            shared,
             threads,
             cost: StepCost::of(&model.graph),
-            commands: Some(commands),
-            thread: Some(thread),
-        }))
+        }
+        .run()
     }
 
     /// Answers a request with a loaded model. Dropping the stream cancels it.
@@ -246,6 +224,61 @@ impl Engine {
         let (started, sequence) = queued(model, request, events, canceller)?;
         model.start(vec![sequence])?;
         Ok(started)
+    }
+}
+
+/// What a loaded model is put together from.
+pub(crate) struct Parts {
+    pub(crate) program: Box<dyn Program>,
+    pub(crate) limits: Limits,
+    pub(crate) pages: PagePool,
+    pub(crate) drafter: Option<Drafter>,
+    pub(crate) text: (Tokenizer, Chat),
+    pub(crate) fit: Fit,
+    pub(crate) threads: usize,
+    pub(crate) cost: StepCost,
+}
+
+impl Parts {
+    /// Starts the worker.
+    pub(crate) fn run(self) -> Result<Arc<LoadedModel>, EngineError> {
+        let Parts { program, limits, pages, drafter, text: (tokenizer, chat), fit, threads, cost } = self;
+        let mut end_tokens = chat.end_tokens(&tokenizer);
+        end_tokens.retain(|id| (*id as usize) < fit.model.vocab_size);
+        let tokenizer = Arc::new(tokenizer);
+        let shared = Arc::new(Shared::default());
+        shared.figures().pages = pages.counts();
+        let (commands, receiver) = channel();
+        let worker = Worker {
+            program,
+            commands: receiver,
+            limits,
+            pages,
+            tokenizer: tokenizer.clone(),
+            shared: shared.clone(),
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            shares: Shares::default(),
+            buffers: Buffers::default(),
+            drafter,
+            arrived: 0,
+        };
+        let thread = std::thread::Builder::new()
+            .name("kun-worker".to_owned())
+            .spawn(move || worker.run())
+            .map_err(EngineError::Thread)?;
+        Ok(Arc::new(LoadedModel {
+            fit,
+            tokenizer,
+            chat,
+            grammars: OnceLock::new(),
+            end_tokens: end_tokens.into(),
+            shared,
+            threads,
+            cost,
+            commands: Some(commands),
+            thread: Some(thread),
+        }))
     }
 }
 

@@ -17,6 +17,7 @@ pub mod language;
 pub mod library;
 pub mod load;
 pub mod machine;
+pub mod null;
 pub mod onnx;
 pub mod pass;
 pub mod queue;

@@ -117,6 +117,15 @@ impl LoadedModel {
         self.tokenizer.decode(ids)
     }
 
+    /// The texts of the tokens that begin and end texts, where the model has them.
+    pub fn edge_tokens(&self) -> [Option<String>; 2] {
+        let text = |wanted: Option<u32>| {
+            let found = self.tokenizer.control_tokens().find(|(_, id)| Some(*id) == wanted);
+            found.map(|(text, _)| text.to_owned())
+        };
+        [text(self.tokenizer.bos()), text(self.tokenizer.eos())]
+    }
+
     /// The tokenizer.
     pub(crate) fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer

@@ -84,6 +84,7 @@ impl Resident {
                 let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
                 Ok(Resident::Pages(Arc::new(OcrModel::open(folder, &pictures)?)))
             }
+            Use::Text if path == crate::null::path() => Ok(Resident::Decoder(engine.load(path, options)?)),
             Use::Text if is_seq2seq(path) => {
                 // Its own numbers of rows and tokens are other numbers than a decoder's.
                 let options = LoadOptions {
