@@ -13,6 +13,7 @@ pub mod name;
 pub mod options;
 pub mod pip_config;
 pub mod public;
+pub mod report;
 mod select;
 mod sources;
 mod store;
