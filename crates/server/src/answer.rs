@@ -1,9 +1,11 @@
 //! A generation from a request's side: its place in the queue, its events, its end.
 
 use crate::App;
-use crate::app::{Chosen, Permit};
+use crate::app::Chosen;
 use crate::error::{Kind, Refusal};
+use crate::queue::Permit;
 use crate::routes::Call;
+use crate::trace::{Attribute, Trace};
 use kun_engine::{
     Canceller, EngineError, Event, EventSink, FinishReason, GenerateRequest, OutputParser, Piece,
     TokenLogprob, Usage,
@@ -11,10 +13,13 @@ use kun_engine::{
 use ring::rand::{SecureRandom, SystemRandom};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::time::timeout;
+
+/// How long everybody waits who was let in.
+const LEAST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Twenty-four letters and digits that no other answer has.
 pub(crate) fn random_id() -> String {
@@ -41,11 +46,39 @@ impl EventSink for Sink {
     }
 }
 
+/// What a span of an answer tells.
+struct Noted {
+    trace: Option<Trace>,
+    asked: Instant,
+    /// Time until the turn came.
+    waited: Duration,
+    model: String,
+    usage: Option<Usage>,
+}
+
+impl Noted {
+    fn tell(&self, app: &App, failed: bool) {
+        let (Some(tracer), Some(trace)) = (app.tracer.get(), self.trace) else { return };
+        let usage = self.usage.clone().unwrap_or_default();
+        let about = [
+            ("gen_ai.request.model", Attribute::Text(&self.model)),
+            ("gen_ai.usage.input_tokens", Attribute::Count(usage.prompt_tokens as u64)),
+            ("gen_ai.usage.output_tokens", Attribute::Count(usage.completion_tokens as u64)),
+            ("kun.cached_tokens", Attribute::Count(usage.cached_tokens as u64)),
+            ("kun.queue_us", Attribute::Count(self.waited.as_micros() as u64)),
+            ("kun.prefill_us", Attribute::Count(usage.prefill_time.as_micros() as u64)),
+            ("kun.decode_us", Attribute::Count(usage.decode_time.as_micros() as u64)),
+        ];
+        tracer.part(trace, "generate", self.asked, failed, &about);
+    }
+}
+
 /// Cancels when dropped.
 struct Guard {
     canceller: Canceller,
     app: Arc<App>,
     finished: bool,
+    noted: Noted,
 }
 
 impl Drop for Guard {
@@ -54,6 +87,7 @@ impl Drop for Guard {
             self.canceller.cancel();
             self.app.metrics.cancelled.fetch_add(1, Ordering::Relaxed);
         }
+        self.noted.tell(&self.app, self.noted.usage.is_none());
     }
 }
 
@@ -67,7 +101,7 @@ pub(crate) struct Answer {
     guard: Guard,
     /// Keeps the model loaded.
     _chosen: Chosen,
-    _permit: Permit,
+    permit: Permit,
 }
 
 /// The next of an answer.
@@ -92,24 +126,29 @@ impl Answer {
         permit: Permit,
         chosen: Chosen,
         request: GenerateRequest,
+        trace: Option<Trace>,
     ) -> Result<Answer, Refusal> {
         let (sender, messages) = unbounded_channel();
         let queued = Instant::now();
         let (app2, model) = (app.clone(), chosen.model.clone());
+        let noted =
+            Noted { trace, asked: queued, waited: Duration::ZERO, model: chosen.name.clone(), usage: None };
         let (guard, parser, prompt_tokens) = Call::blocking(move || {
             let engine = app2.library.engine().clone();
             let started = engine.generate_into(&model, request, Box::new(Sink(sender)))?;
             Ok((
-                Guard { canceller: started.canceller, app: app2, finished: false },
+                Guard { canceller: started.canceller, app: app2, finished: false, noted },
                 started.parser,
                 started.prompt_tokens,
             ))
         })
         .await?;
         let mut answer =
-            Answer { messages, parser, prompt_tokens, end: None, guard, _chosen: chosen, _permit: permit };
-        match timeout(app.options.limits.queue_time, answer.messages.recv()).await {
-            Ok(Some(Message::Admitted)) => {}
+            Answer { messages, parser, prompt_tokens, end: None, guard, _chosen: chosen, permit };
+        // Whoever was let in was expected to have the turn in less than half of this time.
+        let patience = app.options.limits.queue_time * 2 + LEAST_PATIENCE;
+        match timeout(patience, answer.messages.recv()).await {
+            Ok(Some(Message::Admitted)) => answer.permit.runs(),
             Ok(Some(Message::Event(Err(error)))) => return Err(error.into()),
             Ok(Some(Message::Event(Ok(_))) | None) => return Err(EngineError::Unloaded.into()),
             Err(_) => {
@@ -117,7 +156,8 @@ impl Answer {
                 return Err(app.busy(Kind::TooMany, "The request waited too long for its turn."));
             }
         }
-        app.metrics.queued(queued.elapsed());
+        answer.guard.noted.waited = queued.elapsed();
+        app.metrics.queued(answer.guard.noted.waited);
         Ok(answer)
     }
 
@@ -144,6 +184,7 @@ impl Answer {
                 let calls = self.parser.calls();
                 self.guard.finished = true;
                 self.guard.app.metrics.answered(&usage);
+                self.guard.noted.usage = Some(usage.clone());
                 self.end = Some(Step::End { reason, calls, usage });
                 Ok(Step::Pieces { pieces, logprob: None })
             }
@@ -165,17 +206,18 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    /// Starts `requests` with one model. All have places in the queue before the first is tokenized.
+    /// Starts `requests`, each with a place of its own, with one model.
     pub(crate) async fn start(
         call: &Call,
         chosen: &Chosen,
+        mut permits: Vec<Permit>,
         requests: Vec<GenerateRequest>,
     ) -> Result<Answers, Refusal> {
-        let permits = call.app.reserve(call.tenant, requests.len())?;
+        call.app.line_up(&mut permits, &chosen.path)?;
         let mut starting = tokio::task::JoinSet::new();
         for (index, (permit, request)) in permits.into_iter().zip(requests).enumerate() {
-            let (app, chosen) = (call.app.clone(), chosen.clone());
-            starting.spawn(async move { (index, Answer::start(&app, permit, chosen, request).await) });
+            let (app, chosen, trace) = (call.app.clone(), chosen.clone(), call.trace);
+            starting.spawn(async move { (index, Answer::start(&app, permit, chosen, request, trace).await) });
         }
         let mut started = Vec::new();
         while let Some(result) = starting.join_next().await {

@@ -8,7 +8,7 @@ use crate::openai::chat::{Counts, Message};
 use crate::openai::sampling::{self, TEMPERATURE, TOP_K, TOP_P};
 use crate::openai::tools::{call_id, word_choice};
 use crate::routes::{Call, Reply};
-use crate::schema::{COUNT, Field, NAME, Shape, TEXT, accepted, ignored, optional, required};
+use crate::schema::{COUNT, Field, NAME, Shape, TEXT, TEXT_ALONE, accepted, ignored, optional, required};
 use axum::response::Response;
 use kun_engine::{
     ChatMessage, FinishReason, GenerateRequest, Piece, Prompt, Role, Tool, ToolCall, ToolChoice, ToolUse,
@@ -16,16 +16,24 @@ use kun_engine::{
 use serde_json::{Value, json};
 
 const TEXT_BLOCK: Shape = Shape::Object(&[&[
-    required("type", Shape::Word(&["text"]), "`text`"),
+    required(
+        "type",
+        Shape::Kind { words: &["text"], refused: &["image", "document"], why: TEXT_ALONE },
+        "`text`",
+    ),
     required("text", TEXT, "Text"),
     accepted("cache_control", "Prompts are cached by themselves"),
-    accepted("citations", "Not read"),
+    ignored("citations", "Not read"),
 ]]);
 const RESULT: Shape = Shape::Either(&[&TEXT, &Shape::List { of: &TEXT_BLOCK, least: 0, most: 1024 }]);
 const BLOCK: Shape = Shape::Object(&[&[
     required(
         "type",
-        Shape::Word(&["text", "tool_use", "tool_result", "thinking", "redacted_thinking"]),
+        Shape::Kind {
+            words: &["text", "tool_use", "tool_result", "thinking", "redacted_thinking"],
+            refused: &["image", "document", "container_upload"],
+            why: TEXT_ALONE,
+        },
         "The kind of block",
     ),
     optional("text", TEXT, "Text"),
@@ -37,9 +45,9 @@ const BLOCK: Shape = Shape::Object(&[&[
     optional("content", RESULT, "What a tool answered"),
     accepted("is_error", "Whether the tool failed: its text says so"),
     accepted("signature", "Not checked"),
-    accepted("data", "Not read"),
+    ignored("data", "Not read"),
     accepted("cache_control", "Prompts are cached by themselves"),
-    accepted("citations", "Not read"),
+    ignored("citations", "Not read"),
 ]]);
 const MESSAGE: Shape = Shape::Object(&[&[
     required("role", Shape::Word(&["user", "assistant", "system"]), "Who speaks"),
@@ -90,13 +98,13 @@ const PROMPT: &[Field] = &[
                 Shape::Word(&["enabled", "disabled", "adaptive"]),
                 "Whether the model thinks first",
             ),
-            accepted("budget_tokens", "Bounded by max_tokens alone"),
-            accepted("display", "Thoughts are always shown"),
+            ignored("budget_tokens", "Bounded by max_tokens alone"),
+            ignored("display", "Thoughts are always shown"),
         ]]),
         "Whether a model that can think before it answers does so",
     ),
     accepted("cache_control", "Prompts are cached by themselves"),
-    accepted("betas", "Not read"),
+    ignored("betas", "Not read"),
 ];
 
 pub(crate) const COUNT_FIELDS: &[&[Field]] = &[PROMPT];
@@ -124,11 +132,10 @@ pub(crate) const FIELDS: &[&[Field]] = &[
 
 pub(crate) fn create(call: Call) -> Reply {
     Box::pin(async move {
-        let (app, name) = (call.app.clone(), call.model());
-        let chosen = Call::blocking(move || app.decoder(&name)).await?;
+        let (chosen, permits) = call.decoder(1).await?;
         let mut request = request(&call)?;
         request.stop = sampling::texts(call.get("stop_sequences"));
-        let answers = Answers::start(&call, &chosen, vec![request]).await?;
+        let answers = Answers::start(&call, &chosen, permits, vec![request]).await?;
         let id = format!("msg_{}", random_id());
         if call.flag("stream") {
             Ok(stream(&call, id, &chosen, answers))

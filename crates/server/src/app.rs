@@ -3,15 +3,16 @@
 use crate::error::{Kind, Refusal};
 use crate::metrics::{Gauges, Metrics};
 use crate::options::ServeOptions;
+use crate::queue::Queue;
+use crate::trace::Tracer;
 use kun_engine::vision::{Looks, looks_at, verb_of};
 use kun_engine::{Engine, Library, LoadedEncoder, LoadedModel, Resident, Tenant, Use, VisionOptions};
 use kun_hub::public::PublicFetcher;
 use kun_hub::{Hub, ModelName, ModelPath, StoredModel};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{Semaphore, watch};
 
 /// The state of a server.
@@ -21,6 +22,8 @@ pub struct App {
     pub(crate) library: Library,
     pub(crate) hub: Hub,
     pub(crate) metrics: Metrics,
+    /// Set when the server starts, if traces are wanted.
+    pub(crate) tracer: OnceLock<Tracer>,
     pub(crate) ready: AtomicBool,
     pub(crate) draining: AtomicBool,
     /// Becomes true when running answers have had their time after a stop: what is left ends with an error.
@@ -34,23 +37,6 @@ pub struct App {
     pub(crate) responses: Mutex<VecDeque<crate::openai::responses::Stored>>,
     /// Models given by path at the start, under their names.
     served: BTreeMap<String, ModelPath>,
-}
-
-/// Requests that run or wait.
-#[derive(Debug, Default)]
-struct Queue {
-    total: usize,
-    by_tenant: BTreeMap<Tenant, usize>,
-    /// How long an answer takes, smoothed.
-    answer_time: Duration,
-}
-
-/// A place among the requests that run or wait; given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Permit {
-    app: Arc<App>,
-    tenant: Tenant,
-    started: std::time::Instant,
 }
 
 /// A model ready to answer, under the name that it was asked for by.
@@ -74,10 +60,18 @@ impl App {
                 served.insert(public_name(name), found);
             }
         }
+        if options.null_model {
+            let path = kun_engine::null::path().to_owned();
+            let found = ModelPath { path, name: NULL.to_owned(), source: String::new(), license: None };
+            served.insert(NULL.to_owned(), found);
+            options.preload.push(NULL.to_owned());
+            options.default_model.get_or_insert_with(|| NULL.to_owned());
+        }
         Arc::new(App {
             library,
             hub,
             metrics: Metrics::default(),
+            tracer: OnceLock::new(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             over: watch::Sender::new(false),
@@ -91,7 +85,7 @@ impl App {
         })
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    pub(crate) fn queue(&self) -> MutexGuard<'_, Queue> {
         // Counters that are changed in one statement each.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -117,46 +111,6 @@ impl App {
             .default_model
             .as_deref()
             .map_or_else(|| self.hub.catalog().default_chat().to_owned(), public_name)
-    }
-
-    /// Takes places for `count` answers, or says when to come again.
-    pub(crate) fn reserve(self: &Arc<App>, tenant: Tenant, count: usize) -> Result<Vec<Permit>, Refusal> {
-        if self.draining.load(Ordering::Relaxed) {
-            return Err(self.busy(Kind::Unavailable, "The server is stopping."));
-        }
-        let most = self.slots() * (1 + self.options.limits.queue_per_slot);
-        // With several keys no single one may fill the queue.
-        let most_of_one = if self.options.keys.is_empty() { most } else { most.div_ceil(2) };
-        let mut queue = self.queue();
-        let own = queue.by_tenant.get(&tenant).copied().unwrap_or(0);
-        if queue.total + count > most || own + count > most_of_one {
-            drop(queue);
-            self.metrics.refused_busy.fetch_add(1, Ordering::Relaxed);
-            return Err(self.busy(Kind::TooMany, "Too many requests wait already."));
-        }
-        queue.total += count;
-        *queue.by_tenant.entry(tenant).or_default() += count;
-        drop(queue);
-        let started = std::time::Instant::now();
-        Ok((0..count).map(|_| Permit { app: self.clone(), tenant, started }).collect())
-    }
-
-    /// A refusal with the time after which a place should be free.
-    pub(crate) fn busy(&self, kind: Kind, message: &str) -> Refusal {
-        let queue = self.queue();
-        let rounds = queue.total.div_ceil(self.slots().max(1)) as u32;
-        let wait = queue.answer_time.max(Duration::from_millis(500)) * rounds.max(1);
-        drop(queue);
-        // Clients that were refused together should not come back together.
-        let jitter =
-            f64::from(std::time::UNIX_EPOCH.elapsed().unwrap_or_default().subsec_micros() % 1000) / 1000.0;
-        let wait = wait.mul_f64(0.8 + 0.4 * jitter);
-        let wait = wait.clamp(Duration::from_secs(1), Duration::from_secs(60));
-        Refusal { retry_after: Some(wait), ..Refusal::new(kind, message) }
-    }
-
-    pub(crate) fn in_flight(&self) -> usize {
-        self.queue().total
     }
 
     /// The place of the model that a request names. Requests name models, never paths.
@@ -223,10 +177,19 @@ impl App {
         Ok(self.library.get_for(&found.path, used_for)?.memory_bytes())
     }
 
+    /// A model for texts, loaded. Blocks.
+    pub(crate) fn for_text(&self, name: &str, found: &ModelPath) -> Result<Resident, Refusal> {
+        self.library.get(&found.path).map_err(|error| match looks_at(&found.path) {
+            Some(_) => Refusal::invalid("model", format!("`{name}` is for pictures, not for texts."))
+                .code("model_not_supported"),
+            None => error.into(),
+        })
+    }
+
     /// The decoder that a request names, loaded. Blocks.
     pub(crate) fn decoder(&self, name: &str) -> Result<Chosen, Refusal> {
         let found = self.locate(name)?;
-        match self.library.get(&found.path)? {
+        match self.for_text(name, &found)? {
             Resident::Decoder(model) => Ok(Chosen { name: name.to_owned(), path: found.path, model }),
             _ => Err(Refusal::invalid("model", format!("`{name}` does not generate text."))
                 .code("model_not_supported")),
@@ -235,7 +198,7 @@ impl App {
 
     /// The encoder that a request names, loaded. Blocks.
     pub(crate) fn encoder(&self, name: &str) -> Result<Arc<LoadedEncoder>, Refusal> {
-        match self.library.get(&self.locate(name)?.path)? {
+        match self.for_text(name, &self.locate(name)?)? {
             Resident::Encoder(model) => Ok(model),
             _ => {
                 Err(Refusal::invalid("model", format!("`{name}` gives no vectors."))
@@ -257,12 +220,16 @@ impl App {
         });
         Gauges {
             in_flight: self.in_flight(),
+            waiting: self.waiting(),
             memory_used_bytes: shelves.iter().map(|shelf| shelf.memory_bytes).sum(),
             memory_budget_bytes: self.library.budget_bytes(),
             pages: pages.collect(),
         }
     }
 }
+
+/// The name of the model that computes nothing.
+const NULL: &str = "null";
 
 /// Sequences decoded together unless asked otherwise.
 const DEFAULT_SLOTS: usize = 16;
@@ -279,24 +246,5 @@ pub(crate) fn public_name(name: &str) -> String {
             stem.and_then(|stem| stem.to_str()).unwrap_or(name).to_owned()
         }
         _ => name.to_owned(),
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut queue = self.app.queue();
-        queue.total = queue.total.saturating_sub(1);
-        if let Some(own) = queue.by_tenant.get_mut(&self.tenant) {
-            *own = own.saturating_sub(1);
-            if *own == 0 {
-                queue.by_tenant.remove(&self.tenant);
-            }
-        }
-        let took = self.started.elapsed();
-        queue.answer_time = if queue.answer_time.is_zero() {
-            took
-        } else {
-            queue.answer_time.mul_f64(0.9) + took.mul_f64(0.1)
-        };
     }
 }

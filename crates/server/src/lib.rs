@@ -11,10 +11,12 @@ mod ollama;
 mod openai;
 mod options;
 mod own;
+mod queue;
 mod routes;
 mod schema;
 mod server;
 mod tasks;
+mod trace;
 mod ui;
 
 pub use app::App;

@@ -64,6 +64,7 @@ pub(crate) struct Metrics {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gauges {
     pub(crate) in_flight: usize,
+    pub(crate) waiting: usize,
     pub(crate) memory_used_bytes: u64,
     pub(crate) memory_budget_bytes: u64,
     /// Name, pages in use, cached and free.
@@ -123,6 +124,7 @@ impl Metrics {
         for (name, about, value) in [
             ("kun_connections", "Open connections.", connections),
             ("kun_requests_in_flight", "Answers running or waiting.", gauges.in_flight as u64),
+            ("kun_requests_waiting", "Answers waiting for their turn.", gauges.waiting as u64),
             ("kun_memory_used_bytes", "Memory of loaded models.", gauges.memory_used_bytes),
             ("kun_memory_budget_bytes", "Memory that models may take.", gauges.memory_budget_bytes),
         ] {

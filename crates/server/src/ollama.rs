@@ -1,5 +1,11 @@
 //! The part of Ollama's API that its clients and editors use.
 
+mod fields;
+mod models;
+
+pub(crate) use fields::{CHAT, GENERATE, PULL, SHOW};
+pub(crate) use models::{delete, pull, running, show, tags, version};
+
 use crate::answer::{Answers, Step};
 use crate::app::Chosen;
 use crate::error::{Dialect, Kind, Refusal};
@@ -7,258 +13,18 @@ use crate::http::sse;
 use crate::openai::chat::{Message, content};
 use crate::openai::sampling;
 use crate::openai::tools::{call_id, tool_of};
-use crate::own::models::require_admin;
-use crate::routes::{Call, Reply, json_response};
-use crate::schema::{Field, NAME, Shape, TEXT, accepted, ignored, optional, required};
+use crate::routes::{Call, Reply};
 use axum::response::Response;
 use kun_engine::{
-    ChatMessage, Constraint, FinishReason, GenerateRequest, LoadOptions, Piece, Prompt, Role,
-    SamplingOptions, ToolCall, ToolChoice, ToolUse, Usage,
+    ChatMessage, Constraint, FinishReason, GenerateRequest, Piece, Prompt, Role, SamplingOptions, ToolCall,
+    ToolChoice, ToolUse, Usage,
 };
-use kun_hub::Progress;
+use models::timestamp;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The version of Ollama whose API this follows.
 const VERSION: &str = "0.12.0";
-
-const OPTIONS: Shape = Shape::Object(&[&[
-    optional("temperature", Shape::Number { least: 0.0, most: 100.0 }, "Default 0.8"),
-    optional("top_k", Shape::Integer { least: 0, most: 1 << 20 }, "Default 40"),
-    optional("top_p", Shape::Number { least: 0.0, most: 1.0 }, "Default 0.9"),
-    optional("min_p", Shape::Number { least: 0.0, most: 1.0 }, "Default 0"),
-    optional("typical_p", Shape::Number { least: 0.0, most: 1.0 }, "Default 1"),
-    optional("seed", Shape::Integer { least: i64::MIN, most: i64::MAX }, "Makes sampling repeatable"),
-    optional("num_predict", Shape::Integer { least: -2, most: 1 << 31 }, "Most tokens; negative: no limit"),
-    optional("repeat_penalty", Shape::Number { least: 0.01, most: 10.0 }, "Default 1.1"),
-    optional(
-        "repeat_last_n",
-        Shape::Integer { least: -1, most: 1 << 20 },
-        "How far the repeat penalty looks back",
-    ),
-    optional("presence_penalty", Shape::Number { least: -2.0, most: 2.0 }, "Subtracted once"),
-    optional("frequency_penalty", Shape::Number { least: -2.0, most: 2.0 }, "Subtracted for each occurrence"),
-    optional(
-        "stop",
-        Shape::Either(&[&TEXT, &Shape::List { of: &Shape::Text { most: 256 }, least: 0, most: 16 }]),
-        "Texts that end the answer",
-    ),
-    ignored("num_ctx", "Set at the start of the server"),
-    ignored("num_keep", "Nothing is cut"),
-    ignored("num_batch", "Set at the start of the server"),
-    ignored("num_thread", "Set at the start of the server"),
-    ignored("num_gpu", "Set at the start of the server"),
-    ignored("use_mmap", "Set at the start of the server"),
-]]);
-const CALL: Shape = Shape::Object(&[&[
-    accepted("id", "Not used"),
-    accepted("type", "`function`"),
-    required(
-        "function",
-        Shape::Object(&[&[
-            required("name", NAME, "The tool"),
-            optional("arguments", Shape::AnyObject, "The arguments"),
-            accepted("index", "Its place"),
-            accepted("description", "Not read"),
-        ]]),
-        "The call",
-    ),
-]]);
-const MESSAGE: Shape = Shape::Object(&[&[
-    required("role", Shape::Word(&["system", "user", "assistant", "tool"]), "Who speaks"),
-    optional("content", TEXT, "What is said"),
-    optional("thinking", TEXT, "What the assistant thought"),
-    optional("tool_calls", Shape::List { of: &CALL, least: 0, most: 128 }, "Calls that the assistant made"),
-    optional("tool_name", NAME, "With a tool's answer: the tool"),
-    optional("name", NAME, "The same, by an older name"),
-    optional("images", Shape::List { of: &TEXT, least: 0, most: 0 }, "Not understood by text models"),
-    accepted("tool_call_id", "Not used"),
-]]);
-const TOOL: Shape = Shape::Object(&[&[
-    accepted("type", "`function`"),
-    required(
-        "function",
-        Shape::Object(&[&[
-            required("name", Shape::Text { most: 64 }, "The tool"),
-            optional("description", TEXT, "For the model"),
-            optional("parameters", Shape::JsonSchema, "JSON schema of the arguments"),
-            accepted("strict", "Always so"),
-        ]]),
-        "The tool",
-    ),
-    accepted("items", "Not read"),
-]]);
-const SHARED: &[Field] = &[
-    required("model", NAME, "Which model"),
-    optional("stream", Shape::Bool, "One JSON document a line; default true"),
-    optional(
-        "format",
-        Shape::Either(&[&Shape::Word(&["", "json"]), &Shape::JsonSchema]),
-        "The form of the answer",
-    ),
-    optional("options", OPTIONS, "Sampling"),
-    optional(
-        "keep_alive",
-        Shape::Either(&[&NAME, &Shape::Number { least: -1e9, most: 1e9 }]),
-        "How long the model stays loaded; 0 lets it go, negative keeps it",
-    ),
-    optional(
-        "think",
-        Shape::Either(&[&Shape::Bool, &Shape::Word(&["low", "medium", "high"])]),
-        "Whether a model that can think before it answers does so",
-    ),
-    ignored("logprobs", "Ask /v1/chat/completions"),
-    ignored("top_logprobs", "Ask /v1/chat/completions"),
-];
-pub(crate) const CHAT: &[&[Field]] = &[
-    SHARED,
-    &[
-        optional(
-            "messages",
-            Shape::List { of: &MESSAGE, least: 0, most: 2048 },
-            "The conversation so far; none: only load",
-        ),
-        optional("tools", Shape::List { of: &TOOL, least: 0, most: 128 }, "Tools that the model may call"),
-    ],
-];
-pub(crate) const GENERATE: &[&[Field]] = &[
-    SHARED,
-    &[
-        optional("prompt", TEXT, "A question; none: only load"),
-        optional("system", TEXT, "Instructions before it"),
-        optional("raw", Shape::Bool, "Continue the prompt as it is"),
-        optional("suffix", TEXT, "What follows the gap to be filled"),
-        optional("images", Shape::List { of: &TEXT, least: 0, most: 0 }, "Not understood by text models"),
-        ignored("template", "A request cannot bring a template"),
-        ignored("context", "Send the conversation to /api/chat"),
-    ],
-];
-pub(crate) const SHOW: &[&[Field]] = &[&[
-    optional("model", NAME, "Which model"),
-    optional("name", NAME, "The same, by an older name"),
-    accepted("verbose", "Not read"),
-]];
-pub(crate) const PULL: &[&[Field]] = &[&[
-    optional("model", NAME, "Which model"),
-    optional("name", NAME, "The same, by an older name"),
-    optional("stream", Shape::Bool, "Tell the progress, one JSON document a line; default true"),
-    accepted("insecure", "Never so"),
-]];
-
-pub(crate) fn version(_call: Call) -> Reply {
-    Box::pin(async { Ok(json_response(&json!({ "version": VERSION }))) })
-}
-
-pub(crate) fn tags(call: Call) -> Reply {
-    Box::pin(async move {
-        let models = Call::blocking(move || {
-            let stored = call.app.stored();
-            Ok(stored.into_iter().map(|m| entry(&m.name, m.bytes, m.modified_unix_s)).collect::<Vec<_>>())
-        })
-        .await?;
-        Ok(json_response(&json!({ "models": models })))
-    })
-}
-
-fn entry(name: &str, bytes: u64, modified_unix_s: u64) -> Value {
-    json!({
-        "name": name,
-        "model": name,
-        "modified_at": timestamp(UNIX_EPOCH + Duration::from_secs(modified_unix_s)),
-        "size": bytes,
-        "digest": "",
-        "details": { "format": "gguf", "family": "", "families": [], "parameter_size": "", "quantization_level": "" },
-    })
-}
-
-pub(crate) fn running(call: Call) -> Reply {
-    Box::pin(async move {
-        let names = call.app.names();
-        let models: Vec<Value> = call
-            .app
-            .library
-            .shelves()
-            .into_iter()
-            .filter(|shelf| shelf.model.is_some())
-            .map(|shelf| {
-                let name = names.get(&shelf.path).cloned().unwrap_or_default();
-                let left =
-                    shelf.keep_alive.map_or(Duration::from_secs(1 << 32), |t| t.saturating_sub(shelf.idle));
-                let mut model = entry(&name, shelf.memory_bytes, 0);
-                model["expires_at"] = json!(timestamp(SystemTime::now() + left));
-                model["size_vram"] = json!(0);
-                model
-            })
-            .collect();
-        Ok(json_response(&json!({ "models": models })))
-    })
-}
-
-/// The model named by either field.
-fn named(call: &Call) -> Result<String, Refusal> {
-    let name = call.text("model").or_else(|| call.text("name"));
-    name.map(str::to_owned).ok_or_else(|| Refusal::invalid("model", "Missing required parameter: `model`"))
-}
-
-pub(crate) fn show(call: Call) -> Reply {
-    Box::pin(async move {
-        let name = named(&call)?;
-        let app = call.app.clone();
-        let answer = Call::blocking(move || {
-            let found = app.locate(&name)?;
-            let fit = app.library.engine().fit(&found.path, &LoadOptions::default()).ok();
-            let Some(fit) = fit else {
-                return Ok(
-                    json!({ "details": { "format": "" }, "model_info": {}, "capabilities": ["embedding"] }),
-                );
-            };
-            let info = fit.model;
-            let architecture = info.architecture.clone();
-            Ok(json!({
-                "license": found.license.or(info.license),
-                "modelfile": "",
-                "parameters": "",
-                "template": "",
-                "details": {
-                    "parent_model": "",
-                    "format": "gguf",
-                    "family": architecture,
-                    "families": [architecture],
-                    "parameter_size": format!("{:.1}M", info.parameters as f64 / 1e6),
-                    "quantization_level": info.quantization,
-                },
-                "model_info": {
-                    "general.architecture": architecture,
-                    "general.parameter_count": info.parameters,
-                    format!("{architecture}.context_length"): info.context_tokens,
-                    format!("{architecture}.embedding_length"): info.width,
-                },
-                "capabilities": ["completion", "tools"],
-                "modified_at": timestamp(UNIX_EPOCH),
-            }))
-        })
-        .await?;
-        Ok(call.json(answer))
-    })
-}
-
-/// Milliseconds are enough: `2026-01-02T03:04:05.678Z`.
-pub(crate) fn timestamp(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Days to a date (Howard Hinnant's `civil_from_days`), for days since 1970.
-    let z = days + 719_468;
-    let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let millis = since.subsec_millis();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
-}
 
 /// A time as Ollama writes it: `5m`, `1h30m`, seconds, or negative for ever.
 fn keep_alive(value: &Value) -> Option<Option<Duration>> {
@@ -440,13 +206,12 @@ async fn only_load(call: &Call, form: Form) -> Result<Response, Refusal> {
 
 async fn answer(call: &Call, form: Form, request: GenerateRequest) -> Result<Response, Refusal> {
     let started = Instant::now();
-    let (app, name) = (call.app.clone(), call.model());
-    let chosen = Call::blocking(move || app.decoder(&name)).await?;
+    let (chosen, permits) = call.decoder(1).await?;
     let load_time = started.elapsed();
     if let (Some(time), true) = (call.get("keep_alive").and_then(keep_alive), call.admin) {
         call.app.library.keep(&chosen.path, time);
     }
-    let mut answers = Answers::start(call, &chosen, vec![request]).await?;
+    let mut answers = Answers::start(call, &chosen, permits, vec![request]).await?;
     let times = Times { started, load_time };
     if call.get("stream").and_then(Value::as_bool).unwrap_or(true) {
         return Ok(stream(call, form, &chosen, answers, times));
@@ -557,94 +322,10 @@ fn stream(call: &Call, form: Form, chosen: &Chosen, mut answers: Answers, times:
     response
 }
 
-pub(crate) fn delete(call: Call) -> Reply {
-    Box::pin(async move {
-        require_admin(&call)?;
-        let name = named(&call)?;
-        let app = call.app.clone();
-        Call::blocking(move || {
-            let found = app.locate(&name)?;
-            app.library.unload(&found.path);
-            Ok(app.hub.remove(&found.name)?)
-        })
-        .await?;
-        Ok(json_response(&json!({ "status": "success" })))
-    })
-}
-
-/// Fetches a model into the store, telling how far it is.
-pub(crate) fn pull(call: Call) -> Reply {
-    Box::pin(async move {
-        require_admin(&call)?;
-        let name = named(&call)?;
-        // Paths and addresses are for the command line: a page must not choose what this machine connects to.
-        match kun_hub::ModelName::parse(&name)? {
-            kun_hub::ModelName::Path(_) | kun_hub::ModelName::Url(_) => {
-                return Err(Refusal::invalid(
-                    "model",
-                    "Only names of models can be fetched, not paths or addresses.",
-                ));
-            }
-            _ => {}
-        }
-        let (sender, mut progress) = tokio::sync::mpsc::channel::<Value>(16);
-        let app = call.app.clone();
-        let fetch = tokio::task::spawn_blocking(move || {
-            let (mut file, mut done, mut all) = (String::new(), 0, None);
-            let mut told = Instant::now();
-            app.hub.fetch(&name, &mut |event| {
-                match event {
-                    Progress::Note(note) => {
-                        let _ = sender.blocking_send(json!({ "status": note }));
-                        return;
-                    }
-                    Progress::Start { name, resumed_bytes, total_bytes } => {
-                        (file, done, all) = (name, resumed_bytes, total_bytes)
-                    }
-                    Progress::Advance(bytes) => {
-                        done += bytes;
-                        if told.elapsed() < Duration::from_millis(100) {
-                            return;
-                        }
-                        told = Instant::now();
-                    }
-                    Progress::Finish => {}
-                }
-                let mut step = json!({ "status": format!("pulling {file}"), "completed": done });
-                if let Some(all) = all {
-                    step["total"] = json!(all);
-                }
-                let _ = sender.blocking_send(step);
-            })
-        });
-        let finish = |result: Result<
-            Result<kun_hub::ModelPath, kun_hub::HubError>,
-            tokio::task::JoinError,
-        >| match result {
-            Ok(Ok(_)) => Ok(json!({ "status": "success" })),
-            Ok(Err(error)) => Err(Refusal::from(error)),
-            Err(_) => Err(Refusal::new(Kind::Internal, "Fetching failed.")),
-        };
-        if call.get("stream").and_then(Value::as_bool) == Some(false) {
-            let drain = async { while progress.recv().await.is_some() {} };
-            let (result, ()) = tokio::join!(fetch, drain);
-            return finish(result).map(|answer| call.json(answer));
-        }
-        let (stream, response) = sse::lines(call.app.options.limits.write_stall_time);
-        tokio::spawn(async move {
-            while let Some(step) = progress.recv().await {
-                stream.line(&step).await?;
-            }
-            let last = finish(fetch.await).unwrap_or_else(|refusal| refusal.body(Dialect::Ollama));
-            stream.line(&last).await
-        });
-        Ok(response)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::UNIX_EPOCH;
 
     #[test]
     fn times_are_read_and_written_as_ollama_does() {

@@ -74,12 +74,16 @@ pub struct ServeOptions {
     pub cors_origins: Vec<String>,
     /// Addresses of pictures that requests may name; `None`: no address is followed.
     pub image_urls: Option<Schemes>,
+    /// Address of a collector of traces (OTLP over HTTP); `None`: none are made.
+    pub otlp: Option<String>,
     /// Fields that no route knows are errors instead of warnings.
     pub strict: bool,
     /// Names that clients may use for other models.
     pub aliases: Vec<(String, String)>,
     /// The model that answers requests without a known one of its own name; `None`: the catalogue's.
     pub default_model: Option<String>,
+    /// Offer [`kun_engine::null`]'s model, named `null`, for load tests.
+    pub null_model: bool,
     /// Loaded before the server is ready.
     pub preload: Vec<String>,
     /// How models are loaded.

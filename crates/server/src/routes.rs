@@ -2,6 +2,7 @@
 
 mod call;
 mod openapi;
+mod replies;
 mod table;
 
 pub(crate) use call::{Call, Reply, json_response, text_response};
@@ -42,6 +43,32 @@ pub(crate) fn paths_of(route: &Route) -> Vec<&'static str> {
         Some(bare) => vec![route.path, bare],
         None => vec![route.path],
     }
+}
+
+/// What may be done at a path, as an `Allow` header lists it.
+pub(crate) fn methods_of(path: &str) -> String {
+    let fits = |route: &&Route| {
+        paths_of(route).into_iter().any(|own| match own.split_once("{id}") {
+            None => own == path,
+            Some((before, after)) => {
+                let rest = path.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+                // Names of models may hold slashes, other ids are one segment.
+                rest.is_some_and(|id| !id.is_empty() && (before.ends_with("/models/") || !id.contains('/')))
+            }
+        })
+    };
+    // Fixed paths stand before those that hold anything, as in the router.
+    let fixed = ROUTES.iter().filter(|route| paths_of(route).contains(&path)).count() > 0;
+    let mut methods: Vec<&str> = Vec::new();
+    for route in ROUTES.iter().filter(fits).filter(|route| !fixed || paths_of(route).contains(&path)) {
+        methods.extend(match route.verb {
+            Verb::Get => &["GET", "HEAD"][..],
+            Verb::Post => &["POST"],
+            Verb::Delete => &["DELETE"],
+        });
+    }
+    methods.push("OPTIONS");
+    methods.join(", ")
 }
 
 /// The router of a server.
@@ -146,8 +173,8 @@ async fn checked(app: Arc<App>, route: &'static Route, request: Request) -> Resu
     }
     let id = id_of(route.path, parts.uri.path());
     let Check { warnings, .. } = check;
-    let (tenant, admin) = (passed.tenant, passed.admin);
-    (route.handler)(Call { app, tenant, admin, body: object, file, warnings, id }).await
+    let Passed { tenant, admin, trace } = passed;
+    (route.handler)(Call { app, tenant, admin, trace, body: object, file, warnings, id }).await
 }
 
 /// The fields of a form as JSON, and the file among them.
@@ -214,6 +241,21 @@ fn percent_decoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_allows_what_its_routes_do() {
+        for (path, methods) in [
+            ("/v1/chat/completions", "POST, OPTIONS"),
+            ("/chat/completions", "POST, OPTIONS"),
+            ("/v1/responses/x", "GET, HEAD, DELETE, OPTIONS"),
+            ("/v1/responses/x/cancel", "POST, OPTIONS"),
+            ("/v1/models/a/b", "GET, HEAD, OPTIONS"),
+            ("/v1/models/load", "POST, OPTIONS"),
+            ("/nowhere", "OPTIONS"),
+        ] {
+            assert_eq!(methods_of(path), methods, "{path}");
+        }
+    }
 
     #[test]
     fn ids_may_hold_slashes_and_codes() {

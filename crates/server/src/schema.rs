@@ -21,6 +21,14 @@ pub(crate) enum Shape {
     },
     /// One of these words.
     Word(&'static [&'static str]),
+    /// One of these words; others are known, and why they are refused.
+    Kind {
+        words: &'static [&'static str],
+        refused: &'static [&'static str],
+        why: &'static str,
+    },
+    /// Nothing, or an empty list; and why.
+    Nothing(&'static str),
     List {
         of: &'static Shape,
         least: usize,
@@ -82,6 +90,10 @@ pub(crate) const NAME: Shape = Shape::Text { most: 512 };
 /// A count from 1.
 pub(crate) const COUNT: Shape = Shape::Integer { least: 1, most: 1 << 31 };
 
+/// Why conversations hold no pictures.
+pub(crate) const TEXT_ALONE: &str = "no model that chats takes pictures, sounds or files yet; text alone. Pictures go to \
+    routes such as /v1/detect, /v1/ocr and /v1/classify";
+
 /// Longest JSON schema, as text.
 pub(crate) const MAX_SCHEMA_BYTES: usize = 64 << 10;
 /// Deepest JSON schema.
@@ -98,6 +110,10 @@ impl Warnings {
         if self.0.len() < MAX_WARNINGS {
             self.0.push(text.into());
         }
+    }
+
+    pub(crate) fn extend(&mut self, texts: Vec<String>) {
+        texts.into_iter().for_each(|text| self.add(text));
     }
 
     /// Puts them into an answer, where there are any.
@@ -165,6 +181,16 @@ impl Check {
                         .code("invalid_value"))
                 }
                 None => Err(self.wrong(shape, value, path)),
+            },
+            Shape::Kind { words, refused, why } => match value.as_str() {
+                Some(word) if refused.contains(&word) => {
+                    Err(Refusal::invalid(path, format!("`{path}` is `{word}`: {why}")).code("invalid_value"))
+                }
+                _ => self.value(&Shape::Word(words), value, path),
+            },
+            Shape::Nothing(why) => match value.as_array() {
+                Some(items) if items.is_empty() => Ok(()),
+                _ => Err(Refusal::invalid(path, format!("`{path}`: {why}")).code("invalid_value")),
             },
             Shape::List { of, least, most } => {
                 let items = value.as_array().ok_or_else(|| self.wrong(shape, value, path))?;
@@ -251,6 +277,8 @@ impl Check {
                 (Need::Required | Need::Optional, Some(value)) => {
                     self.value(&field.shape, value, &at(field.name))?
                 }
+                // What asks for nothing has the effect that it should have.
+                (Need::Ignored, Some(value)) if is_empty(value) => {}
                 (Need::Ignored, Some(_)) => self.without_effect(&at(field.name), "has no effect")?,
                 (_, None) | (Need::Accepted, Some(_)) => {}
             }
@@ -281,8 +309,18 @@ impl Check {
     }
 }
 
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(items) => items.is_empty(),
+        Value::Bool(true) | Value::Number(_) => false,
+    }
+}
+
 /// At most 60 characters of a name that a client chose.
-fn short(name: &str) -> &str {
+pub(crate) fn short(name: &str) -> &str {
     match name.char_indices().nth(60) {
         Some((end, _)) => &name[..end],
         None => name,
@@ -329,7 +367,8 @@ fn same_type(shape: &Shape, value: &Value) -> bool {
         Shape::Any => true,
         Shape::Bool => value.is_boolean(),
         Shape::Integer { .. } | Shape::Number { .. } => value.is_number(),
-        Shape::Text { .. } | Shape::Word(_) => value.is_string(),
+        Shape::Text { .. } | Shape::Word(_) | Shape::Kind { .. } => value.is_string(),
+        Shape::Nothing(_) => value.is_array(),
         // A list of one element type is another type than a list of another.
         Shape::List { of, .. } => {
             value.as_array().is_some_and(|items| items.first().is_none_or(|item| same_type(of, item)))
@@ -357,7 +396,8 @@ fn words_of(shape: &Shape) -> String {
         Shape::Bool => "a boolean".to_owned(),
         Shape::Integer { .. } => "a whole number".to_owned(),
         Shape::Number { .. } => "a number".to_owned(),
-        Shape::Text { .. } | Shape::Word(_) => "a string".to_owned(),
+        Shape::Text { .. } | Shape::Word(_) | Shape::Kind { .. } => "a string".to_owned(),
+        Shape::Nothing(_) => "an empty list".to_owned(),
         Shape::List { of, .. } => format!("a list (of {})", words_of(of)),
         Shape::Object(_) | Shape::Map { .. } | Shape::AnyObject => "an object".to_owned(),
         Shape::JsonSchema => "a JSON schema".to_owned(),
@@ -374,7 +414,8 @@ pub(crate) fn json_schema(shape: &Shape) -> Value {
         Shape::Number { least, most } => json!({ "type": "number", "minimum": least, "maximum": most }),
         Shape::Text { most } if *most == usize::MAX => json!({ "type": "string" }),
         Shape::Text { most } => json!({ "type": "string", "maxLength": most }),
-        Shape::Word(words) => json!({ "type": "string", "enum": words }),
+        Shape::Word(words) | Shape::Kind { words, .. } => json!({ "type": "string", "enum": words }),
+        Shape::Nothing(_) => json!({ "type": "array", "maxItems": 0 }),
         Shape::List { of, least, most } if *most == usize::MAX => {
             json!({ "type": "array", "items": json_schema(of), "minItems": least })
         }
@@ -461,9 +502,23 @@ mod tests {
 
     #[test]
     fn fields_without_effect_are_told_or_refused() {
+        assert_eq!(check(json!({ "x": 1, "old": [] })).map(|w| w.len()), Ok(0), "it asks for nothing");
         let value = json!({ "x": 1, "old": true, "new": 2 });
         assert_eq!(check(value.clone()).map(|w| w.len()), Ok(2));
         let mut strict = Check::new(Strictness::Refuse);
         assert!(strict.value(&POINT, &value, "").is_err());
+    }
+
+    #[test]
+    fn what_is_known_but_not_offered_is_refused_with_the_reason() {
+        let kind = Shape::Kind { words: &["text"], refused: &["image_url"], why: "text alone" };
+        let say = |shape: &Shape, value: Value| {
+            Check::new(Strictness::Warn).value(shape, &value, "x").map_err(|refusal| refusal.message)
+        };
+        assert_eq!(say(&kind, json!("text")), Ok(()));
+        assert!(say(&kind, json!("image_url")).is_err_and(|e| e.contains("text alone")));
+        assert!(say(&kind, json!("other")).is_err_and(|e| e.contains("must be one of text")));
+        assert_eq!(say(&Shape::Nothing("none"), json!([])), Ok(()));
+        assert!(say(&Shape::Nothing("none"), json!([1])).is_err_and(|e| e.contains("none")));
     }
 }

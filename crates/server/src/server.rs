@@ -1,6 +1,7 @@
 //! A running server: its listeners and its end.
 
 use crate::http::accept::Service;
+use crate::trace::Tracer;
 use crate::{App, ServeError, routes};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -53,12 +54,17 @@ impl Server {
     pub fn bind(app: Arc<App>) -> Result<Server, ServeError> {
         let options = &app.options;
         check(&app)?;
+        if let Some(base) = &options.otlp {
+            let tracer = Tracer::new(base).map_err(|why| ServeError::Options(format!("--otlp {why}")))?;
+            let _ = app.tracer.set(tracer);
+        }
         let tls = options.tls.as_ref().map(|(chain, key)| acceptor(chain, key)).transpose()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("kun-http")
             // Everything that takes time happens on blocking threads.
             .worker_threads(2)
-            .max_blocking_threads(app.slots() * 2 + 16)
+            // Every request that has a place may hold one, and the rest must not wait for those.
+            .max_blocking_threads(app.places() + 32)
             .enable_all()
             .build()
             .map_err(|source| ServeError::Io { what: "cannot start the runtime".to_owned(), source })?;
@@ -137,6 +143,9 @@ impl Server {
             }
             loaded
         });
+        if let Some(tracer) = stopper.app.tracer.get() {
+            tracer.flush();
+        }
         // Blocking work of clients that have gone is not waited for.
         runtime.shutdown_timeout(Duration::from_secs(1));
         result
@@ -229,6 +238,6 @@ fn acceptor(chain: &Path, key: &Path) -> Result<TlsAcceptor, ServeError> {
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(certificates, private))
         .map_err(|error| ServeError::Tls(error.to_string()))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

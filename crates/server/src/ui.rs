@@ -32,6 +32,12 @@ pub(crate) fn play(_call: Call) -> Reply {
 pub(crate) fn pictures(_call: Call) -> Reply {
     file("text/javascript; charset=utf-8", include_str!("../../../web/pictures.js"))
 }
+pub(crate) fn nodes(_call: Call) -> Reply {
+    file("text/javascript; charset=utf-8", include_str!("../../../web/nodes.js"))
+}
+pub(crate) fn live(_call: Call) -> Reply {
+    file("text/javascript; charset=utf-8", include_str!("../../../web/live.js"))
+}
 pub(crate) fn words(_call: Call) -> Reply {
     file("text/javascript; charset=utf-8", include_str!("../../../web/words.js"))
 }

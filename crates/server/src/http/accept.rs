@@ -5,13 +5,13 @@ use crate::http::gate::{self, Peer};
 use crate::server::LAST_WORDS;
 use axum::Router;
 use axum::extract::Request;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -25,6 +25,21 @@ use tokio_rustls::TlsAcceptor;
 const MAX_HEADER_BYTES: usize = 16 << 10;
 /// Lines of a header.
 const MAX_HEADERS: usize = 64;
+/// HTTP/2: requests open at once on a connection, and those that the client may take back before they are looked at.
+const MAX_STREAMS: u32 = 100;
+const MAX_RESETS: usize = 20;
+/// HTTP/2: how often a silent peer is asked whether it is still there, and how long it may take to say so.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIME: Duration = Duration::from_secs(20);
+/// HTTP/2: a connection without a request is closed after this time, at most twice as late.
+const IDLE_TIME: Duration = Duration::from_secs(120);
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
 
 /// What a listener needs to serve.
 #[derive(Clone)]
@@ -108,15 +123,16 @@ impl Service {
                 let _ = stream.set_nodelay(true);
                 let Ok(local) = stream.local_addr() else { return };
                 let peer = Peer::Tcp { local, remote };
-                if !service.speaks(&stream).await {
-                    return;
-                }
+                let Some(protocol) = service.opening(&stream).await else { return };
                 let limits = &service.app.options.limits;
                 match service.tls.clone() {
-                    None => service.connection(stream, peer).await,
+                    None => service.connection(stream, peer, protocol).await,
                     Some(tls) => {
                         if let Ok(Ok(stream)) = timeout(limits.header_time, tls.accept(stream)).await {
-                            service.connection(stream, peer).await;
+                            let agreed = stream.get_ref().1.alpn_protocol();
+                            let protocol =
+                                if agreed == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
+                            service.connection(stream, peer, protocol).await;
                         }
                     }
                 }
@@ -149,23 +165,29 @@ impl Service {
             let service = self.clone();
             open.spawn(async move {
                 let _place = place;
-                service.connection(stream, Peer::Unix).await;
+                service.connection(stream, Peer::Unix, Protocol::Http1).await;
             });
         }
         drop(listener);
         while open.join_next().await.is_some() {}
     }
 
-    /// Waits for the first byte; `false` if the connection stays silent or the server stops.
-    async fn speaks(&self, stream: &TcpStream) -> bool {
+    /// Waits for the first bytes, which tell what a client in clear text speaks: HTTP/2 has a line of its own before
+    /// anything else. None if the connection stays silent or the server stops.
+    async fn opening(&self, stream: &TcpStream) -> Option<Protocol> {
         let mut stop = self.stop.clone();
+        let mut first = [0; 3];
         tokio::select! {
-            readable = timeout(self.app.options.limits.first_byte_time, stream.readable()) => matches!(readable, Ok(Ok(()))),
-            _ = stop.changed() => false,
+            peeked = timeout(self.app.options.limits.first_byte_time, stream.peek(&mut first)) => match peeked {
+                Ok(Ok(3)) if first == *b"PRI" => Some(Protocol::Http2),
+                Ok(Ok(1..)) => Some(Protocol::Http1),
+                _ => None,
+            },
+            _ = stop.changed() => None,
         }
     }
 
-    async fn connection<S>(mut self, stream: S, peer: Peer)
+    async fn connection<S>(mut self, stream: S, peer: Peer, protocol: Protocol)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -173,28 +195,72 @@ impl Service {
         open.fetch_add(1, Ordering::Relaxed);
         let limits = self.app.options.limits;
         let (app, router) = (self.app.clone(), self.router.clone());
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = requests.clone();
         let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             let (app, router) = (app.clone(), router.clone());
+            counted.fetch_add(1, Ordering::Relaxed);
             async move {
                 let request: Request = request.map(axum::body::Body::new);
                 Ok::<_, std::convert::Infallible>(gate::pass(app, router, peer, request).await)
             }
         });
-        let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_time)
-            .max_buf_size(MAX_HEADER_BYTES.max(8192))
-            .max_headers(MAX_HEADERS);
-        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-        tokio::select! {
-            _ = connection.as_mut() => {}
-            _ = self.stop.changed() => {
-                connection.as_mut().graceful_shutdown();
-                let _ = timeout(limits.drain_time + LAST_WORDS, connection).await;
+        let stream = TokioIo::new(stream);
+        let last_words = limits.drain_time + LAST_WORDS;
+        match protocol {
+            Protocol::Http1 => {
+                let mut builder = http1::Builder::new();
+                builder
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(limits.header_time)
+                    .max_buf_size(MAX_HEADER_BYTES.max(8192))
+                    .max_headers(MAX_HEADERS);
+                let mut connection = std::pin::pin!(builder.serve_connection(stream, service));
+                tokio::select! {
+                    _ = connection.as_mut() => {}
+                    _ = self.stop.changed() => {
+                        connection.as_mut().graceful_shutdown();
+                        let _ = timeout(last_words, connection).await;
+                    }
+                }
+            }
+            Protocol::Http2 => {
+                let mut builder = http2::Builder::new(TokioExecutor::new());
+                builder
+                    .timer(TokioTimer::new())
+                    .max_concurrent_streams(MAX_STREAMS)
+                    .max_header_list_size(MAX_HEADER_BYTES as u32)
+                    .max_pending_accept_reset_streams(MAX_RESETS)
+                    .keep_alive_interval(PING_EVERY)
+                    .keep_alive_timeout(PING_TIME);
+                let mut connection = std::pin::pin!(builder.serve_connection(stream, service));
+                tokio::select! {
+                    _ = connection.as_mut() => {}
+                    _ = self.stop.changed() => {
+                        connection.as_mut().graceful_shutdown();
+                        let _ = timeout(last_words, connection).await;
+                    }
+                    () = unused(&requests) => {
+                        // Answers that still run on it end first.
+                        connection.as_mut().graceful_shutdown();
+                        let _ = timeout(limits.request_time, connection).await;
+                    }
+                }
             }
         }
         open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Returns once no new request has come for a while.
+async fn unused(requests: &AtomicUsize) {
+    let mut seen = None;
+    loop {
+        let now = requests.load(Ordering::Relaxed);
+        if seen.replace(now) == Some(now) {
+            return;
+        }
+        tokio::time::sleep(IDLE_TIME).await;
     }
 }
 

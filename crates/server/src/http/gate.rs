@@ -2,10 +2,11 @@
 
 use crate::App;
 use crate::error::{Dialect, Kind, Refusal};
+use crate::trace::{Attribute, Trace};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::Response;
 use kun_engine::Tenant;
 use std::future::Future;
@@ -34,6 +35,8 @@ pub(crate) struct Passed {
     pub(crate) tenant: Tenant,
     /// Whether models may be pulled, loaded and let go by this caller.
     pub(crate) admin: bool,
+    /// If traces are wanted.
+    pub(crate) trace: Option<Trace>,
 }
 
 /// The route that answered, for figures and logs.
@@ -41,7 +44,7 @@ pub(crate) struct Passed {
 pub(crate) struct RouteName(pub(crate) &'static str);
 
 /// Paths that need no key: they tell nothing but that a server is there. The page asks for a key itself.
-const PUBLIC: [&str; 10] = [
+const PUBLIC: [&str; 12] = [
     "/",
     "/livez",
     "/readyz",
@@ -49,6 +52,8 @@ const PUBLIC: [&str; 10] = [
     "/app.js",
     "/play.js",
     "/pictures.js",
+    "/nodes.js",
+    "/live.js",
     "/words.js",
     "/style.css",
     "/icon.svg",
@@ -62,7 +67,16 @@ const ALLOWED_HEADERS: &str = "authorization, content-type, x-api-key, api-key, 
 /// Answers one request.
 pub(crate) async fn pass(app: Arc<App>, router: Router, peer: Peer, mut request: Request) -> Response {
     let started = Instant::now();
+    let version = request.version();
+    // HTTP/2 has the host in its address; everything behind this line looks for it in the header.
+    if version == Version::HTTP_2
+        && !request.headers().contains_key(header::HOST)
+        && let Some(host) = request.uri().authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok())
+    {
+        request.headers_mut().insert(header::HOST, host);
+    }
     let id = request_id(request.headers());
+    let trace = app.tracer.get().map(|_| Trace::of(request.headers()));
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let dialect = crate::routes::dialect_of(&path);
@@ -70,9 +84,9 @@ pub(crate) async fn pass(app: Arc<App>, router: Router, peer: Peer, mut request:
     let checked = check(&app, peer, &request, origin.as_deref());
     let mut response = match checked {
         Err(refusal) => refusal.response(dialect),
-        Ok(_) if method == Method::OPTIONS => preflight(&app, origin.as_deref()),
+        Ok(_) if method == Method::OPTIONS => preflight(&app, &path, origin.as_deref()),
         Ok((tenant, admin)) => {
-            request.extensions_mut().insert(Passed { tenant, admin });
+            request.extensions_mut().insert(Passed { tenant, admin, trace });
             match Caught(Box::pin(call(router, request))).await {
                 Ok(response) => response,
                 Err(Panicked) => {
@@ -88,6 +102,16 @@ pub(crate) async fn pass(app: Arc<App>, router: Router, peer: Peer, mut request:
     let route = response.extensions().get::<RouteName>().map_or("none", |route| route.0);
     app.metrics.request(route, response.status().as_u16(), took);
     tracing::info!(id, %method, route, status = response.status().as_u16(), ms = took.as_millis() as u64, "request");
+    if let (Some(tracer), Some(trace)) = (app.tracer.get(), trace) {
+        let status = response.status().as_u16();
+        let about = [
+            ("http.request.method", Attribute::Text(method.as_str())),
+            ("http.route", Attribute::Text(route)),
+            ("http.response.status_code", Attribute::Count(status.into())),
+            ("kun.request_id", Attribute::Text(&id)),
+        ];
+        tracer.request(trace, &format!("{method} {route}"), started, status >= 500, &about);
+    }
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert("x-request-id", id);
@@ -101,7 +125,7 @@ pub(crate) async fn pass(app: Arc<App>, router: Router, peer: Peer, mut request:
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id"));
         headers.insert(header::VARY, HeaderValue::from_static("origin"));
     }
-    if app.draining.load(Ordering::Relaxed) {
+    if app.draining.load(Ordering::Relaxed) && version != Version::HTTP_2 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -218,11 +242,13 @@ fn check_origin(app: &App, headers: &HeaderMap, origin: Option<&str>) -> Result<
     Ok(())
 }
 
-fn preflight(app: &App, origin: Option<&str>) -> Response {
+fn preflight(app: &App, path: &str, origin: Option<&str>) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
-    headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, DELETE, OPTIONS"));
+    if let Ok(methods) = HeaderValue::from_str(&crate::routes::methods_of(path)) {
+        headers.insert(header::ALLOW, methods);
+    }
     if origin.is_some_and(|origin| app.options.cors_origins.iter().any(|allowed| allowed == origin)) {
         headers.insert(
             header::ACCESS_CONTROL_ALLOW_METHODS,

@@ -7,18 +7,26 @@ use crate::http::sse;
 use crate::openai::sampling::{self, SAMPLING};
 use crate::openai::tools;
 use crate::routes::{Call, Reply};
-use crate::schema::{COUNT, Field, NAME, Shape, TEXT, accepted, ignored, optional, required};
+use crate::schema::{COUNT, Field, NAME, Shape, TEXT, TEXT_ALONE, accepted, ignored, optional, required};
 use axum::response::Response;
 use kun_engine::{ChatMessage, FinishReason, GenerateRequest, Piece, Prompt, Role, TokenLogprob, Usage};
 use serde_json::{Value, json};
 use std::time::UNIX_EPOCH;
 
 const PART: Shape = Shape::Object(&[&[
-    required("type", Shape::Word(&["text", "input_text", "output_text", "refusal"]), "The kind of part"),
+    required(
+        "type",
+        Shape::Kind {
+            words: &["text", "input_text", "output_text", "refusal"],
+            refused: &["image_url", "input_image", "input_audio", "input_file", "file", "video_url"],
+            why: TEXT_ALONE,
+        },
+        "The kind of part",
+    ),
     optional("text", TEXT, "Text"),
     optional("refusal", TEXT, "A refusal, as text"),
     accepted("cache_control", "Prompts are cached by themselves"),
-    accepted("annotations", "Not read"),
+    ignored("annotations", "Not read"),
 ]]);
 const CONTENT: Shape = Shape::Either(&[&TEXT, &Shape::List { of: &PART, least: 0, most: 1024 }]);
 const CALL: Shape = Shape::Object(&[&[
@@ -46,10 +54,10 @@ const MESSAGE: Shape = Shape::Object(&[&[
     optional("name", NAME, "Name of the speaker or the tool"),
     optional("reasoning_content", TEXT, "What the assistant thought"),
     optional("reasoning", TEXT, "The same"),
-    accepted("function_call", "Replaced by tool_calls"),
-    accepted("refusal", "Not read"),
-    accepted("audio", "Not read"),
-    accepted("annotations", "Not read"),
+    ignored("function_call", "Send `tool_calls`"),
+    ignored("refusal", "Not read"),
+    ignored("audio", "Not read"),
+    ignored("annotations", "Not read"),
 ]]);
 
 pub(crate) const FIELDS: &[&[Field]] = &[
@@ -94,8 +102,8 @@ pub(crate) const FIELDS: &[&[Field]] = &[
 
 pub(crate) fn create(call: Call) -> Reply {
     Box::pin(async move {
-        let (app, name) = (call.app.clone(), call.model());
-        let chosen = Call::blocking(move || app.decoder(&name)).await?;
+        let count = call.count("n").unwrap_or(1);
+        let (chosen, permits) = call.decoder(count).await?;
         let mut request = sampling::request(&call, Prompt::Chat(messages(&call)?))?;
         request.template_variables =
             thinking(&call).map(|on| ("enable_thinking".to_owned(), on)).into_iter().collect();
@@ -103,8 +111,7 @@ pub(crate) fn create(call: Call) -> Reply {
         request.logprobs = (call.flag("logprobs") || top.is_some()).then(|| top.unwrap_or(0));
         request.constraint = tools::constraint(&call)?;
         request.tools = tools::tools(&call)?;
-        let count = call.count("n").unwrap_or(1);
-        let answers = Answers::start(&call, &chosen, repeated(&request, count)).await?;
+        let answers = Answers::start(&call, &chosen, permits, repeated(&request, count)).await?;
         let head = Head::new("chatcmpl", &chosen);
         if call.flag("stream") {
             Ok(stream(&call, head, answers))
@@ -158,7 +165,8 @@ fn message(index: usize, message: &Value, before: &[ChatMessage]) -> Result<Chat
     let mut out = ChatMessage::new(role, content.unwrap_or_default());
     let text = |name: &str| message[name].as_str().unwrap_or_default().to_owned();
     if role == Role::Assistant {
-        out.reasoning = text("reasoning_content");
+        out.reasoning =
+            message["reasoning_content"].as_str().map_or_else(|| text("reasoning"), str::to_owned);
         for call in message["tool_calls"].as_array().into_iter().flatten() {
             out.calls.push(tools::call(call, index)?);
         }

@@ -100,8 +100,6 @@ impl Logprobs {
 
 pub(crate) fn create(call: Call) -> Reply {
     Box::pin(async move {
-        let (app, name) = (call.app.clone(), call.model());
-        let chosen = Call::blocking(move || app.decoder(&name)).await?;
         let max_tokens = call.count("max_tokens").unwrap_or(DEFAULT_TOKENS);
         let echo = call.flag("echo");
         if max_tokens == 0 && !echo {
@@ -110,8 +108,11 @@ pub(crate) fn create(call: Call) -> Reply {
         }
         let count = call.count("n").unwrap_or(1);
         let logprobs = call.count("logprobs");
-        // Ids are worked out here once: the scores of an echo and the answer must speak of the same tokens.
         let prompts = prompts(&call)?;
+        // Scoring alone takes one place for all prompts, one after the other.
+        let places = if max_tokens == 0 { 1 } else { prompts.len() * count };
+        let (chosen, permits) = call.decoder(places).await?;
+        // Ids are worked out here once: the scores of an echo and the answer must speak of the same tokens.
         let suffix = call.text("suffix").map(str::to_owned);
         let model = chosen.model.clone();
         let prompts = Call::blocking(move || {
@@ -125,7 +126,6 @@ pub(crate) fn create(call: Call) -> Reply {
         for prompt in &prompts {
             let mut choice = Choice::default();
             if echo {
-                let _permit = call.app.reserve(call.tenant, 1)?;
                 echo_prompt(&mut choice, &chosen.model, prompt, logprobs).await?;
             }
             choices.extend((0..count).map(|_| choice.clone()));
@@ -146,7 +146,7 @@ pub(crate) fn create(call: Call) -> Reply {
                 requests.push(request);
             }
         }
-        let answers = Answers::start(&call, &chosen, requests).await?;
+        let answers = Answers::start(&call, &chosen, permits, requests).await?;
         if call.flag("stream") {
             return Ok(stream(&call, head, answers, choices, count));
         }

@@ -51,7 +51,7 @@ pub(crate) const OLLAMA: &[&[Field]] = &[&[
     optional("truncate", Shape::Bool, "Cut texts that are too long; default true"),
     optional("dimensions", Shape::Integer { least: 1, most: 1 << 16 }, "Only the first so many elements"),
     ignored("options", "Nothing is sampled"),
-    accepted("keep_alive", "Set at the start of the server"),
+    ignored("keep_alive", "Set at the start of the server"),
 ]];
 pub(crate) const RERANK: &[&[Field]] = &[&[
     required("model", NAME, "Which model"),

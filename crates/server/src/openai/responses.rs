@@ -12,7 +12,7 @@ use crate::openai::chat::{Counts, Message, content};
 use crate::openai::sampling::{self, SEED, TEMPERATURE, TOP_P};
 use crate::openai::tools::{tool_of, word_choice};
 use crate::routes::{Call, Reply, json_response};
-use crate::schema::{COUNT, Field, NAME, Shape, TEXT, accepted, ignored, optional, required};
+use crate::schema::{COUNT, Field, NAME, Shape, TEXT, TEXT_ALONE, accepted, ignored, optional, required};
 use kun_engine::{
     ChatMessage, Constraint, FinishReason, GenerateRequest, Prompt, Role, ToolCall, ToolChoice, ToolUse,
 };
@@ -91,13 +91,13 @@ pub(crate) const FIELDS: &[&[Field]] = &[
             Shape::Word(&["disabled", "auto"]),
             "Nothing is ever cut: too long is an error",
         ),
-        optional("background", Shape::Word(&["false"]), "Not offered"),
-        accepted("include", "What there is, is included"),
+        optional("background", Shape::Bool, "Only false: a response ends with its request"),
+        ignored("include", "Ask /v1/chat/completions for log-probabilities"),
         accepted("user", "Whoever the caller asks for"),
         accepted("safety_identifier", "Whoever the caller asks for"),
         accepted("prompt_cache_key", "Prompts are cached by themselves"),
         accepted("prompt_cache_retention", "Prompts are cached by themselves"),
-        accepted("client_metadata", "Not read"),
+        ignored("client_metadata", "Not read"),
         accepted("stream_options", "Nothing is padded"),
         ignored("service_tier", "There is one tier"),
         ignored("top_logprobs", "Ask /v1/chat/completions"),
@@ -115,11 +115,17 @@ struct Response {
 
 pub(crate) fn create(mut call: Call) -> Reply {
     Box::pin(async move {
-        let (app, name) = (call.app.clone(), call.model());
-        let chosen = Call::blocking(move || app.decoder(&name)).await?;
+        let (chosen, permits) = call.decoder(1).await?;
         let (mut request, messages) = request(&mut call)?;
+        if call.flag("background") {
+            let what = "`background` is true: a response ends with its request";
+            return Err(Refusal::invalid("background", what).code("invalid_value"));
+        }
+        if call.text("truncation") == Some("auto") {
+            call.warnings.add("`truncation` has no effect: what is too long is refused, never cut");
+        }
         request.max_tokens = call.count("max_output_tokens");
-        let answers = Answers::start(&call, &chosen, vec![request]).await?;
+        let answers = Answers::start(&call, &chosen, permits, vec![request]).await?;
         let response = Response::new(&call, &chosen);
         let store = call.get("store").and_then(Value::as_bool).unwrap_or(true);
         if call.flag("stream") {
@@ -189,15 +195,18 @@ fn request(call: &mut Call) -> Result<(GenerateRequest, Vec<ChatMessage>), Refus
         }
         None => Vec::new(),
     };
+    let mut without_effect = Vec::new();
     match call.get("input") {
         Some(Value::String(text)) => messages.push(ChatMessage::new(Role::User, text.clone())),
         Some(Value::Array(items)) => {
             for (index, item) in items.iter().enumerate() {
                 read_item(index, item, &mut messages)?;
+                without_effect.extend(unread(index, item));
             }
         }
         _ => {}
     }
+    call.warnings.extend(without_effect);
     let mut all = Vec::new();
     all.extend(
         call.text("instructions")
@@ -225,6 +234,20 @@ fn request(call: &mut Call) -> Result<(GenerateRequest, Vec<ChatMessage>), Refus
     Ok((request, messages))
 }
 
+/// Fields of an item that have no effect.
+fn unread(index: usize, item: &Value) -> Vec<String> {
+    let known: &[&str] = match item["type"].as_str().unwrap_or("message") {
+        "message" => &["role", "content", "phase"],
+        "function_call" => &["call_id", "name", "arguments"],
+        "function_call_output" => &["call_id", "output"],
+        _ => &["summary", "content", "encrypted_content"],
+    };
+    let names = item.as_object().into_iter().flat_map(Map::keys);
+    let unknown = names
+        .filter(|name| !known.contains(&name.as_str()) && !["type", "id", "status"].contains(&name.as_str()));
+    unknown.map(|name| format!("`input[{index}].{}` has no effect", crate::schema::short(name))).collect()
+}
+
 fn read_item(index: usize, item: &Value, messages: &mut Vec<ChatMessage>) -> Result<(), Refusal> {
     let at = |name: &str| format!("input[{index}].{name}");
     let text = |name: &str| item[name].as_str().unwrap_or_default().to_owned();
@@ -248,7 +271,7 @@ fn read_item(index: usize, item: &Value, messages: &mut Vec<ChatMessage>) -> Res
                 let kind: String = part["type"].to_string().chars().take(60).collect();
                 return Err(Refusal::invalid(
                     &at("content"),
-                    format!("parts of type {kind} are not understood by this model"),
+                    format!("parts of type {kind} are not understood: {TEXT_ALONE}"),
                 ));
             }
             let content = content(&item["content"]).ok_or_else(|| {

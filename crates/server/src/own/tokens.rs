@@ -9,6 +9,7 @@ pub(crate) const TOKENIZE: &[&[Field]] = &[&[
     optional("content", TEXT, "The text"),
     optional("prompt", TEXT, "The text, by another name"),
     optional("add_special", Shape::Bool, "Put the model's beginning token before it"),
+    optional("add_special_tokens", Shape::Bool, "The same, by vLLM's name"),
 ]];
 pub(crate) const DETOKENIZE: &[&[Field]] = &[&[
     optional("model", NAME, "Whose tokens"),
@@ -21,7 +22,7 @@ pub(crate) fn tokenize(call: Call) -> Reply {
     Box::pin(async move {
         let (app, name) = (call.app.clone(), call.model());
         let text = call.text("content").or_else(|| call.text("prompt")).unwrap_or_default().to_owned();
-        let special = call.flag("add_special");
+        let special = call.flag("add_special") || call.flag("add_special_tokens");
         let (tokens, most) = Call::blocking(move || {
             let model = app.decoder(&name)?.model;
             let tokens = if special { model.tokenize(&text)? } else { model.tokenize_plain(&text)? };
@@ -38,6 +39,15 @@ pub(crate) fn detokenize(call: Call) -> Reply {
         let ids = ids(call.get("tokens"));
         let text = Call::blocking(move || Ok(app.decoder(&name)?.model.detokenize(&ids))).await?;
         Ok(call.json(json!({ "content": text, "prompt": text })))
+    })
+}
+
+/// What evaluators look for before they send token ids.
+pub(crate) fn info(call: Call) -> Reply {
+    Box::pin(async move {
+        let (app, name) = (call.app.clone(), call.model());
+        let [bos, eos] = Call::blocking(move || Ok(app.decoder(&name)?.model.edge_tokens())).await?;
+        Ok(call.json(json!({ "model": call.model(), "bos_token": bos, "eos_token": eos })))
     })
 }
 

@@ -1,8 +1,11 @@
 //! A request on its way to its handler, and the plain ways to answer it.
 
 use crate::App;
+use crate::app::Chosen;
 use crate::error::{Kind, Refusal};
+use crate::queue::Permit;
 use crate::schema::Warnings;
+use crate::trace::Trace;
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
@@ -21,6 +24,8 @@ pub(crate) struct Call {
     pub(crate) tenant: Tenant,
     /// Whether this caller may load, unload and pull models.
     pub(crate) admin: bool,
+    /// If traces are wanted.
+    pub(crate) trace: Option<Trace>,
     /// The body, which fits the route's fields; empty where there is none.
     pub(crate) body: Map<String, Value>,
     /// The file that came with it, where the route takes one.
@@ -51,6 +56,13 @@ impl Call {
         self.text("model")
             .filter(|name| !name.is_empty())
             .map_or_else(|| self.app.default_model(), str::to_owned)
+    }
+
+    /// Places for `count` answers, taken before anything else is done, and the decoder that it names, loaded.
+    pub(crate) async fn decoder(&self, count: usize) -> Result<(Chosen, Vec<Permit>), Refusal> {
+        let permits = self.app.reserve(self.tenant, count)?;
+        let (app, name) = (self.app.clone(), self.model());
+        Ok((Call::blocking(move || app.decoder(&name)).await?, permits))
     }
 
     /// Runs `work`, which may take long, away from the threads that serve connections.

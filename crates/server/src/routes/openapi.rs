@@ -1,6 +1,6 @@
 //! `openapi.json`, from the table of routes.
 
-use super::{ROUTES, Verb};
+use super::{ROUTES, replies};
 use crate::schema::{Shape, json_schema};
 use serde_json::{Map, Value, json};
 
@@ -8,16 +8,11 @@ use serde_json::{Map, Value, json};
 pub fn openapi() -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for route in ROUTES {
-        let verb = match route.verb {
-            Verb::Get => "get",
-            Verb::Post => "post",
-            Verb::Delete => "delete",
-        };
-        let error = json!({ "description": "What is wrong", "content": { "application/json": { "schema": { "type": "object" } } } });
+        let verb = route.verb.word();
         let mut operation = json!({
             "summary": route.about,
             "operationId": format!("{verb}{}", route.path.replace(['/', '.'], "_").replace(['{', '}'], "")),
-            "responses": { "200": { "description": "The answer" }, "default": error },
+            "responses": replies::responses(verb, route.path),
         });
         if let Some(fields) = route.fields {
             let schema = json_schema(&Shape::Object(fields));
@@ -42,7 +37,10 @@ pub fn openapi() -> Value {
             "description": "Language models and other models of this machine, for OpenAI's, Anthropic's and Ollama's clients.",
             "license": { "name": "MIT OR Apache-2.0" },
         },
-        "components": { "securitySchemes": { "key": { "type": "http", "scheme": "bearer" } } },
+        "components": {
+            "securitySchemes": { "key": { "type": "http", "scheme": "bearer" } },
+            "responses": replies::errors(),
+        },
         "security": [{ "key": [] }, {}],
         "paths": paths,
     })

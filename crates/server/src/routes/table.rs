@@ -11,6 +11,17 @@ pub(crate) enum Verb {
     Delete,
 }
 
+impl Verb {
+    /// As OpenAPI spells it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Verb::Get => "get",
+            Verb::Post => "post",
+            Verb::Delete => "delete",
+        }
+    }
+}
+
 /// One route.
 pub(crate) struct Route {
     pub(crate) verb: Verb,
@@ -206,9 +217,12 @@ pub(crate) const ROUTES: &[Route] = &[
     get("/app.js", "The page's program", ui::script),
     get("/play.js", "The page's playground", ui::play),
     get("/pictures.js", "The page's work with pictures", ui::pictures),
+    get("/nodes.js", "The page's elements", ui::nodes),
+    get("/live.js", "The page's figures", ui::live),
     get("/words.js", "The page's words", ui::words),
     get("/style.css", "The page's looks", ui::style),
     get("/icon.svg", "The page's icon", ui::icon),
+    get("/tokenizer_info", "The default model's first and last token", own::tokens::info),
     post("/tokenize", own::tokens::TOKENIZE, "Text to token ids", own::tokens::tokenize),
     post("/detokenize", own::tokens::DETOKENIZE, "Token ids to text", own::tokens::detokenize),
 ];

@@ -88,7 +88,8 @@ impl App {
             Some(name) => (name.to_owned(), self.locate(name)?),
             None => self.default_for(task, |_| false)?,
         };
-        Ok((name, self.library.get(&found.path)?))
+        let model = self.for_text(&name, &found)?;
+        Ok((name, model))
     }
 }
 

@@ -99,6 +99,8 @@ fn every_route_asks_for_the_key() {
         "/app.js",
         "/play.js",
         "/pictures.js",
+        "/nodes.js",
+        "/live.js",
         "/words.js",
         "/style.css",
         "/icon.svg",
@@ -211,7 +213,17 @@ fn the_page_allows_nothing_from_outside() {
         assert!(policy.contains(part), "{policy}");
     }
     assert!(!policy.contains("unsafe"));
-    for path in ["/", "/app.js", "/play.js", "/pictures.js", "/words.js", "/style.css", "/icon.svg"] {
+    for path in [
+        "/",
+        "/app.js",
+        "/play.js",
+        "/pictures.js",
+        "/nodes.js",
+        "/live.js",
+        "/words.js",
+        "/style.css",
+        "/icon.svg",
+    ] {
         let reply = shared().get(path);
         assert_eq!(reply.status, 200);
         let text = reply.text().replace("http://www.w3.org/2000/svg", "");

@@ -5,5 +5,8 @@ mod abuse;
 mod answers;
 mod gate;
 mod life;
+mod load;
 mod support;
 mod tasks;
+mod tls;
+mod watch;

@@ -1,0 +1,211 @@
+//! Models by Ollama's API: listed, described, fetched, removed.
+
+use super::VERSION;
+use crate::error::{Dialect, Kind, Refusal};
+use crate::http::sse;
+use crate::own::models::require_admin;
+use crate::routes::{Call, Reply, json_response};
+use kun_engine::LoadOptions;
+use kun_hub::Progress;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub(crate) fn version(_call: Call) -> Reply {
+    Box::pin(async { Ok(json_response(&json!({ "version": VERSION }))) })
+}
+
+pub(crate) fn tags(call: Call) -> Reply {
+    Box::pin(async move {
+        let models = Call::blocking(move || {
+            let stored = call.app.stored();
+            Ok(stored.into_iter().map(|m| entry(&m.name, m.bytes, m.modified_unix_s)).collect::<Vec<_>>())
+        })
+        .await?;
+        Ok(json_response(&json!({ "models": models })))
+    })
+}
+
+fn entry(name: &str, bytes: u64, modified_unix_s: u64) -> Value {
+    json!({
+        "name": name,
+        "model": name,
+        "modified_at": timestamp(UNIX_EPOCH + Duration::from_secs(modified_unix_s)),
+        "size": bytes,
+        "digest": "",
+        "details": { "format": "gguf", "family": "", "families": [], "parameter_size": "", "quantization_level": "" },
+    })
+}
+
+pub(crate) fn running(call: Call) -> Reply {
+    Box::pin(async move {
+        let names = call.app.names();
+        let models: Vec<Value> = call
+            .app
+            .library
+            .shelves()
+            .into_iter()
+            .filter(|shelf| shelf.model.is_some())
+            .map(|shelf| {
+                let name = names.get(&shelf.path).cloned().unwrap_or_default();
+                let left =
+                    shelf.keep_alive.map_or(Duration::from_secs(1 << 32), |t| t.saturating_sub(shelf.idle));
+                let mut model = entry(&name, shelf.memory_bytes, 0);
+                model["expires_at"] = json!(timestamp(SystemTime::now() + left));
+                model["size_vram"] = json!(0);
+                model
+            })
+            .collect();
+        Ok(json_response(&json!({ "models": models })))
+    })
+}
+
+/// The model named by either field.
+fn named(call: &Call) -> Result<String, Refusal> {
+    let name = call.text("model").or_else(|| call.text("name"));
+    name.map(str::to_owned).ok_or_else(|| Refusal::invalid("model", "Missing required parameter: `model`"))
+}
+
+pub(crate) fn show(call: Call) -> Reply {
+    Box::pin(async move {
+        let name = named(&call)?;
+        let app = call.app.clone();
+        let answer = Call::blocking(move || {
+            let found = app.locate(&name)?;
+            let fit = app.library.engine().fit(&found.path, &LoadOptions::default()).ok();
+            let Some(fit) = fit else {
+                return Ok(
+                    json!({ "details": { "format": "" }, "model_info": {}, "capabilities": ["embedding"] }),
+                );
+            };
+            let info = fit.model;
+            let architecture = info.architecture.clone();
+            Ok(json!({
+                "license": found.license.or(info.license),
+                "modelfile": "",
+                "parameters": "",
+                "template": "",
+                "details": {
+                    "parent_model": "",
+                    "format": "gguf",
+                    "family": architecture,
+                    "families": [architecture],
+                    "parameter_size": format!("{:.1}M", info.parameters as f64 / 1e6),
+                    "quantization_level": info.quantization,
+                },
+                "model_info": {
+                    "general.architecture": architecture,
+                    "general.parameter_count": info.parameters,
+                    format!("{architecture}.context_length"): info.context_tokens,
+                    format!("{architecture}.embedding_length"): info.width,
+                },
+                "capabilities": ["completion", "tools"],
+                "modified_at": timestamp(UNIX_EPOCH),
+            }))
+        })
+        .await?;
+        Ok(call.json(answer))
+    })
+}
+
+/// Milliseconds are enough: `2026-01-02T03:04:05.678Z`.
+pub(crate) fn timestamp(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    // Days to a date (Howard Hinnant's `civil_from_days`), for days since 1970.
+    let z = days + 719_468;
+    let (era, day_of_era) = (z / 146_097, z % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let millis = since.subsec_millis();
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+pub(crate) fn delete(call: Call) -> Reply {
+    Box::pin(async move {
+        require_admin(&call)?;
+        let name = named(&call)?;
+        let app = call.app.clone();
+        Call::blocking(move || {
+            let found = app.locate(&name)?;
+            app.library.unload(&found.path);
+            Ok(app.hub.remove(&found.name)?)
+        })
+        .await?;
+        Ok(json_response(&json!({ "status": "success" })))
+    })
+}
+
+/// Fetches a model into the store, telling how far it is.
+pub(crate) fn pull(call: Call) -> Reply {
+    Box::pin(async move {
+        require_admin(&call)?;
+        let name = named(&call)?;
+        // Paths and addresses are for the command line: a page must not choose what this machine connects to.
+        match kun_hub::ModelName::parse(&name)? {
+            kun_hub::ModelName::Path(_) | kun_hub::ModelName::Url(_) => {
+                return Err(Refusal::invalid(
+                    "model",
+                    "Only names of models can be fetched, not paths or addresses.",
+                ));
+            }
+            _ => {}
+        }
+        let (sender, mut progress) = tokio::sync::mpsc::channel::<Value>(16);
+        let app = call.app.clone();
+        let fetch = tokio::task::spawn_blocking(move || {
+            let (mut file, mut done, mut all) = (String::new(), 0, None);
+            let mut told = Instant::now();
+            app.hub.fetch(&name, &mut |event| {
+                match event {
+                    Progress::Note(note) => {
+                        let _ = sender.blocking_send(json!({ "status": note }));
+                        return;
+                    }
+                    Progress::Start { name, resumed_bytes, total_bytes } => {
+                        (file, done, all) = (name, resumed_bytes, total_bytes)
+                    }
+                    Progress::Advance(bytes) => {
+                        done += bytes;
+                        if told.elapsed() < Duration::from_millis(100) {
+                            return;
+                        }
+                        told = Instant::now();
+                    }
+                    Progress::Finish => {}
+                }
+                let mut step = json!({ "status": format!("pulling {file}"), "completed": done });
+                if let Some(all) = all {
+                    step["total"] = json!(all);
+                }
+                let _ = sender.blocking_send(step);
+            })
+        });
+        let finish = |result: Result<
+            Result<kun_hub::ModelPath, kun_hub::HubError>,
+            tokio::task::JoinError,
+        >| match result {
+            Ok(Ok(_)) => Ok(json!({ "status": "success" })),
+            Ok(Err(error)) => Err(Refusal::from(error)),
+            Err(_) => Err(Refusal::new(Kind::Internal, "Fetching failed.")),
+        };
+        if call.get("stream").and_then(Value::as_bool) == Some(false) {
+            let drain = async { while progress.recv().await.is_some() {} };
+            let (result, ()) = tokio::join!(fetch, drain);
+            return finish(result).map(|answer| call.json(answer));
+        }
+        let (stream, response) = sse::lines(call.app.options.limits.write_stall_time);
+        tokio::spawn(async move {
+            while let Some(step) = progress.recv().await {
+                stream.line(&step).await?;
+            }
+            let last = finish(fetch.await).unwrap_or_else(|refusal| refusal.body(Dialect::Ollama));
+            stream.line(&last).await
+        });
+        Ok(response)
+    })
+}
