@@ -16,7 +16,7 @@ mod values;
 pub use bulk::{JobsVerb, MapArgs};
 pub use encode::{EmbedArgs, EncodeArgs, RerankArgs, VectorEncoding};
 pub use generate::{GenerateArgs, LoadArgs, Thinking};
-pub use measure::{BenchArgs, DoctorArgs, EvalVerb, PerplexityArgs};
+pub use measure::{BenchArgs, DoctorArgs, EvalChoiceArgs, EvalVerb, PerplexityArgs};
 pub use rows::{InputArgs, InputFormat, OutputArgs};
 pub use seq2seq::{DecodingArgs, SummarizeArgs, TranslateArgs};
 pub use serve::{ImageUrls, ServeArgs};
@@ -85,6 +85,9 @@ pub struct GlobalArgs {
     /// Say more on stderr (-vv: even more)
     #[arg(short, long, global = true, action = ArgAction::Count, hide_short_help = true)]
     pub verbose: u8,
+    /// Form of what is logged on stderr: text, or one JSON object a line
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORM", hide_short_help = true)]
+    pub log_format: LogFormat,
     /// Say only errors on stderr
     #[arg(short, long, global = true, hide_short_help = true)]
     pub quiet: bool,
@@ -96,6 +99,13 @@ pub enum When {
     Auto,
     Always,
     Never,
+}
+
+/// How logs look.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
 }
 
 /// How progress is shown.

@@ -91,6 +91,7 @@ pub fn run(cli: Cli, messages: Messages, folders: Folders, files: Files) -> anyh
         Some(Verb::Jobs(args)) => bulk::jobs(&app, &args),
         Some(Verb::Bench(args)) => bench::bench(&app, &args),
         Some(Verb::Eval(EvalVerb::Perplexity(args))) => perplexity::perplexity(&app, &args),
+        Some(Verb::Eval(EvalVerb::Choice(args))) => perplexity::choice(&app, &args),
         Some(Verb::Eval(EvalVerb::Sts(args))) => eval_text::sts(&app, &args),
         Some(Verb::Eval(EvalVerb::Classify(args))) => eval_text::classify(&app, &args),
         Some(Verb::Eval(EvalVerb::Retrieval(args))) => eval_text::retrieval(&app, &args),

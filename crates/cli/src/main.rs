@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         Err(error) => return misuse(&plain, &error, &files),
     };
     let messages = terminal::Messages { quiet: cli.global.quiet, color };
-    telemetry::install(cli.global.verbose, cli.global.quiet);
+    telemetry::install(cli.global.verbose, cli.global.quiet, cli.global.log_format);
     match interrupt::install().and_then(|()| commands::run(cli, messages, folders, files)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(&messages, &error),

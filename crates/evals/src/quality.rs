@@ -1,5 +1,6 @@
 //! How good a model's answers are.
 
+pub mod choice;
 pub mod perplexity;
 pub mod pictures;
 pub mod text;

@@ -1,6 +1,6 @@
 //! Flags of the verbs that measure.
 
-use super::generate::ComputeArgs;
+use super::generate::{ComputeArgs, LoadArgs};
 use super::text::{EvalClassifyArgs, EvalRetrievalArgs, EvalStsArgs};
 use super::values::{parse_count, parse_precision};
 use clap::{Args, Subcommand};
@@ -47,6 +47,7 @@ pub struct BenchArgs {
 #[derive(Debug, Subcommand)]
 pub enum EvalVerb {
     Perplexity(PerplexityArgs),
+    Choice(EvalChoiceArgs),
     Sts(EvalStsArgs),
     Classify(EvalClassifyArgs),
     Retrieval(EvalRetrievalArgs),
@@ -77,6 +78,25 @@ pub struct PerplexityArgs {
     pub json: bool,
     #[command(flatten)]
     pub compute: ComputeArgs,
+}
+
+/// How often the right one of several continuations is the likeliest, as lm-evaluation-harness counts
+#[derive(Args, Debug)]
+#[command(before_help = "Example:
+  kun eval choice smollm2 --file items.jsonl --json
+
+Each line of the file is an object with `context`, `choices` (texts) and `answer` (the index of the right one).")]
+pub struct EvalChoiceArgs {
+    /// Model name, file or folder
+    pub model: String,
+    /// Items, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Print one JSON document, with the log-probability of every choice
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub load: LoadArgs,
 }
 
 /// Look at this machine: processor, measured limits, folders, loosened defaults

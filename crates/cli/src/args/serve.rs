@@ -53,6 +53,9 @@ pub struct ServeArgs {
     /// Fetch pictures from public addresses that requests name, over https alone or over http too
     #[arg(long, value_name = "SCHEME", num_args = 0..=1, require_equals = true, default_missing_value = "https", hide_short_help = true)]
     pub allow_image_urls: Option<ImageUrls>,
+    /// Send traces to a collector of OpenTelemetry at this address, such as http://127.0.0.1:4318
+    #[arg(long, value_name = "URL", hide_short_help = true)]
+    pub otlp: Option<String>,
     /// Refuse fields that no route knows, instead of warning
     #[arg(long, hide_short_help = true)]
     pub strict: bool,
@@ -62,6 +65,9 @@ pub struct ServeArgs {
     /// Answers that are worked on together
     #[arg(long, default_value_t = 16, value_parser = parse_count, value_name = "COUNT")]
     pub slots: usize,
+    /// Offer a model named `null` that computes nothing and writes the same words all the time, for load tests
+    #[arg(long, hide_short_help = true)]
+    pub null_model: bool,
     /// Guess tokens ahead: `lookup`, from what was said before, or a smaller model of the same vocabulary
     #[arg(long, value_name = "lookup|MODEL", hide_short_help = true)]
     pub draft: Option<String>,

@@ -12,6 +12,8 @@ mod hostile_texts;
 mod models;
 mod picture_search;
 mod pictures;
+#[cfg(unix)]
+mod serve;
 mod settings;
 #[cfg(unix)]
 mod signals;

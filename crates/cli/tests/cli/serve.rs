@@ -1,0 +1,83 @@
+//! `kun serve` as a process: what it logs, how it ends; and `kun eval choice`.
+
+use crate::support::{Ran, Scratch, stories};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+
+const CANARY: &str = "kanarienvogel";
+
+fn post(address: &str, path: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "POST {path}?q={CANARY} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn logs_are_objects_without_anybodys_words_and_sigterm_ends_well() {
+    let scratch = Scratch::new();
+    let args = ["-vv", "--log-format", "json", "serve", "--null-model", "--port", "0"];
+    let mut child = scratch.kun(&args).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let (mut log, mut address) = (String::new(), None);
+    while address.is_none() {
+        let mut line = String::new();
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "{log}");
+        address = line.trim().strip_prefix("Serving on http://").map(str::to_owned);
+        log.push_str(&line);
+    }
+    let address = address.unwrap();
+    let message = format!("{{\"role\": \"user\", \"content\": \"{CANARY}\"}}");
+    let good = format!("{{\"messages\": [{message}], \"max_tokens\": 3, \"user\": \"{CANARY}\"}}");
+    let answer = post(&address, "/v1/chat/completions", &good);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    for bad in [
+        format!("{{\"messages\": \"{CANARY}\"}}"),
+        CANARY.to_owned(),
+        format!("{{\"model\": \"{CANARY}\", \"messages\": [{message}]}}"),
+    ] {
+        let answer = post(&address, "/v1/chat/completions", &bad);
+        assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+    let pid = libc::pid_t::try_from(child.id()).unwrap();
+    // SAFETY: `kill` reads no memory of ours, and the child has not been waited for, so the id is its own.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
+    stderr.read_to_string(&mut log).unwrap();
+    Ran::from(child.wait_with_output().unwrap()).expect(0);
+    assert!(!log.contains(CANARY), "{log}");
+    let requests: Vec<Value> = log
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(|line: &Value| line["message"] == "request")
+        .collect();
+    let statuses: Vec<u64> = requests.iter().map(|line| line["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [200, 400, 400, 404], "{log}");
+    assert!(requests.iter().all(|line| line["id"].is_string() && line["route"] == "/v1/chat/completions"));
+}
+
+#[test]
+fn choices_are_scored_and_bad_items_are_named() {
+    let scratch = Scratch::new();
+    let good = r#"{"context": "Once upon a", "choices": ["time", "spoon"], "answer": 0}"#;
+    let file = scratch.write("items.jsonl", &format!("{good}\n\n{good}\n"));
+    let file = file.to_str().unwrap().to_owned();
+    let json = scratch.run(&["eval", "choice", &stories(), "--file", &file, "--json"]).expect(0).json();
+    assert_eq!((&json["accuracy"], &json["items"]), (&1.0.into(), &2.into()), "{json}");
+    let sums = json["loglikelihoods"][0].as_array().unwrap();
+    assert!(sums[0].as_f64() > sums[1].as_f64(), "{json}");
+    for bad in [
+        r#"{"context": "a", "choices": ["b"], "answer": 0}"#,
+        r#"{"context": "a", "choices": ["b", "c"], "answer": 2}"#,
+        "{}",
+    ] {
+        scratch.write("items.jsonl", bad);
+        let ran = scratch.run(&["eval", "choice", &stories(), "--file", &file]);
+        assert!(ran.stderr.contains("item 1") || ran.stderr.contains("line 1"), "{ran:?}");
+    }
+}
