@@ -1,4 +1,6 @@
-// The page of `kun serve`: one file, no framework, nothing from outside. Model text only ever becomes text nodes.
+// The page of `kun serve`: no framework, nothing from outside. Model text only ever becomes text nodes.
+import { drawLive } from "./live.js";
+import { el, markdown } from "./nodes.js";
 import { words } from "./words.js";
 import { drawTry } from "./play.js";
 import { drawPictures } from "./pictures.js";
@@ -14,16 +16,6 @@ const store = (key, value) => {
 let lang = store("lang") || (navigator.language.startsWith("zh") ? "zh" : "en");
 const t = (key) => words[lang][key] ?? words.en[key] ?? key;
 
-/** Makes an element: el("p", { class: "x", onclick }, "text", child). */
-function el(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value !== false && value != null) node.setAttribute(name, value === true ? "" : value);
-  }
-  node.append(...children.filter((child) => child != null));
-  return node;
-}
 const bytes = (n) => n >= 2 ** 30 ? (n / 2 ** 30).toFixed(1) + " GiB" : n >= 2 ** 20 ? Math.round(n / 2 ** 20) + " MiB" : Math.round(n / 1024) + " KiB";
 let toastTimer;
 function toast(text) {
@@ -87,66 +79,6 @@ async function* lines(response) {
     yield* parts;
   }
   if (rest) yield rest;
-}
-
-// Text with a little Markdown, as nodes ----------------------------------------------------------------------------
-function inline(text) {
-  const out = [];
-  const rule = /(`[^`\n]+`)|\*\*([^*\n]+)\*\*|\*([^*\s][^*\n]*)\*|\[([^\]\n]+)\]\((https?:\/\/[^)\s]+)\)/g;
-  let at = 0;
-  for (const m of text.matchAll(rule)) {
-    out.push(text.slice(at, m.index));
-    if (m[1]) out.push(el("code", {}, m[1].slice(1, -1)));
-    else if (m[2]) out.push(el("strong", {}, m[2]));
-    else if (m[3]) out.push(el("em", {}, m[3]));
-    // Where a link goes is always shown.
-    else out.push(m[4] + " (", el("a", { href: m[5], rel: "noopener noreferrer", target: "_blank" }, m[5]), ")");
-    at = m.index + m[0].length;
-  }
-  out.push(text.slice(at));
-  return out.filter((part) => part !== "");
-}
-
-function markdown(text) {
-  const out = document.createDocumentFragment();
-  const rows = text.split("\n");
-  let i = 0;
-  const until = (test) => {
-    const taken = [];
-    while (i < rows.length && test(rows[i])) taken.push(rows[i++]);
-    return taken;
-  };
-  while (i < rows.length) {
-    const row = rows[i];
-    if (/^\s*```/.test(row)) {
-      i++;
-      const body = until((r) => !/^\s*```/.test(r));
-      i++;
-      const code = body.join("\n");
-      out.append(el("pre", { tabindex: 0 }, el("code", {}, code)));
-    } else if (/^#{1,4}\s/.test(row)) {
-      i++;
-      out.append(el(row.startsWith("##") ? "h4" : "h3", {}, ...inline(row.replace(/^#+\s*/, ""))));
-    } else if (/^\s*[-*•]\s+/.test(row)) {
-      out.append(el("ul", {}, ...until((r) => /^\s*[-*•]\s+/.test(r)).map((r) => el("li", {}, ...inline(r.replace(/^\s*[-*•]\s+/, ""))))));
-    } else if (/^\s*\d+[.)]\s+/.test(row)) {
-      const start = parseInt(row, 10);
-      out.append(el("ol", { start }, ...until((r) => /^\s*\d+[.)]\s+/.test(r)).map((r) => el("li", {}, ...inline(r.replace(/^\s*\d+[.)]\s+/, ""))))));
-    } else if (/^>/.test(row)) {
-      out.append(el("blockquote", {}, ...inline(until((r) => /^>/.test(r)).map((r) => r.replace(/^>\s?/, "")).join(" "))));
-    } else if (/^\s*\|.*\|\s*$/.test(row)) {
-      const cells = until((r) => /^\s*\|.*\|\s*$/.test(r)).filter((r) => !/^[\s|:-]+$/.test(r)).map((r) => r.trim().slice(1, -1).split("|"));
-      out.append(el("table", {}, ...cells.map((r, n) => el("tr", {}, ...r.map((c) => el(n ? "td" : "th", {}, ...inline(c.trim())))))));
-    } else if (row.trim() === "") {
-      i++;
-    } else {
-      const body = until((r) => r.trim() !== "" && !/^(\s*```|#{1,4}\s|\s*[-*•]\s+|\s*\d+[.)]\s+|>)/.test(r));
-      if (!body.length) body.push(rows[i++]);
-      const nodes = body.flatMap((r, n) => (n ? [el("br"), ...inline(r)] : inline(r)));
-      out.append(el("p", {}, ...nodes));
-    }
-  }
-  return out;
 }
 
 // Chat -------------------------------------------------------------------------------------------------------------
@@ -368,50 +300,6 @@ async function pull(event) {
   }
 }
 
-// Live ---------------------------------------------------------------------------------------------------------------
-const history = [];
-let previous = null;
-async function drawLive() {
-  let text;
-  try { text = await (await ask("GET", "metrics")).text(); } catch (error) { toast(error.message); return; }
-  const value = (name) => text.split("\n").filter((l) => l.startsWith(name + " ") || l.startsWith(name + "{")).reduce((sum, l) => sum + Number(l.split(" ").pop()), 0);
-  const now = performance.now();
-  const tokens = value("kun_completion_tokens_total");
-  if (previous) history.push(Math.max(0, (tokens - previous.tokens) / ((now - previous.now) / 1000)));
-  previous = { now, tokens };
-  if (history.length > 90) history.shift();
-  const mean = (name) => { const n = value(name + "_count"); return n ? Math.round(value(name + "_sum") / n * 1000) + " ms" : "–"; };
-  const figures = [
-    ["in_flight", value("kun_requests_in_flight")], ["requests", value("kun_requests_total")], ["out_tokens", tokens],
-    ["in_tokens", value("kun_prompt_tokens_total")], ["cached_tokens", value("kun_cached_tokens_total")],
-    ["ttft", mean("kun_time_to_first_token_seconds")], ["queue", mean("kun_queue_seconds")],
-    ["busy", value("kun_refused_busy_total")], ["connections", value("kun_connections")], ["memory", bytes(value("kun_memory_used_bytes"))],
-  ];
-  $("figures").replaceChildren(...figures.map(([label, number]) => el("div", { class: "card" }, el("b", {}, String(number)), el("span", {}, t(label)))));
-  $("rate-now").textContent = history.length ? history.at(-1).toFixed(1) : "–";
-  chart();
-}
-function chart() {
-  const canvas = $("chart");
-  const ratio = devicePixelRatio || 1;
-  canvas.width = canvas.clientWidth * ratio;
-  canvas.height = 160 * ratio;
-  const c = canvas.getContext("2d");
-  c.scale(ratio, ratio);
-  const width = canvas.clientWidth, height = 160, most = Math.max(10, ...history);
-  const style = getComputedStyle(document.body);
-  c.strokeStyle = style.getPropertyValue("--line") || "#888";
-  c.strokeStyle = getComputedStyle(canvas.parentElement).borderTopColor;
-  c.lineWidth = 1;
-  for (const share of [0.25, 0.5, 0.75]) { c.beginPath(); c.moveTo(0, height * share); c.lineTo(width, height * share); c.stroke(); }
-  c.strokeStyle = getComputedStyle(document.querySelector('nav [aria-selected="true"]')).color;
-  c.lineWidth = 2;
-  c.lineJoin = "round";
-  c.beginPath();
-  history.forEach((rate, i) => c[i ? "lineTo" : "moveTo"](width - (history.length - 1 - i) * (width / 89), height - 4 - (rate / most) * (height - 12)));
-  c.stroke();
-}
-
 // The API call -------------------------------------------------------------------------------------------------------
 function showCode() {
   const call = lastCall ?? { method: "POST", path: "v1/chat/completions", body: { ...body(), messages: [{ role: "user", content: t("hello") }] } };
@@ -427,8 +315,8 @@ function showCode() {
 
 // The frame ----------------------------------------------------------------------------------------------------------
 let timer;
-const kit = { $, el, t, ask, json, toast, models: () => known };
-const views = { chat: () => $("input").focus(), try: () => drawTry(kit), pictures: () => drawPictures(kit), models: drawModels, live: drawLive };
+const kit = { $, el, t, ask, json, toast, bytes, models: () => known };
+const views = { chat: () => $("input").focus(), try: () => drawTry(kit), pictures: () => drawPictures(kit), models: drawModels, live: () => drawLive(kit) };
 function show(view) {
   if (!views[view]) view = "chat";
   for (const tab of document.querySelectorAll("nav [role=tab]")) {
@@ -438,7 +326,7 @@ function show(view) {
     $("view-" + tab.dataset.view).hidden = !on;
   }
   clearInterval(timer);
-  if (view === "live") timer = setInterval(drawLive, 1000);
+  if (view === "live") timer = setInterval(views.live, 1000);
   if (view === "models") timer = setInterval(drawModels, 5000);
   if (location.hash.slice(1) !== view) history_replace(view);
   views[view]();
