@@ -6,72 +6,46 @@ usage: run.py KUN CACHE [--check]
   --check  fail if a client fails; leave the page as it is
 """
 import json
-import os
-import re
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+import contract
+from server import PICTURES, serve, venv_of
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent.parent / "docs" / "clients.md"
-SHARED = HERE.parent.parent.parent / "shared" / "models"
-CLIENTS = ["openai_python.py", "openai_node.mjs", "anthropic_python.py", "langchain_client.py", "llamaindex_client.py", "litellm_client.py", "ollama_python.py", "curl_client.py"]
+CLIENTS = ["openai_python.py", "openai_node.mjs", "anthropic_python.py", "openai_agents_client.py", "langchain_client.py", "llamaindex_client.py", "litellm_client.py", "ollama_python.py", "curl_client.py"]
 
 
 def environment(cache):
-    """Python and node packages, installed once."""
-    venv, node = cache / "venv-clients", cache / "node-clients"
-    stamp, wanted = venv / "requirements.txt", (HERE / "requirements.txt").read_text()
-    if not stamp.exists() or stamp.read_text() != wanted:
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        subprocess.run([venv / "bin/pip", "install", "--quiet", "-r", HERE / "requirements.txt"], check=True)
-        stamp.write_text(wanted)
+    """Python and node packages. The others still want an older version of OpenAI's package than its own agents do."""
+    venv, node = venv_of(cache, "venv-clients", HERE / "requirements.txt"), cache / "node-clients"
+    newest = venv_of(cache, "venv-openai", HERE / "requirements-openai.txt")
     if not (node / "node_modules" / "openai").exists():
         node.mkdir(parents=True, exist_ok=True)
         (node / "package.json").write_text('{"private": true}')
         subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", "openai", "playwright-core"], cwd=node, check=True)
-    return venv, node
-
-
-def serve(kun, models):
-    """A server on any free port; gives the process and its address."""
-    server = subprocess.Popen([kun, "serve", "--port", "0", *models], stderr=subprocess.PIPE, text=True)
-    for line in server.stderr:
-        found = re.search(r"https?://127\.0\.0\.1:\d+", line)
-        if found:
-            base = found.group()
-            break
-    else:
-        raise SystemExit("the server does not start")
-    os.set_blocking(server.stderr.fileno(), False)
-    import urllib.request
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(base + "/readyz")
-            return server, base
-        except OSError:
-            time.sleep(0.1)
-    raise SystemExit("the server does not get ready")
+    return venv, newest, node
 
 
 def main():
     kun, cache, check = sys.argv[1], Path(sys.argv[2]), "--check" in sys.argv
-    venv, node = environment(cache)
+    venv, newest, node = environment(cache)
     models = ["smollm2"]
     for name in ["all-minilm-l6-v2"]:
         if subprocess.run([kun, "pull", name, "--progress", "none"], capture_output=True).returncode == 0:
             models.append(name)
     embed = models[1] if len(models) > 1 else ""
     # The page's pictures go through the small models beside the repository.
-    pictures = [str(folder) for folder in (SHARED / "detect/yolox_nano", SHARED / "upscale/carn_m_x2") if folder.exists()]
-    picture = [str(SHARED / "detect/yolox_nano/expected/input.png")] if pictures else []
-    server, base = serve(kun, models + pictures)
+    picture = [f"{PICTURES[0]}/expected/input.png"] if PICTURES else []
+    server, base = serve(kun, models + PICTURES)
     rows = []
     try:
         for client in CLIENTS:
             path = str(HERE / client)
-            program = ["node", path] if client.endswith(".mjs") else [str(venv / "bin/python"), path]
+            python = newest if client.startswith("openai") else venv
+            program = ["node", path] if client.endswith(".mjs") else [str(python / "bin/python"), path]
             # Answers are sampled from a small model: a client that fails is asked once more.
             for _ in range(2):
                 done = subprocess.run([*program, base, "smollm2", embed], capture_output=True, text=True, cwd=node, timeout=600)
@@ -84,6 +58,7 @@ def main():
     finally:
         server.terminate()
         assert server.wait(40) == 0, "the server did not end well"
+    described = contract.run(kun, venv)
     failed = 0
     lines = []
     for row in rows:
@@ -103,7 +78,7 @@ What real clients do with `kun serve`, each with its own library and the models 
 |---|---|---|
 {table}
 """)
-    sys.exit(failed > 0 or page.returncode != 0)
+    sys.exit(failed > 0 or page.returncode != 0 or not described)
 
 
 main()
