@@ -1,13 +1,20 @@
-"""Load figures of `kun serve`, in one run: crowd, shared prefix, overload, leaving clients, idle and slow ones, the end.
+"""Load figures of `kun serve`: crowd, shared prefix, overload, leaving clients, idle and slow ones, the end.
 
-usage: serve_load.py KUN [MODEL] [--short] [--llama-cpp PYTHON]
-Starts its own server on this machine, asks it over loopback, prints one line a figure. Needs nothing but Python; with
---llama-cpp, a Python that has llama-cpp-python[server], whose server gets the same chats in turn.
+usage: serve_load.py KUN [MODEL] [--short] [--only NAME,NAME] [--llama-cpp PYTHON]
+  KUN          the kun binary; every figure starts a server of its own and asks it over loopback
+  MODEL        a model that chats [default: smollm2]
+  --only       of: crowd prefix overload leaving idle slow drain
+  --llama-cpp  a Python that has llama-cpp-python[server], whose server gets the same sixteen chats in turn
+
+`overload`, `leaving`, `idle` and `drain` also run with `--null-model`, which costs no processor time: their figures are
+then the server's alone. Needs nothing but Python; prints one line a figure.
 """
+import asyncio
 import concurrent.futures
 import functools
 import http.client
 import json
+import os
 import random
 import re
 import resource
@@ -20,16 +27,24 @@ import time
 
 KUN = sys.argv[1]
 SHORT = "--short" in sys.argv
-LLAMA = sys.argv[sys.argv.index("--llama-cpp") + 1] if "--llama-cpp" in sys.argv else None
-MODEL = next((a for a in sys.argv[2:] if not a.startswith("-") and a != LLAMA), "smollm2")
 
 
+def option(name):
+    return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else None
+
+
+LLAMA, ONLY = option("--llama-cpp"), option("--only")
+MODEL = sys.argv[2] if len(sys.argv) > 2 and not sys.argv[2].startswith("-") else "smollm2"
 print = functools.partial(print, flush=True)
 
 
 class Server:
-    def __init__(self, *flags):
-        self.process = subprocess.Popen([KUN, "serve", MODEL, "--port", "0", *flags], stderr=subprocess.PIPE, text=True)
+    """`kun serve` with MODEL, or with the null model."""
+
+    def __init__(self, null=False):
+        self.model = "null" if null else MODEL
+        models = ["--null-model"] if null else [MODEL]
+        self.process = subprocess.Popen([KUN, "serve", *models, "--port", "0", "--max-connections", "10300"], stderr=subprocess.PIPE, text=True)
         for line in self.process.stderr:
             found = re.search(r"127\.0\.0\.1:(\d+)", line)
             if found:
@@ -43,6 +58,16 @@ class Server:
             except OSError:
                 pass
             time.sleep(0.1)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+    def chat(self, text, tokens, **more):
+        return {"model": self.model, "messages": [{"role": "user", "content": text}], "max_tokens": tokens, "ignore_eos": True, **more}
 
     def connection(self):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
@@ -59,6 +84,11 @@ class Server:
         r = c.getresponse()
         return r.status, r.read()
 
+    def raw(self, body):
+        """A request as bytes."""
+        body = json.dumps(body).encode()
+        return f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
     def first_token(self, body):
         """Seconds until the first text of a stream."""
         c = self.connection()
@@ -72,54 +102,59 @@ class Server:
         r.read()
         return took
 
-    def memory_kib(self):
+    def memory_mib(self):
         with open(f"/proc/{self.process.pid}/status") as status:
-            return int(re.search(r"VmRSS:\s+(\d+)", status.read()).group(1))
+            return int(re.search(r"VmRSS:\s+(\d+)", status.read()).group(1)) / 1024
+
+    def open_files(self):
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     def idle(self):
+        """Waits until nothing runs and gives the pages in use, which must be none."""
         while True:
             status = json.loads(self.get("/v1/status")[1])
-            if status["in_flight"] == 0 and all(m["pages"]["in_use"] == 0 for m in status["models"] if m["pages"]):
-                return status
+            pages = sum(m["pages"]["in_use"] for m in status["models"] if m["pages"])
+            if status["in_flight"] == 0 and pages == 0:
+                return pages
             time.sleep(0.05)
 
 
-def chat(text, tokens, **more):
-    return {"model": MODEL, "messages": [{"role": "user", "content": text}], "max_tokens": tokens, "ignore_eos": True, **more}
-
-
-def crowd(server):
+def crowd():
+    """One chat, then sixteen at once; with --llama-cpp, sixteen by its server too, in turns."""
     tokens = 32 if SHORT else 96
 
-    def rate(clients):
+    def rate(server, clients):
         started = time.perf_counter()
         with concurrent.futures.ThreadPoolExecutor(clients) as pool:
-            done = list(pool.map(lambda i: server.post(chat(f"Tell story number {i}.", tokens)), range(clients)))
+            done = list(pool.map(lambda i: server.post(server.chat(f"Tell story number {i}.", tokens)), range(clients)))
         assert all(status == 200 for status, _ in done)
         return clients * tokens / (time.perf_counter() - started)
 
-    rate(1)
-    if LLAMA:
-        beside_llama_cpp(lambda: rate(16), tokens)
-    rounds = [(rate(1), rate(16)) for _ in range(1 if SHORT else 3)]
-    one, sixteen = (statistics.median(r[i] for r in rounds) for i in (0, 1))
-    print(f"crowd: 1 chat {one:.1f} tokens/s, 16 chats {sixteen:.1f} tokens/s, {sixteen / one:.2f} times")
+    with Server() as server:
+        rate(server, 1)
+        rounds = [(rate(server, 1), rate(server, 16)) for _ in range(1 if SHORT else 5)]
+        one, sixteen = (statistics.median(r[i] for r in rounds) for i in (0, 1))
+        print(f"crowd: 1 chat {one:.1f} tokens/s, 16 chats {sixteen:.1f} tokens/s, {sixteen / one:.2f} times")
+        if LLAMA:
+            beside_llama_cpp(server, lambda: rate(server, 16), tokens)
 
 
-def beside_llama_cpp(ours, tokens):
+def beside_llama_cpp(server, ours, tokens):
     """The same sixteen chats by llama.cpp's server, rounds in turn."""
     path = subprocess.run([KUN, "pull", MODEL, "--progress", "none"], capture_output=True, text=True, check=True).stdout.strip()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    flags = ["--model", path, "--port", str(port), "--n_ctx", "8192", "--n_threads", str(len(__import__("os").sched_getaffinity(0)))]
+    threads = str(len(os.sched_getaffinity(0)))
+    flags = ["--model", path, "--port", str(port), "--n_ctx", "8192", "--n_threads", threads]
     process = subprocess.Popen([LLAMA, "-m", "llama_cpp.server", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def one(i):
         c = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
-        body = chat(f"Tell story number {i}.", tokens)
+        body = server.chat(f"Tell story number {i}.", tokens)
         # It has no `ignore_eos`; what it wrote is counted.
-        c.request("POST", "/v1/chat/completions", json.dumps({k: v for k, v in body.items() if k != "ignore_eos"}), {"Content-Type": "application/json"})
+        del body["ignore_eos"]
+        c.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
         return json.loads(c.getresponse().read())["usage"]["completion_tokens"]
 
     def theirs():
@@ -145,131 +180,187 @@ def beside_llama_cpp(ours, tokens):
     print(f"llama.cpp's server: 16 chats {llama:.1f} tokens/s, kun {kun:.1f}, {kun / llama:.2f} times")
 
 
-def prefix(server):
-    ratios = []
-    for round in range(1 if SHORT else 5):
-        # About a thousand tokens that no earlier round had.
-        words = random.Random(round + time.time()).choices("river stone cloud lamp paper green seven walk north quiet".split(), k=1000)
-        body = chat(" ".join(words), 4)
-        cold, warm = server.first_token(body), server.first_token(body)
-        ratios.append((cold / warm, cold, warm))
-    ratio, cold, warm = sorted(ratios)[len(ratios) // 2]
+def prefix():
+    """About a thousand tokens that no earlier round had, asked twice."""
+    rounds = []
+    with Server() as server:
+        for number in range(1 if SHORT else 7):
+            words = random.Random(number + time.time()).choices("river stone cloud lamp paper green seven walk north quiet".split(), k=1000)
+            body = server.chat(" ".join(words), 4)
+            cold, warm = server.first_token(body), server.first_token(body)
+            rounds.append((cold / warm, cold, warm))
+    ratio, cold, warm = sorted(rounds)[len(rounds) // 2]
     print(f"prefix: first token after {cold * 1000:.0f} ms, from the cache after {warm * 1000:.0f} ms, {ratio:.1f} times")
 
 
-def overload(server):
-    seconds, lock, stop = (5 if SHORT else 20), threading.Lock(), threading.Event()
-    tokens = 16
+async def ask(pool, port, request):
+    """One request over a connection of the pool; gives status and body."""
+    reader, writer = pool.pop() if pool else await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(re.search(rb"content-length: (\d+)", head.lower()).group(1))
+    body = await reader.readexactly(length)
+    pool.append((reader, writer))
+    return int(head[9:12]), body
 
-    def phase(clients):
-        good, refused, other, wait = [0], [], [0], time.perf_counter() + seconds
-        stop.clear()
 
-        def client(i):
-            while time.perf_counter() < wait:
-                started = time.perf_counter()
-                status, _ = server.post(chat(f"Count from {i}.", tokens))
-                took = time.perf_counter() - started
-                with lock:
-                    if status == 200:
-                        good[0] += tokens
-                    elif status == 429:
-                        refused.append(took)
-                    else:
-                        other[0] += 1
-                if status == 429:
-                    time.sleep(0.2)
+def overload(null):
+    """Sixteen clients that always ask, then ten times as many requests a second as they were answered, come what may."""
+    seconds, tokens = (5 if SHORT else 20), 64
 
-        threads = [threading.Thread(target=client, args=(i,)) for i in range(clients)]
+    async def phases(server):
+        request = server.raw(server.chat("Count from one.", tokens))
+        pool = []
+
+        async def closed(until):
+            answered = 0
+            while time.perf_counter() < until:
+                status, _ = await ask(pool, server.port, request)
+                assert status == 200
+                answered += 1
+            return answered
+
+        await asyncio.gather(*(closed(time.perf_counter() + 2) for _ in range(16)))
         started = time.perf_counter()
-        [t.start() for t in threads]
-        [t.join() for t in threads]
-        return good[0] / (time.perf_counter() - started), sorted(refused), other[0]
+        counts = await asyncio.gather(*(closed(started + seconds) for _ in range(16)))
+        peak = sum(counts) / (time.perf_counter() - started)
 
-    peak, _, _ = phase(16)
-    crowded, refused, other = phase(160)
-    p99 = refused[int(len(refused) * 0.99)] * 1000 if refused else 0
-    print(f"overload: peak {peak:.1f} tokens/s, ten times as many clients {crowded:.1f} ({crowded / peak * 100:.0f} %), {len(refused)} refused, p99 {p99:.1f} ms, {other} other errors")
+        good, refused, late, other = [], [], [], []
+
+        async def one():
+            asked = time.perf_counter()
+            status, body = await ask(pool, server.port, request)
+            now = time.perf_counter()
+            if status == 200:
+                good.append(now)
+            elif status == 429:
+                refused.append((now - asked) * 1000)
+                late.extend(["x"] if b"waited" in body else [])
+            else:
+                other.append(status)
+
+        tasks, started, sent = set(), time.perf_counter(), 0
+        # Slots and queue fill first: twice the time of an answer is left out.
+        ramp = 2 * 16 / peak
+        until = max(seconds, 4 * ramp)
+        while (now := time.perf_counter() - started) < until:
+            while sent < now * peak * 10:
+                task = asyncio.create_task(one())
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                sent += 1
+            await asyncio.sleep(0.002)
+        crowded = sum(started + ramp <= t < started + until for t in good) / (until - ramp)
+        await asyncio.gather(*tasks)
+        refused.sort()
+        at = lambda share: refused[int(len(refused) * share)] if refused else 0
+        print(f"overload ({server.model}): peak {peak * tokens:.0f} tokens/s; {sent / until:.0f} requests/s offered: {crowded * tokens:.0f} tokens/s ({crowded / peak * 100:.0f} %), {len(refused)} refused in {at(0.5):.1f} ms, p99 {at(0.99):.1f} ms, {len(late)} after waiting, {len(other)} other errors")
+
+    with Server(null) as server:
+        asyncio.run(phases(server))
 
 
-def leaving(server):
-    count = 200 if SHORT else 5000
-    body = json.dumps(chat("Tell a long story.", 200, stream=True)).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    before = server.memory_kib()
+def leaving(null):
+    """Clients that leave at a random moment: in the queue, in the prompt, in the answer."""
+    count = 300 if SHORT else 5000
+    with Server(null) as server:
+        streams = [server.raw(server.chat("Tell a long story.", 200, stream=stream)) for stream in (True, False)]
 
-    def leave(i):
-        s = socket.create_connection(("127.0.0.1", server.port))
-        s.sendall(head + body)
-        time.sleep(random.Random(i).random() * 0.2)
-        s.close()
+        def leave(i):
+            with socket.create_connection(("127.0.0.1", server.port)) as s:
+                s.sendall(streams[i % 2])
+                time.sleep(random.Random(i).random() * 0.2)
 
-    with concurrent.futures.ThreadPoolExecutor(32) as pool:
-        list(pool.map(leave, range(count)))
-    status = server.idle()
-    grown = (server.memory_kib() - before) / 1024
-    print(f"leaving: {count} clients left, pages in use {sum(m['pages']['in_use'] for m in status['models'])}, memory grew {grown:.0f} MiB")
+        def round(first, last):
+            with concurrent.futures.ThreadPoolExecutor(32) as pool:
+                list(pool.map(leave, range(first, last)))
+            return server.idle(), server.memory_mib(), server.open_files()
+
+        # The first ones grow buffers that stay.
+        _, before, files = round(0, count // 5)
+        pages, after, files_after = round(count // 5, count)
+        print(f"leaving ({server.model}): {count} clients left, {pages} pages in use, open files {files} -> {files_after}, memory {before:.0f} -> {after:.0f} MiB")
 
 
-def idle(server):
+def idle(null):
+    """Connections that say nothing."""
     count = 1000 if SHORT else 10000
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 20000), hard))
-    before = server.memory_kib()
-    held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(count)]
-    time.sleep(1)
-    times = []
-    for _ in range(300):
-        started = time.perf_counter()
-        assert server.get("/readyz")[0] == 200
-        times.append(time.perf_counter() - started)
-    grown = (server.memory_kib() - before) / 1024
-    print(f"idle: {count} connections, memory grew {grown:.0f} MiB, /readyz p99 {sorted(times)[-4] * 1000:.1f} ms")
-    [s.close() for s in held]
+    with Server(null) as server:
+        before = server.memory_mib()
+        held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(count)]
+        time.sleep(1)
+        times = []
+        for _ in range(500):
+            started = time.perf_counter()
+            assert server.get("/readyz")[0] == 200
+            times.append(time.perf_counter() - started)
+        silent = server.memory_mib() - before
+        # The same after each has asked once and keeps the connection.
+        for s in held:
+            s.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        for s in held:
+            assert b"200 OK" in s.recv(4096)
+        kept = server.memory_mib() - before
+        for _ in range(500):
+            started = time.perf_counter()
+            assert server.get("/readyz")[0] == 200
+            times.append(time.perf_counter() - started)
+        p99 = sorted(times)[int(len(times) * 0.99)]
+        print(f"idle ({server.model}): {count} connections, memory grew {silent:.0f} MiB, {kept:.0f} MiB once each had asked, /readyz p99 {p99 * 1000:.1f} ms")
+        [s.close() for s in held]
 
 
-def slow(server):
-    """A header and a body that never end; both are closed, and nobody else waits."""
-    header = socket.create_connection(("127.0.0.1", server.port))
-    header.sendall(b"GET /livez HTTP/1.1\r\nHost:")
-    body = socket.create_connection(("127.0.0.1", server.port))
-    body.sendall(b"POST /tokenize HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
-    started, told = time.perf_counter(), []
-    for name, s in (("header", header), ("body", body)):
-        s.settimeout(60)
-        while s.recv(4096):
-            pass
-        told.append(f"{name} after {time.perf_counter() - started:.0f} s")
-    print(f"slow clients closed: {', '.join(told)}")
+def slow(null):
+    """A header and a body that never end; both are closed."""
+    with Server(null) as server:
+        header = socket.create_connection(("127.0.0.1", server.port))
+        header.sendall(b"GET /livez HTTP/1.1\r\nHost:")
+        body = socket.create_connection(("127.0.0.1", server.port))
+        body.sendall(b"POST /tokenize HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+        started, told = time.perf_counter(), []
+        for name, s in (("header", header), ("body", body)):
+            s.settimeout(90)
+            while s.recv(4096):
+                pass
+            told.append(f"{name} after {time.perf_counter() - started:.0f} s")
+        print(f"slow clients closed: {', '.join(told)}")
 
 
-def drain(server):
-    """Sixteen streams under way when the server is asked to stop."""
-    def stream(i):
-        c = server.connection()
-        c.request("POST", "/v1/chat/completions", json.dumps(chat(f"Tell story {i}.", 48, stream=True)), {"Content-Type": "application/json"})
-        r = c.getresponse()
-        first.release()
-        return r.status, r.read().endswith(b"data: [DONE]\n\n")
+def drain(null):
+    """Sixteen streams under way, and more in the queue, when the server is asked to stop."""
+    with Server(null) as server:
+        first = threading.Semaphore(0)
 
-    first = threading.Semaphore(0)
-    with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        streams = [pool.submit(stream, i) for i in range(16)]
-        for _ in streams:
-            first.acquire()
-        server.process.terminate()
-        done = [s.result() for s in streams]
-    ended = server.process.wait(60)
-    print(f"drain: {sum(d == (200, True) for d in done)} of 16 streams ended whole, exit {ended}")
+        def stream(i):
+            c = server.connection()
+            c.request("POST", "/v1/chat/completions", json.dumps(server.chat(f"Tell story {i}.", 48, stream=True)), {"Content-Type": "application/json"})
+            r = c.getresponse()
+            first.release()
+            return r.status, r.read().endswith(b"data: [DONE]\n\n")
 
-
-def main():
-    server = Server("--max-connections", "10300")
-    try:
-        for figure in (crowd, prefix, overload, leaving, idle, slow, drain):
-            figure(server)
-    finally:
-        server.process.kill()
+        with concurrent.futures.ThreadPoolExecutor(32) as pool:
+            streams = [pool.submit(stream, i) for i in range(32)]
+            for _ in range(16):
+                first.acquire()
+            server.process.terminate()
+            done = [s.result() for s in streams]
+        ended = server.process.wait(60)
+        whole = sum(d == (200, True) for d in done)
+        print(f"drain ({server.model}): {whole} of {len(done)} streams ended whole, exit {ended}")
 
 
-main()
+FIGURES = {
+    "crowd": [crowd],
+    "prefix": [prefix],
+    "overload": [lambda: overload(True), lambda: overload(False)],
+    "leaving": [lambda: leaving(True), lambda: leaving(False)],
+    "idle": [lambda: idle(True)],
+    "slow": [lambda: slow(True)],
+    "drain": [lambda: drain(True), lambda: drain(False)],
+}
+
+for name in ONLY.split(",") if ONLY else FIGURES:
+    for figure in FIGURES[name]:
+        figure()
