@@ -33,17 +33,26 @@ struct Line {
 }
 
 impl Line {
-    /// How long one of `count` newcomers waits at most, where `slots` run together.
+    /// How long the last of `count` newcomers waits, where `slots` run together.
     fn wait(&self, count: usize, slots: usize, now: Instant) -> Duration {
         let slots = slots.max(1);
         let free = slots.saturating_sub(self.running.len());
         let behind = (self.waiting + count).saturating_sub(free);
-        // Slots become free evenly over the time that an answer runs. Where answers have become longer, those that
-        // run already show it before the first of them has ended.
-        let ages = self.running.values().map(|since| now.saturating_duration_since(*since)).sum::<Duration>();
-        let age = ages.checked_div(self.running.len() as u32).unwrap_or_default();
-        let run_time = self.run_time.unwrap_or_default().max(age);
-        run_time.mul_f64(behind as f64 / slots as f64)
+        if behind == 0 {
+            return Duration::ZERO;
+        }
+        let usual = self.run_time.unwrap_or_default();
+        let ages = self.running.values().map(|since| now.saturating_duration_since(*since));
+        // What has run longer than usual is expected to run as long again.
+        let left = ages.map(|age| if age < usual { usual - age } else { age });
+        // Those who take the free slots have all of their time before them.
+        let mut left: Vec<Duration> = left.chain(std::iter::repeat_n(usual, free)).collect();
+        left.sort_unstable();
+        let round =
+            left.iter().sum::<Duration>().checked_div(left.len() as u32).unwrap_or_default().max(usual);
+        // The first newcomers take the slots in the order in which they become free, the next ones a round later.
+        let (rounds, slot) = ((behind - 1) / left.len(), (behind - 1) % left.len());
+        round.saturating_mul(rounds as u32).saturating_add(left[slot])
     }
 
     fn ended(&mut self, took: Duration) {
@@ -208,20 +217,28 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_is_the_rows_before_one_times_the_time_of_a_slot() {
+    fn newcomers_take_the_slots_in_the_order_in_which_they_become_free() {
         let now = Instant::now() + 600 * SECOND;
-        let full = |waiting| line(now, waiting, 4, SECOND, Some(8 * SECOND));
-        // Four slots of eight seconds: one is free every two.
-        assert_eq!(full(0).wait(1, 4, now), 2 * SECOND);
-        assert_eq!(full(5).wait(1, 4, now), 12 * SECOND);
-        assert_eq!(full(5).wait(3, 4, now), 16 * SECOND);
+        let full = |waiting| {
+            let running = (1..=4).map(|n| (u64::from(n), now - n * SECOND)).collect();
+            Line { waiting, running, run_time: Some(8 * SECOND) }
+        };
+        // Those that run have 4, 5, 6 and 7 seconds left.
+        assert_eq!(full(0).wait(1, 4, now), 4 * SECOND);
+        assert_eq!(full(0).wait(4, 4, now), 7 * SECOND);
+        assert_eq!(full(3).wait(1, 4, now), 7 * SECOND);
+        assert_eq!(full(5).wait(1, 4, now), (8 + 5) * SECOND, "a round later");
+        // Two run, two slots are taken by those who wait: they have all their time before them.
+        let half = line(now, 2, 2, SECOND, Some(8 * SECOND));
+        assert_eq!(half.wait(1, 4, now), 7 * SECOND);
+        assert_eq!(half.wait(3, 4, now), 8 * SECOND);
     }
 
     #[test]
-    fn answers_that_run_longer_than_those_before_count_by_their_age() {
+    fn answers_that_run_longer_than_those_before_are_expected_to_go_on() {
         let now = Instant::now() + 600 * SECOND;
-        assert_eq!(line(now, 3, 4, 40 * SECOND, Some(SECOND)).wait(1, 4, now), 40 * SECOND);
-        assert_eq!(line(now, 3, 4, 40 * SECOND, None).wait(1, 4, now), 40 * SECOND);
+        assert_eq!(line(now, 0, 4, 40 * SECOND, Some(SECOND)).wait(1, 4, now), 40 * SECOND);
+        assert_eq!(line(now, 4, 4, 40 * SECOND, None).wait(1, 4, now), 80 * SECOND);
         assert_eq!(line(now, 3, 4, Duration::ZERO, None).wait(1, 4, now), Duration::ZERO, "nothing is known");
     }
 
