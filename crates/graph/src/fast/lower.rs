@@ -10,7 +10,7 @@ mod matmul;
 mod shape;
 
 use crate::graph::{Dim, Graph, Node, Op, ValueId, ValueKind};
-use crate::ops::TensorOp;
+use crate::ops::{SoftmaxKind, TensorOp};
 use crate::plain::Context;
 use kun_kernels::chain;
 use kun_kernels::conv::Geometry;
@@ -100,6 +100,12 @@ pub(crate) enum Kind {
     /// The node as it stands.
     Plain,
     Convolve(Box<Convolve>),
+    /// Every pixel becomes a block: a convolution of single pixels whose outputs are the pixels of blocks.
+    Transposed {
+        convolve: Box<Convolve>,
+        /// Rows and columns of a block.
+        block: [usize; 2],
+    },
     Multiply(Box<Multiply>),
     /// `a [.., m, k], b [.., k, n]`.
     MatMul,
@@ -201,6 +207,7 @@ impl Lower<'_> {
     fn fast(&mut self, index: usize, node: &Node, op: &TensorOp) -> Option<()> {
         match op {
             TensorOp::Conv(conv) => self.convolution(index, node, conv),
+            TensorOp::ConvTranspose(conv) => self.transposed(index, node, conv),
             TensorOp::BatchNorm(norm) => self.batch_norm(index, node, norm),
             TensorOp::Pool(pool) => self.pool(index, node, pool),
             TensorOp::GlobalPool(kind) => self.global_pool(index, node, *kind),
@@ -209,6 +216,9 @@ impl Lower<'_> {
             TensorOp::MatMul => self.matmul(index, node),
             TensorOp::Gemm(gemm) => self.gemm(index, node, gemm),
             TensorOp::Softmax { axis } => self.softmax(index, node, *axis),
+            TensorOp::SoftmaxFlat { axis, kind: SoftmaxKind::Softmax } => {
+                self.flat_softmax(index, node, *axis)
+            }
             TensorOp::LayerNorm(norm) => self.layer_norm(index, node, norm),
             TensorOp::Unary(unary) => self.unary(index, node, *unary),
             TensorOp::Clip => self.clip(index, node),

@@ -26,6 +26,8 @@ pub(super) enum Layout {
     Winograd(Panels),
     /// `[outputs, channels, taps]` of all groups to a matrix for each group.
     Direct { panels: Panels, groups: usize, taps: usize },
+    /// `[channels, outputs, pixels]` of a transposed convolution to outputs in the order `[pixels, outputs]`.
+    Blocks { panels: Panels, pixels: usize },
     /// A matrix whose output `n` at depth `k` is element `n * n_stride + k * k_stride`.
     Matrix { panels: Panels, n_stride: usize, k_stride: usize },
 }
@@ -56,7 +58,7 @@ impl Layout {
             Layout::Depthwise { .. } => weights,
             Layout::Winograd(panels) => winograd::packed_len(panels),
             Layout::Direct { panels, groups, .. } => groups * panels.packed_len(),
-            Layout::Matrix { panels, .. } => panels.packed_len(),
+            Layout::Matrix { panels, .. } | Layout::Blocks { panels, .. } => panels.packed_len(),
         }
     }
 
@@ -65,6 +67,7 @@ impl Layout {
             Layout::Depthwise { .. } => "depthwise",
             Layout::Winograd(_) => "winograd",
             Layout::Direct { .. } => "direct",
+            Layout::Blocks { .. } => "blocks",
             Layout::Matrix { n_stride: 1, .. } => "columns",
             Layout::Matrix { .. } => "rows",
         }
@@ -181,6 +184,15 @@ impl Job {
                     let values = &values[group * outputs * depth..][..outputs * depth];
                     panels.pack(values, depth, 1, out).map_err(misfit)?;
                 }
+            }
+            Layout::Blocks { panels, pixels } => {
+                let outputs = panels.shape().0;
+                let turned: Vec<f32> = values
+                    .chunks_exact(outputs.max(1))
+                    .flat_map(|from| (0..*pixels).flat_map(|pixel| from.iter().skip(pixel).step_by(*pixels)))
+                    .copied()
+                    .collect();
+                panels.pack(&turned, 1, outputs, out).map_err(misfit)?;
             }
             Layout::Matrix { panels, n_stride, k_stride } => {
                 panels.pack(&values, *n_stride, *k_stride, out).map_err(misfit)?;

@@ -296,6 +296,7 @@ impl Placer<'_> {
         match kind {
             Kind::Plain => self.plain(&inputs)?,
             Kind::Convolve(convolve) => self.convolve(*convolve, &inputs, output)?,
+            Kind::Transposed { convolve, block } => self.transposed(*convolve, block, &inputs, output)?,
             Kind::Multiply(multiply) => self.multiply(*multiply, &inputs, output)?,
             Kind::MatMul => self.matmul(&inputs, output)?,
             Kind::Attend { scale } => self.attend(scale, &inputs, output)?,

@@ -3,7 +3,8 @@ use crate::cpu::Pool;
 use crate::graph::{Dim, Graph, Node, Op, Sym, ValueId, ValueInfo, WeightId, WeightInfo};
 use crate::ops::{
     BatchNorm, Binary, Blocks, Convolution, Coordinates, Gemm, Interpolation, LayerNorm, NearestRounding,
-    Padding, Pool as PoolOp, PoolKind, Resize, ResizeTarget, TensorOp, Unary,
+    Padding, Pool as PoolOp, PoolKind, Resize, ResizeTarget, SoftmaxKind, TensorOp, TransposedConvolution,
+    Unary,
 };
 use crate::plain::Datum;
 use crate::tensor_program::{TensorOptions, TensorProgram};
@@ -422,6 +423,42 @@ fn softmax_over_any_dimension() {
         net.output(y);
         net.check(0);
     }
+}
+
+#[test]
+fn pixels_become_blocks() {
+    for (rows, columns, bias) in [(2, 2, true), (3, 2, false)] {
+        let mut net = Net::default();
+        let x = net.input(&[2, 18, 5, 7]);
+        let x = net.conv(x, [18, 18, 3], 1, 1);
+        let mut operands = vec![x, net.weight(&[18, 20, rows, columns])];
+        if bias {
+            operands.push(net.weight(&[20]));
+        }
+        let padding = Padding::Explicit(vec![0; 4]);
+        let convolution =
+            Convolution { strides: vec![rows, columns], dilations: Vec::new(), padding, groups: 1 };
+        let transposed =
+            TransposedConvolution { convolution, output_padding: Vec::new(), output_shape: Vec::new() };
+        let y = net.op(TensorOp::ConvTranspose(transposed), &operands);
+        let y = net.unary(Unary::Relu, y);
+        let z = net.conv(y, [4, 20, 1], 1, 1);
+        net.output(y);
+        net.output(z);
+        net.check(0);
+    }
+}
+
+#[test]
+fn flat_softmax_of_one_dimension() {
+    let mut net = Net::default();
+    let x = net.input(&[3, 40, 1, 1]);
+    let y = net.op(TensorOp::SoftmaxFlat { axis: 1, kind: SoftmaxKind::Softmax }, &[x]);
+    net.output(y);
+    let x = net.input(&[3, 4, 19]);
+    let y = net.op(TensorOp::SoftmaxFlat { axis: -1, kind: SoftmaxKind::Softmax }, &[x]);
+    net.output(y);
+    net.check(0);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use super::elementwise::add_to;
 use super::{Convolve, Input, Kind, Lower, Proto, Tail};
 use crate::graph::Node;
-use crate::ops::{Convolution, Geometry as Spatial, Pool, PoolKind, Reduce, ReduceKind, Resize};
+use crate::ops::{
+    Convolution, Geometry as Spatial, Pool, PoolKind, Reduce, ReduceKind, Resize, TransposedConvolution,
+};
 use crate::plain;
 use kun_kernels::conv::Geometry;
 use kun_kernels::pool::Pooling;
@@ -51,6 +53,51 @@ impl Lower<'_> {
         add_to(&mut tail.bias, &bias);
         let convolve = Convolve { weight, geometry, channels, outputs, groups, tail };
         let kind = Kind::Convolve(Box::new(convolve));
+        self.push(Proto { kind, inputs: vec![Input::Value(x)], output: node.outputs[0], node: index });
+        Some(())
+    }
+
+    /// A transposed convolution whose windows do not overlap.
+    pub(super) fn transposed(
+        &mut self,
+        index: usize,
+        node: &Node,
+        conv: &TransposedConvolution,
+    ) -> Option<()> {
+        let (x, weight) = (self.operand(node, 0)?, self.operand(node, 1)?);
+        let (shape, kernel) = (self.shape(x)?, self.shape(weight)?);
+        let (&[batch, channels, height, width], &[_, outputs, rows, columns]) = (&shape[..], &kernel[..])
+        else {
+            return None;
+        };
+        let spatial = conv.geometry(&shape[2..], &kernel[2..]).ok()?;
+        let apart = spatial.strides == [rows, columns]
+            && spatial.pad_begin == [0, 0]
+            && spatial.input == [height * rows, width * columns];
+        if !self.is_constant(weight)
+            || conv.convolution.groups != 1
+            || !apart
+            || kernel.contains(&0)
+            || shape.contains(&0)
+        {
+            return None;
+        }
+        let geometry = Geometry {
+            batch,
+            input: [height, width],
+            output: [height, width],
+            kernel: [1, 1],
+            stride: [1, 1],
+            dilation: [1, 1],
+            padding: [0, 0],
+        };
+        let mut tail = Tail::default();
+        if let Some(bias) = self.operand(node, 2) {
+            tail.bias = self.numbers(bias, outputs)?.repeat(rows * columns);
+        }
+        let outputs = outputs * rows * columns;
+        let convolve = Box::new(Convolve { weight, geometry, channels, outputs, groups: 1, tail });
+        let kind = Kind::Transposed { convolve, block: [rows, columns] };
         self.push(Proto { kind, inputs: vec![Input::Value(x)], output: node.outputs[0], node: index });
         Some(())
     }

@@ -120,6 +120,17 @@ impl Lower<'_> {
         Some(())
     }
 
+    /// Softmax of all dimensions from `axis` on as one, where that is one dimension.
+    pub(super) fn flat_softmax(&mut self, index: usize, node: &Node, axis: i64) -> Option<()> {
+        let shape = self.shape(self.operand(node, 0)?)?;
+        let from = if axis < 0 { axis + i64::try_from(shape.len()).ok()? } else { axis };
+        let flat = shape.get(usize::try_from(from).ok()? + 1..)?;
+        if flat.iter().any(|n| *n != 1) {
+            return None;
+        }
+        self.softmax(index, node, from)
+    }
+
     pub(super) fn layer_norm(&mut self, index: usize, node: &Node, norm: &LayerNorm) -> Option<()> {
         let x = self.operand(node, 0)?;
         let shape = self.shape(x)?;

@@ -61,6 +61,50 @@ impl Placer<'_> {
         Ok(())
     }
 
+    /// A convolution of single pixels into memory of its own, from where blocks go to their places.
+    pub(super) fn transposed(
+        &mut self,
+        convolve: Convolve,
+        [rows, columns]: [usize; 2],
+        inputs: &[Input],
+        output: ValueId,
+    ) -> Result<(), CompileError> {
+        let Convolve { weight, geometry, channels, outputs, tail, .. } = convolve;
+        let pairs = self.bf16.then(|| Panels::pairs(self.isa, outputs, 1, channels)).flatten();
+        let panels = pairs.unwrap_or_else(|| Panels::new(self.isa, outputs, channels));
+        let layout = Layout::Blocks { panels: panels.clone(), pixels: rows * columns };
+        let packed = self.packer.packed(self.sources[&weight].0, layout, &[])?;
+        let x = self.view(&inputs[0])?;
+        let x = self.channels_last(x);
+        let ending = self.ending(&tail, inputs, |values| panels.pad(values), |_, view| view)?;
+        let (batch, [height, width]) = (geometry.batch, geometry.input);
+        let shape = [batch, outputs, height, width];
+        let wide = self.buffer(&shape, channels_last_strides(&shape));
+        self.push(Work::Convolve(Box::new(ConvolveStep {
+            form: Form::Direct,
+            geometry,
+            channels,
+            outputs,
+            groups: 1,
+            panels,
+            packed,
+            ending,
+            x,
+            out: wide.clone(),
+            factors: None,
+        })));
+        let out = self.result(output, channels_last_strides);
+        let each = outputs / (rows * columns);
+        // Splitting dimensions never needs a copy.
+        let blocks = wide.reshaped(&[batch, rows, columns, each, height, width]);
+        let target = out.reshaped(&[batch, each, height, rows, width, columns]);
+        let (Some(blocks), Some(target)) = (blocks, target) else {
+            return Err(self.fail("the shapes do not fit".into()));
+        };
+        self.copy(blocks.permuted(&[0, 3, 4, 1, 5, 2]), target);
+        Ok(())
+    }
+
     pub(super) fn multiply(
         &mut self,
         multiply: Multiply,
