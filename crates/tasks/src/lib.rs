@@ -4,6 +4,7 @@
 pub mod describe;
 pub mod image;
 pub mod pixels;
+pub mod scores;
 pub mod task;
 pub mod text;
 pub mod vision;

@@ -2,8 +2,9 @@
 // Helpers of tests may panic as tests do.
 #![allow(clippy::unwrap_used)]
 
+use kun_tasks::scores::ranked;
 use kun_tasks::text::answer::{Place, SpanOptions, Window, answers};
-use kun_tasks::text::classify::{Activation, ranked};
+use kun_tasks::text::classify::Activation;
 use kun_tasks::text::extract::{Aggregation, Entity, Tags, Token, entities};
 use kun_tasks::text::windows::windows;
 use kun_tasks::text::zero_shot::NliHead;

@@ -4,6 +4,7 @@ use super::{App, chat_task, pictures};
 use crate::args::ClassifyArgs;
 use crate::exit::Misuse;
 use crate::rows::{Job, Record, RowResult};
+use kun_engine::text::ranked;
 use kun_engine::{
     Classified, EmbedOptions, EngineError, Fitting, HeadFile, Labels, LoadedEncoder, LoadedModel, Purpose,
     ZeroShot, is_encoder,
@@ -154,8 +155,7 @@ fn record(
     args: &ClassifyArgs,
 ) -> RowResult {
     let Classified { scores, truncated } = scored?;
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    let order = ranked(&scores);
     let name = |place: usize| labels.get(place).cloned().unwrap_or_else(|| format!("LABEL_{place}"));
     let best = *order.first().ok_or_else(|| anyhow::anyhow!("the model gave no scores"))?;
     let shown: Map<String, Value> = order

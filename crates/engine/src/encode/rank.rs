@@ -6,6 +6,7 @@ use crate::encode::{EmbedOptions, Fitting, LoadedEncoder, Purpose, Truncated};
 use crate::request::parameter;
 use kun_formats::ModelFiles;
 use kun_models::encoder::{Head, Judge};
+use kun_tasks::scores::cosine;
 use kun_text::{Encoding, Part, Special, Tokenizer};
 
 /// How documents are ranked.
@@ -170,11 +171,4 @@ pub(super) fn yes_and_no(tokenizer: &Tokenizer) -> Result<Judge, EngineError> {
         _ => Err(EngineError::Mismatch { what: format!("the model has no token `{word}` to rank by") }),
     };
     Ok(Judge { yes: token("yes")?, no: Some(token("no")?) })
-}
-
-/// Of two vectors of one width; 0 if either has no length.
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-    let lengths = (dot(a, a) * dot(b, b)).sqrt();
-    if lengths > 0.0 { dot(a, b) / lengths } else { 0.0 }
 }

@@ -117,5 +117,5 @@ impl Words {
 /// All vectors are `[D]` of length 1.
 pub fn fits(picture: &[f32], texts: &[Vec<f32>]) -> Vec<f32> {
     let cosine = |text: &Vec<f32>| SCALE * picture.iter().zip(text).map(|(a, b)| a * b).sum::<f32>();
-    kun_tasks::vision::output::softmax(&texts.iter().map(cosine).collect::<Vec<_>>())
+    kun_tasks::scores::softmax(&texts.iter().map(cosine).collect::<Vec<_>>())
 }

@@ -8,6 +8,7 @@ use crate::openai::embeddings::fitting;
 use crate::routes::{Call, Reply};
 use crate::schema::{Field, NAME, Shape, accepted, optional};
 use kun_engine::tasks::describe::Verb;
+use kun_engine::text::ranked;
 use kun_engine::{Classified, Labels, Resident, Use, ZeroShot};
 use serde_json::{Map, Value, json};
 
@@ -88,8 +89,7 @@ pub(crate) fn create(call: Call) -> Reply {
 }
 
 fn document(index: usize, labels: &[String], scored: &Classified, top: usize) -> Value {
-    let mut order: Vec<usize> = (0..scored.scores.len()).collect();
-    order.sort_by(|&a, &b| scored.scores[b].total_cmp(&scored.scores[a]));
+    let order = ranked(&scored.scores);
     let name = |place: usize| labels.get(place).cloned().unwrap_or_else(|| format!("LABEL_{place}"));
     let best = order.first().copied();
     let scores: Map<String, Value> =

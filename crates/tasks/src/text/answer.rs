@@ -1,7 +1,7 @@
 //! Span question answering: start and end logits over windows of a document to answers with places, as the
 //! question-answering pipeline of `transformers` gives them.
 
-use super::classify::ranked;
+use crate::scores::{ranked, softmax};
 use kun_text::{Encoding, Part};
 use std::ops::Range;
 
@@ -98,7 +98,7 @@ fn probabilities(logits: &[f32], window: &Window<'_>) -> Vec<f32> {
         .enumerate()
         .map(|(at, (logit, place))| if at == 0 || place.is_some() { *logit } else { -10_000.0 })
         .collect();
-    super::classify::softmax(&masked)
+    softmax(&masked)
 }
 
 /// The likeliest spans within the document: first token, last token, score.

@@ -1,5 +1,7 @@
 //! Logits of a classification head to scores.
 
+use crate::scores::{sigmoid, softmax};
+
 /// What turns logits into scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
@@ -28,36 +30,10 @@ impl Activation {
     pub fn scores(self, logits: &[f32]) -> Vec<f32> {
         match self {
             Activation::Softmax => softmax(logits),
-            Activation::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+            Activation::Sigmoid => logits.iter().map(|&x| sigmoid(x)).collect(),
             Activation::Identity => logits.to_vec(),
         }
     }
-}
-
-/// `exp(x - max) / sum`.
-pub fn softmax(logits: &[f32]) -> Vec<f32> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exps: Vec<f32> = logits.iter().map(|x| (x - max).exp()).collect();
-    let sum: f32 = exps.iter().sum();
-    exps.into_iter().map(|e| e / sum).collect()
-}
-
-/// Places of `scores`, the highest first; equal ones in their order.
-pub fn ranked(scores: &[f32]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-    order
-}
-
-/// Place of the highest score, the first of equal ones; 0 if there is none.
-pub fn best(scores: &[f32]) -> usize {
-    let mut best = 0;
-    for (place, score) in scores.iter().enumerate() {
-        if *score > scores[best] {
-            best = place;
-        }
-    }
-    best
 }
 
 #[cfg(test)]
@@ -77,7 +53,5 @@ mod tests {
         let scores = Activation::Softmax.scores(&[1000.0, 1000.0, -1000.0]);
         assert_eq!(scores, [0.5, 0.5, 0.0]);
         assert_eq!(Activation::Sigmoid.scores(&[0.0, 200.0, -200.0]), [0.5, 1.0, 0.0]);
-        assert_eq!(ranked(&[0.1, 0.7, 0.2, 0.7]), [1, 3, 2, 0]);
-        assert_eq!((best(&[0.1, 0.7, 0.7]), best(&[])), (1, 0));
     }
 }

@@ -1,6 +1,6 @@
 //! Token labels to entities: BIO, BIOES (BILOU) and plain (IO) tags, with the aggregation of `transformers`.
 
-use super::classify::{best, softmax};
+use crate::scores::{best, softmax};
 use kun_text::{Pieces, Tokenizer};
 
 /// How tokens of one word agree on a label.

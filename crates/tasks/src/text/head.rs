@@ -1,6 +1,6 @@
 //! A linear head on embeddings: multinomial logistic regression, trained by L-BFGS.
 
-use super::classify::softmax;
+use crate::scores::softmax;
 
 /// Weights of a linear classifier.
 #[derive(Clone, Debug, PartialEq)]
@@ -291,7 +291,7 @@ mod tests {
             let right = embeddings
                 .chunks(2)
                 .zip(&own)
-                .filter(|(x, c)| super::super::classify::best(&trained.head.scores(x).unwrap()) == **c);
+                .filter(|(x, c)| crate::scores::best(&trained.head.scores(x).unwrap()) == **c);
             assert!(right.count() > 220, "{trained:?}");
         }
     }

@@ -1,8 +1,8 @@
 //! Labels that a model was not trained on: as hypotheses that the text entails (arXiv:1909.00161), or by how near a
 //! text and a label lie.
 
-use super::classify::softmax;
 use crate::TaskError;
+use crate::scores::{cosine, softmax};
 
 /// The template of `transformers`.
 pub const NLI_TEMPLATE: &str = "This example is {}.";
@@ -65,13 +65,6 @@ impl NliHead {
 pub fn similarity_scores(text: &[f32], labels: &[Vec<f32>], multi: bool) -> Vec<f32> {
     let cosines: Vec<f32> = labels.iter().map(|label| cosine(text, label)).collect();
     if multi { cosines } else { softmax(&cosines.iter().map(|c| c * COSINE_SCALE).collect::<Vec<f32>>()) }
-}
-
-/// The cosine of two vectors; 0 if one has no direction.
-pub fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
-    let norm = (dot(a, a) * dot(b, b)).sqrt();
-    if norm > 0.0 { (dot(a, b) / norm) as f32 } else { 0.0 }
 }
 
 #[cfg(test)]

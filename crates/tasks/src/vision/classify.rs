@@ -1,8 +1,9 @@
 //! What a picture shows.
 
 use super::input::Input;
-use super::output::{label, softmax, take};
+use super::output::{label, take};
 use crate::pixels::Image;
+use crate::scores::{ranked, softmax};
 use crate::{Task, TaskError};
 use kun_tensor::Tensors;
 use std::sync::Arc;
@@ -43,10 +44,8 @@ impl Task for Classify {
 
     fn finish(&self, outputs: Tensors, (): ()) -> Result<Vec<Class>, TaskError> {
         let classes = scores(&outputs, &self.output)?;
-        let mut order: Vec<usize> = (0..classes.len()).collect();
-        order.sort_by(|&a, &b| classes[b].total_cmp(&classes[a]).then(a.cmp(&b)));
         let class = |index| Class { index, label: label(&self.labels, index), score: classes[index] };
-        Ok(order.into_iter().take(self.top).map(class).collect())
+        Ok(ranked(&classes).into_iter().take(self.top).map(class).collect())
     }
 }
 

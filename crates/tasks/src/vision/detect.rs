@@ -1,10 +1,11 @@
 //! What is where.
 
 use super::input::Input;
-use super::output::{argmax, label, sigmoid, softmax, take, wrong};
+use super::output::{argmax, label, take, wrong};
 use crate::pixels::boxes::{Suppress, suppress};
 use crate::pixels::fit::Placement;
 use crate::pixels::{Box2, Image};
+use crate::scores::{sigmoid, softmax};
 use crate::{Task, TaskError};
 use kun_tensor::Tensors;
 use std::sync::Arc;

@@ -51,19 +51,6 @@ pub fn wrong(name: &str, what: impl Into<String>) -> TaskError {
     TaskError::Output { name: name.to_owned(), what: what.into() }
 }
 
-/// The logistic function.
-pub fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
-}
-
-/// Softmax, in f64 for its sum.
-pub fn softmax(logits: &[f32]) -> Vec<f32> {
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exps: Vec<f64> = logits.iter().map(|&v| f64::from(v - top).exp()).collect();
-    let sum: f64 = exps.iter().sum();
-    exps.iter().map(|e| (e / sum) as f32).collect()
-}
-
 /// The index of the largest value and the value; the first of equals. NaN loses.
 pub fn argmax(values: &[f32]) -> (usize, f32) {
     values.iter().copied().enumerate().fold(

@@ -234,7 +234,7 @@ impl Task for Pose {
             PoseHead::MediaPipe { output, flag } => {
                 let (_, values) = take::<1>(&outputs, output)?;
                 let place = |v: &[f32]| {
-                    let score = super::output::sigmoid(v[3]) * super::output::sigmoid(v[4]);
+                    let score = crate::scores::sigmoid(v[3]) * crate::scores::sigmoid(v[4]);
                     (v[0], v[1], score)
                 };
                 let places = values.chunks_exact(5).take(33).map(place).collect();

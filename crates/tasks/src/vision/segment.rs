@@ -2,10 +2,11 @@
 
 use super::detect::{BoxHead, Detection, candidates};
 use super::input::Input;
-use super::output::{label, sigmoid, take, wrong};
+use super::output::{label, take, wrong};
 use crate::pixels::boxes::{Suppress, suppress};
 use crate::pixels::fit::Placement;
 use crate::pixels::{Filter, Image, Map, Mask};
+use crate::scores::sigmoid;
 use crate::{Task, TaskError};
 use kun_tensor::Tensors;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use crate::interrupt::Watch;
 use crate::rows::{Job, Record, Sink};
 use kun_engine::tasks::describe::Verb;
 use kun_engine::tasks::text::zero_shot::hypotheses;
+use kun_engine::text::ranked;
 use kun_engine::vision::fits;
 use kun_engine::{VisionModel, VisionOptions, Words};
 use kun_hub::ModelPath;
@@ -139,8 +140,7 @@ pub fn classify(app: &App, args: &ClassifyArgs) -> anyhow::Result<()> {
 }
 
 fn labelled(file: &Path, scores: &[f32], args: &ClassifyArgs) -> anyhow::Result<Record> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    let order = ranked(scores);
     let best = *order.first().ok_or_else(|| anyhow::anyhow!("no labels"))?;
     let shown = order.iter().take(args.top.unwrap_or(usize::MAX));
     let all: Map<String, Value> = shown.map(|&i| (args.labels[i].clone(), json!(scores[i]))).collect();
