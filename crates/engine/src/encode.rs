@@ -25,8 +25,8 @@ use crate::vocabulary::TextDescription;
 use crate::{Engine, EngineError, Fit, ModelKind, PassModel, budget};
 use kun_graph::{Backend, CompileOptions, KvOptions, MemoryReport, Program};
 use kun_models::encoder::{self, EncoderInfo, EncoderOptions, Judge};
+use kun_tensor::DType;
 use kun_tensor::storage::Access;
-use kun_tensor::{DType, Tensors};
 use kun_text::{Encoding, Tokenizer, TokenizerError};
 use std::path::Path;
 use std::sync::Arc;
@@ -245,18 +245,34 @@ impl LoadedEncoder {
         &self.model
     }
 
-    /// One pass over each text, batched with whatever else waits; results in their order.
+    /// One pass over each text, batched with whatever else waits; results in their order. Of equal texts one is read, since
+    /// the others' results would be the same to the bit.
     ///
     /// # Errors
     /// Per text: [`EngineError::Task`] if it is longer than the model takes.
     pub fn encode(&self, texts: &[Encoding]) -> Vec<Result<Encoded, EngineError>> {
         let mut results: Vec<Result<Encoded, EngineError>> =
             texts.iter().map(|_| Err(EngineError::Unloaded)).collect();
-        // Texts of like length together: their attention makes tasks of like size.
+        // Texts of like length together: their attention makes tasks of like size. Equal ones are neighbours.
         let mut order: Vec<usize> = (0..texts.len()).collect();
-        order.sort_by_key(|&index| texts[index].ids.len());
-        let items: Vec<Tensors> = order.iter().map(|&index| pass::tensors(&texts[index])).collect();
-        for (index, outputs) in order.into_iter().zip(self.model.infer(items)) {
+        let key = |index: usize| (texts[index].ids.len(), &texts[index].ids, &texts[index].types);
+        order.sort_by(|&a, &b| key(a).cmp(&key(b)));
+        let groups: Vec<&[usize]> = order.chunk_by(|&a, &b| key(a) == key(b)).collect();
+        let infer = |indices: Vec<usize>| {
+            self.model.infer(indices.into_iter().map(|index| pass::tensors(&texts[index])).collect())
+        };
+        let mut alone = Vec::new();
+        for (group, outputs) in groups.iter().zip(infer(groups.iter().map(|group| group[0]).collect())) {
+            match outputs.map(pass::encoded) {
+                Ok(encoded) => group.iter().for_each(|&index| results[index] = Ok(encoded.clone())),
+                // Errors are no copies: each text gets its own.
+                Err(error) => {
+                    results[group[0]] = Err(error);
+                    alone.extend_from_slice(&group[1..]);
+                }
+            }
+        }
+        for (&index, outputs) in alone.iter().zip(infer(alone.clone())) {
             results[index] = outputs.map(pass::encoded);
         }
         results
