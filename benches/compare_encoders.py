@@ -10,7 +10,7 @@ the median over the rounds; `ratio` is Kun's beside the best peer's. Kun runs as
 which times each case after one pass to warm up, so that rounds of all engines take turns. With --shape the weights are random
 ones of that model's shape, and FOLDER gives only the tokenizer: both sides read the same tokens. `--rows 400` takes so many
 sentences of the file. `--cpu` counts processor seconds of one thread instead of the time on the wall, for machines that are
-shared: a figure is then texts per processor second.
+shared: a figure is then texts per processor second. The result is a table in Markdown.
 """
 
 import argparse
@@ -278,7 +278,11 @@ def main() -> None:
         if "kun-bf16" in rates and "openvino-bf16" in rates:
             row["bf16 ratio"] = round(rates["kun-bf16"] / rates["openvino-bf16"], 2)
         table[case] = row
-        print(f"{case:24}", "  ".join(f"{n} {v}" for n, v in row.items()))
+    columns = list(dict.fromkeys(name for row in table.values() for name in row))
+    print("| texts per second | " + " | ".join(columns) + " |")
+    print("|---" * (len(columns) + 1) + "|")
+    for case, row in table.items():
+        print(f"| {case} | " + " | ".join(str(row.get(name, "")) for name in columns) + " |")
     if args.json:
         with open(args.json, "w") as file:
             json.dump(table, file, indent=1)
