@@ -67,9 +67,9 @@ pub struct Seq2SeqModel {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Whether the folder at `path` holds an encoder-decoder, by its `config.json`.
+/// Whether the folder or GGUF file at `path` holds an encoder-decoder.
 pub fn is_seq2seq(path: &Path) -> bool {
-    kun_formats::model_type(path).is_some_and(|name| kun_models::seq2seq::knows(&name))
+    kun_formats::architecture(path).is_some_and(|name| kun_models::seq2seq::knows(&name))
 }
 
 impl Seq2SeqModel {

@@ -10,7 +10,19 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-const MODELS: [&str; 9] = ["t5", "flan_t5", "mt5", "bart", "mbart", "mbart50", "marian", "m2m100", "nllb"];
+const MODELS: [&str; 11] = [
+    "t5",
+    "flan_t5",
+    "mt5",
+    "bart",
+    "mbart",
+    "mbart50",
+    "marian",
+    "m2m100",
+    "nllb",
+    "gguf/t5.gguf",
+    "gguf/flan_t5.gguf",
+];
 
 /// One search of a golden file.
 struct Case {
@@ -42,7 +54,8 @@ fn load(name: &str, rows: usize) -> (Seq2SeqModel, Vec<Case>) {
         ..LoadOptions::default()
     };
     let model = Engine::new().load_seq2seq(&folder, &options).unwrap_or_else(|e| panic!("{name}: {e:?}"));
-    (model, cases(&golden::json(&folder.join("golden.json"))))
+    let beside = folder.extension().map(|_| folder.with_extension("json"));
+    (model, cases(&golden::json(&beside.unwrap_or_else(|| folder.join("golden.json")))))
 }
 
 fn settings(model: &Seq2SeqModel, case: &Case) -> Generation {
@@ -62,6 +75,27 @@ fn greedy_and_beam_search_match_transformers() {
             let answers = model.generate(sources, Beginning::default(), &generation, None, &never);
             let answer = answers.into_iter().next().unwrap().unwrap();
             assert_eq!(answer.tokens, case.output, "{name} {} {}", case.name, case.options);
+        }
+    }
+}
+
+#[test]
+fn a_gguf_vocabulary_gives_the_ids_of_transformers() {
+    for name in ["gguf/t5.gguf", "gguf/flan_t5.gguf"] {
+        let (model, _) = load(name, 4);
+        let file = golden::testdata().join("seq2seq").join(name).with_extension("json");
+        let golden: Value = golden::json(&file);
+        let direction = model.direction(None, None).unwrap();
+        for case in golden["texts"].as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            let ids: Value = model.encode(text, &direction).unwrap().into();
+            // What a user writes is text to us, whatever it spells.
+            assert_eq!(
+                ids == case["ids"],
+                !text.contains("<pad>"),
+                "{name} {text:?}: {ids}, not {}",
+                case["ids"]
+            );
         }
     }
 }

@@ -15,6 +15,8 @@ pub use parse::{Header, parse};
 use crate::error::FormatError;
 use crate::{TensorTable, confine};
 use kun_tensor::storage::{Access, DataFile};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// A GGUF model: its metadata and where its tensors lie (split files joined).
@@ -71,6 +73,21 @@ impl Gguf {
         self.tensors.files.push(file);
         Ok(())
     }
+}
+
+/// The architecture that the file at `path` names in its first entry, as all writers do; the rest is not read.
+pub(crate) fn architecture(path: &Path) -> Option<String> {
+    const KEY: &[u8; 20] = b"general.architecture";
+    const STRING: u32 = 8;
+    confine::regular(path).ok()?;
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(128).read_to_end(&mut bytes).ok()?;
+    // Behind the magic: version, number of tensors, number of entries.
+    let entry = bytes.strip_prefix(b"GGUF")?.get(4 + 8 + 8..)?;
+    let entry = entry.strip_prefix(&20u64.to_le_bytes())?.strip_prefix(KEY)?;
+    let (len, name) = entry.strip_prefix(&STRING.to_le_bytes())?.split_first_chunk()?;
+    let name = name.get(..usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
+    String::from_utf8(name.to_vec()).ok()
 }
 
 fn open_file(path: &Path, access: Access) -> Result<DataFile, FormatError> {

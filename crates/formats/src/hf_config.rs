@@ -65,7 +65,7 @@ const TRANSFORMER_SETTINGS: [&str; 7] = [
 ];
 
 /// `model_type` of the `config.json` in `folder`, if that is a folder with one.
-pub fn model_type(folder: &Path) -> Option<String> {
+pub(crate) fn model_type(folder: &Path) -> Option<String> {
     let bytes = read_file(&folder.join("config.json"), MAX_CONFIG_BYTES).ok()?;
     let config = json::value("config.json", &bytes).ok()?;
     config.get("model_type")?.as_str().map(str::to_owned)

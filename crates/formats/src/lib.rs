@@ -17,7 +17,7 @@ pub mod table;
 
 pub use error::FormatError;
 pub use gguf::{Gguf, Metadata};
-pub use hf_config::{HfConfig, SentenceModule, model_type};
+pub use hf_config::{HfConfig, SentenceModule};
 pub use onnx::OnnxFile;
-pub use open::{ModelFiles, open};
+pub use open::{ModelFiles, architecture, open};
 pub use table::{TensorInfo, TensorTable};

@@ -1,8 +1,8 @@
 //! Opens whatever a path holds.
 
 use crate::error::{shown, shown_bytes};
-use crate::gguf::Gguf;
-use crate::hf_config::HfConfig;
+use crate::gguf::{self, Gguf};
+use crate::hf_config::{self, HfConfig};
 use crate::{FormatError, TensorTable, confine, safetensors};
 use kun_tensor::storage::Access;
 use std::fs::File;
@@ -148,6 +148,11 @@ fn list(folder: &Path) -> Result<Vec<String>, FormatError> {
 
 fn extension(path: &Path) -> Option<String> {
     path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase)
+}
+
+/// The architecture that the `config.json` of a folder or the start of a GGUF file names; the rest is not read.
+pub fn architecture(path: &Path) -> Option<String> {
+    if path.is_dir() { hf_config::model_type(path) } else { gguf::architecture(path) }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 pub mod bart;
 pub mod config;
 pub mod generation;
+mod gguf;
 mod graph;
 pub mod load;
 pub mod t5;

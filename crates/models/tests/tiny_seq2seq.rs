@@ -12,7 +12,19 @@ use kun_tensor::storage::Access;
 use kun_testkit::{Tolerance, golden};
 use std::sync::Arc;
 
-const MODELS: [&str; 9] = ["t5", "flan_t5", "mt5", "bart", "mbart", "mbart50", "marian", "m2m100", "nllb"];
+const MODELS: [&str; 11] = [
+    "t5",
+    "flan_t5",
+    "mt5",
+    "bart",
+    "mbart",
+    "mbart50",
+    "marian",
+    "m2m100",
+    "nllb",
+    "gguf/t5.gguf",
+    "gguf/flan_t5.gguf",
+];
 
 /// What `tools/golden/tiny_seq2seq.py` writes.
 #[derive(serde::Deserialize)]
@@ -34,6 +46,7 @@ struct DecoderGolden {
     logits: Vec<Vec<f32>>,
 }
 
+/// A folder, or `gguf/NAME.gguf`.
 fn model(name: &str) -> Seq2Seq {
     let path = golden::testdata().join("seq2seq").join(name);
     let files = kun_formats::open(&path, Access::Mapped).unwrap_or_else(|e| panic!("{name}: {e:?}"));
@@ -70,8 +83,9 @@ fn encode<B: Backend>(backend: &B, model: &Seq2Seq, source: &[i32]) -> Vec<(Stri
 fn check(backend: &impl Backend, tolerance: Tolerance) {
     for name in MODELS {
         let model = model(name);
-        let Golden { encoder, decoder } =
-            golden::json(&golden::testdata().join("seq2seq").join(name).join("golden.json"));
+        let beside = name.strip_suffix(".gguf").map(|name| format!("{name}.json"));
+        let file = beside.unwrap_or_else(|| format!("{name}/golden.json"));
+        let Golden { encoder, decoder } = golden::json(&golden::testdata().join("seq2seq").join(file));
         let sources = encode(backend, &model, &encoder.source);
         let (_, states) = sources.iter().find(|(name, _)| name == "states").unwrap();
         tolerance.assert(&format!("{name} states"), states, &encoder.states.concat());

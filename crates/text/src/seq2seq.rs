@@ -2,7 +2,7 @@
 
 use crate::languages::{self, Language};
 use crate::tokenizer::spm::SentencePieceModel;
-use crate::{Special, Tokenizer, TokenizerError};
+use crate::{Special, Tokenizer, TokenizerError, Vocabulary};
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -31,8 +31,8 @@ pub struct Files<'a> {
 /// How text and ids become each other.
 #[derive(Debug)]
 enum Pieces {
-    /// A `tokenizer.json`.
-    Json(Box<Tokenizer>),
+    /// A `tokenizer.json`, or the vocabulary of a GGUF file.
+    Own(Box<Tokenizer>),
     /// SentencePiece and a vocabulary of its own.
     Words(Box<Words>),
 }
@@ -182,6 +182,28 @@ impl Seq2SeqTokenizer {
         })
     }
 
+    /// T5's, from a GGUF file's vocabulary.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Invalid`] for what is no vocabulary of T5, or names no end of text.
+    pub fn from_vocabulary(vocabulary: Vocabulary) -> Result<Seq2SeqTokenizer, TokenizerError> {
+        if vocabulary.model != "t5" {
+            return Err(invalid("tokenizer.ggml.model of an encoder-decoder is `t5`"));
+        }
+        let tokenizer = Tokenizer::from_vocabulary(vocabulary)?;
+        let eos = tokenizer.eos().ok_or_else(|| invalid("no tokenizer.ggml.eos_token_id"))?;
+        Ok(Seq2SeqTokenizer {
+            pieces: Pieces::Own(Box::new(tokenizer)),
+            before: Vec::new(),
+            after: vec![eos],
+            place: None,
+            languages: Vec::new(),
+            pair: None,
+            eos,
+            special: Vec::new(),
+        })
+    }
+
     fn from_json(files: &Files<'_>, config: &Value) -> Result<Seq2SeqTokenizer, TokenizerError> {
         let tokenizer = Tokenizer::from_json(files.tokenizer_json, files.tokenizer_config)?;
         let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
@@ -208,7 +230,7 @@ impl Seq2SeqTokenizer {
             before.retain(|id| *id != eos);
         }
         Ok(Seq2SeqTokenizer {
-            pieces: Pieces::Json(Box::new(tokenizer)),
+            pieces: Pieces::Own(Box::new(tokenizer)),
             before,
             after: vec![eos],
             place: place.filter(|_| !languages.is_empty()),
@@ -232,7 +254,7 @@ impl Seq2SeqTokenizer {
     /// Ids that the vocabulary has at most.
     pub fn vocab_size(&self) -> usize {
         match &self.pieces {
-            Pieces::Json(tokenizer) => tokenizer.vocab_size(),
+            Pieces::Own(tokenizer) => tokenizer.vocab_size(),
             Pieces::Words(words) => words.words.len(),
         }
     }
@@ -322,7 +344,7 @@ impl Seq2SeqTokenizer {
     /// [`TokenizerError::Encode`].
     pub fn encode(&self, text: &str, direction: &Direction) -> Result<Vec<u32>, TokenizerError> {
         let ids = match &self.pieces {
-            Pieces::Json(tokenizer) => tokenizer.encode(text, Special::Plain)?,
+            Pieces::Own(tokenizer) => tokenizer.encode(text, Special::Plain)?,
             Pieces::Words(words) => {
                 let pieces = words.source.encode(text)?;
                 let id = |piece: &String| match words.ids.get(piece) {
@@ -342,7 +364,7 @@ impl Seq2SeqTokenizer {
     /// The text of an answer; control tokens are left out.
     pub fn decode(&self, ids: &[u32]) -> String {
         match &self.pieces {
-            Pieces::Json(tokenizer) => tokenizer.decode(ids).trim().to_owned(),
+            Pieces::Own(tokenizer) => tokenizer.decode(ids).trim().to_owned(),
             Pieces::Words(words) => {
                 let kept = ids.iter().filter(|id| !self.special.contains(id) && !self.is_language(**id));
                 let pieces = kept.filter_map(|id| words.words.get(*id as usize)?.as_deref());

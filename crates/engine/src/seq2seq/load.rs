@@ -1,8 +1,9 @@
-//! Folders to running encoder-decoders.
+//! Folders and files to running encoder-decoders.
 
 use super::Seq2SeqModel;
 use super::worker::{Limits, Worker};
 use crate::request::parameter;
+use crate::vocabulary::{TextDescription, TokenizerSource};
 use crate::{Engine, EngineError, Fit, LoadOptions, ModelKind};
 use kun_formats::ModelFiles;
 use kun_graph::{Backend, CompileOptions, KvOptions, KvType, MemoryReport, PAGE_TOKENS};
@@ -24,6 +25,8 @@ const DEFAULT_TARGET_TOKENS: usize = 512;
 /// An encoder-decoder described and measured, with nothing large allocated.
 struct Plan {
     files: Arc<ModelFiles>,
+    /// Taken out of a GGUF file.
+    text: Option<TokenizerSource>,
     model: Seq2Seq,
     reading: CompileOptions,
     writing: CompileOptions,
@@ -39,7 +42,12 @@ impl Plan {
         device: &B,
     ) -> Result<Plan, EngineError> {
         let access = if options.no_mmap { Access::Read } else { Access::Mapped };
-        let files = Arc::new(kun_formats::open(path, access)?);
+        let mut files = kun_formats::open(path, access)?;
+        let text = match files {
+            ModelFiles::Gguf(_) => Some(TextDescription::take(&mut files)?.tokenizer),
+            ModelFiles::HuggingFace { .. } => None,
+        };
+        let files = Arc::new(files);
         let model = load(
             files.clone(),
             &Seq2SeqOptions { quantize: options.quantize, max_source_tokens: options.context_tokens },
@@ -74,7 +82,7 @@ impl Plan {
             kv_bytes: a.kv_bytes + b.kv_bytes,
             workspace_bytes: a.workspace_bytes + b.workspace_bytes,
         };
-        Ok(Plan { files, model, reading, writing, memory, most_tokens })
+        Ok(Plan { files, text, model, reading, writing, memory, most_tokens })
     }
 }
 
@@ -88,17 +96,20 @@ impl Engine {
         Ok(Fit::fixed(info, ModelKind::Rewrites, plan.memory, most_tokens, options.max_memory_bytes))
     }
 
-    /// Loads the encoder-decoder in the folder at `path`. Of the options, `max_sequences` counts rows of a step (an answer
+    /// Loads the encoder-decoder in the folder or GGUF file at `path`. Of the options, `max_sequences` counts rows of a step (an answer
     /// takes one for each beam), `context_tokens` is the longest source, and the cache is f32 always.
     ///
     /// # Errors
     /// [`EngineError`]; [`EngineError::DoesNotFit`] before anything large is allocated.
     pub fn load_seq2seq(&self, path: &Path, options: &LoadOptions) -> Result<Seq2SeqModel, EngineError> {
         let (threads, device) = self.device(options.threads)?;
-        let Plan { files, model, reading, writing, memory, most_tokens } =
+        let Plan { files, text, model, reading, writing, memory, most_tokens } =
             Plan::new(path, options, threads, &device)?;
         let info = Arc::new(model.info.clone());
-        let tokenizer = tokenizer(&files)?;
+        let tokenizer = match text {
+            Some(TokenizerSource::Vocabulary(vocabulary)) => Seq2SeqTokenizer::from_vocabulary(*vocabulary)?,
+            _ => tokenizer(&files)?,
+        };
         if tokenizer.vocab_size() > info.model.vocab_size {
             let what =
                 format!("{} tokens, {} rows of embeddings", tokenizer.vocab_size(), info.model.vocab_size);

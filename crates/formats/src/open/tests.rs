@@ -1,6 +1,6 @@
 //! Real models.
 
-use super::{ModelFiles, open};
+use super::{ModelFiles, architecture, open};
 use crate::FormatError;
 use kun_tensor::DType;
 use kun_tensor::storage::Access;
@@ -19,9 +19,12 @@ fn opens_one_model_in_three_forms() {
             panic!("{name} is a GGUF file")
         };
         assert_eq!(gguf.metadata.u32("llama.attention.head_count").unwrap(), 8);
+        assert_eq!(architecture(&folder.join(name)).as_deref(), Some("llama"));
         let info = gguf.tensors.get("token_embd.weight").unwrap().clone();
         embeddings.push((info.dtype, info.shape.clone(), gguf.tensors.bytes(&info, 0..32).unwrap().to_vec()));
     }
+    assert_eq!(architecture(&folder.join("hf")).as_deref(), Some("llama"));
+    assert_eq!(architecture(&folder.join("hf/config.json")), None);
     let Ok(ModelFiles::HuggingFace { config, tensors }) = open(&folder.join("hf"), Access::Read) else {
         panic!("a folder with safetensors")
     };

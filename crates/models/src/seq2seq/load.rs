@@ -1,9 +1,9 @@
 //! Files to the two graphs of an encoder-decoder and their weights.
 
-use crate::encoder::settings::{Settings, wrong};
+use crate::encoder::settings::Settings;
 use crate::metadata::Metadata;
 use crate::seq2seq::config::{Fall, MAX_CONTEXT, Positions};
-use crate::seq2seq::{Generation, describe, graph};
+use crate::seq2seq::{Generation, describe, gguf, graph};
 use crate::weights::Declared;
 use crate::{ModelError, ModelInfo};
 use kun_formats::ModelFiles;
@@ -61,13 +61,20 @@ const DEFAULT_TOKENS: usize = 1024;
 /// # Errors
 /// [`ModelError`].
 pub fn load(files: Arc<ModelFiles>, options: &Seq2SeqOptions) -> Result<Seq2Seq, ModelError> {
-    let ModelFiles::HuggingFace { config: folder, .. } = files.as_ref() else {
-        return Err(wrong("general.architecture", "encoder-decoders are read from folders with safetensors"));
-    };
-    let settings = Settings::new(&folder.config)?;
     let meta = Metadata::new(&files)?;
-    let config = describe(&settings, meta.tensors())?;
-    let generation = Generation::read(folder)?;
+    let (config, generation) = match files.as_ref() {
+        ModelFiles::HuggingFace { config: folder, .. } => {
+            let settings = Settings::new(&folder.config)?;
+            (describe(&settings, meta.tensors())?, Generation::read(folder)?)
+        }
+        ModelFiles::Gguf(_) if meta.architecture() != gguf::ARCHITECTURE => {
+            return Err(ModelError::Architecture {
+                name: meta.architecture().to_owned(),
+                known: gguf::ARCHITECTURE.to_owned(),
+            });
+        }
+        ModelFiles::Gguf(file) => gguf::describe(file)?,
+    };
     generation.check(config.vocab_size)?;
     let asked = options.max_source_tokens.unwrap_or(DEFAULT_TOKENS).clamp(1, MAX_CONTEXT);
     let max_source_tokens = config.max_tokens.map_or(asked, |own| own.min(asked));
