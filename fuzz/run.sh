@@ -20,13 +20,16 @@ RUSTFLAGS="$coverage --cfg fuzzing" CARGO_TARGET_DIR="$out" \
     cargo build --release --target "$host" --manifest-path "$here/Cargo.toml" --bins
 CARGO_TARGET_DIR="$out" cargo run --release --manifest-path "$here/seeds/Cargo.toml" -- "$out/corpus"
 
+# Files that a target writes, in memory where there is such a folder.
+scratch="$(mktemp -d -p /dev/shm 2>/dev/null || mktemp -d)"
+trap 'rm -rf "$scratch"' EXIT
 programs="$out/$host/release"
 corpus="$out/corpus"
-[ $# -gt 0 ] || set -- gguf safetensors onnx sentencepiece tokenizer_json template
+[ $# -gt 0 ] || set -- gguf safetensors onnx sentencepiece tokenizer_json template encoder_folder
 for target in "$@"; do
     mkdir -p "$out/artifacts/$target"
     log="$out/$target.log"
-    if ! "$programs/$target" "$corpus/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
+    if ! TMPDIR="$scratch" "$programs/$target" "$corpus/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
         -max_len=65536 -dict="$corpus/$target.dict" -artifact_prefix="$out/artifacts/$target/" \
         -print_final_stats=1 -verbosity=0 2>"$log"; then
         tail -n 60 "$log" >&2

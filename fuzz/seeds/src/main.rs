@@ -25,6 +25,8 @@ fn main() -> io::Result<()> {
     ];
     write(folder, "sentencepiece", &spm.map(<[u8]>::to_vec))?;
     write(folder, "template", &TEMPLATES.map(|text| text.as_bytes().to_vec()))?;
+    write(folder, "encoder_folder", &encoder_folders(&tokenizers()[0])?)?;
+    dictionary(folder, "encoder_folder", ENCODER_WORDS)?;
     dictionary(folder, "gguf", &["GGUF", "general.alignment", "split.count"])?;
     dictionary(folder, "safetensors", SAFETENSORS_WORDS)?;
     dictionary(folder, "onnx", ONNX_WORDS)?;
@@ -47,6 +49,66 @@ fn dictionary(folder: &Path, target: &str, words: &[&str]) -> io::Result<()> {
         format!("\"{}\"\n", word.bytes().map(byte).collect::<String>())
     };
     fs::write(folder.join(format!("{target}.dict")), words.iter().map(quoted).collect::<String>())
+}
+
+/// In the order of the target's weights.
+const ENCODERS: [&str; 10] = [
+    "sentence_mean",
+    "bert_sequence",
+    "distilbert_span",
+    "mpnet",
+    "albert_sequence",
+    "modernbert_tokens",
+    "nomic_bert",
+    "deberta_v2_tokens",
+    "qwen3_logit_score",
+    "jina_v2",
+];
+
+const ENCODER_WORDS: &[&str] = &[
+    "\"hidden_size\": ",
+    "\"num_hidden_layers\": ",
+    "\"num_attention_heads\": ",
+    "\"vocab_size\": ",
+    "\"max_position_embeddings\": ",
+    "\"id2label\": {",
+    "\"architectures\": [\"",
+    "ForTokenClassification",
+    "\"model_type\": \"",
+    "pooling_mode_cls_token",
+    "in_features",
+    "activation_function",
+    "18446744073709551615",
+    "-1",
+    "1e308",
+    "null",
+    "true",
+    "[[[[",
+];
+
+/// The files of each folder, as the target takes them apart.
+fn encoder_folders(tokenizer: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/encoders");
+    let mut seeds = Vec::new();
+    for (index, name) in ENCODERS.iter().enumerate() {
+        let file = |file: &str| fs::read(root.join(name).join(file)).unwrap_or_default();
+        let mut seed = vec![u8::try_from(index).unwrap_or_default()];
+        seed.extend(fs::read(root.join(name).join("config.json"))?);
+        let inner =
+            if *name == "qwen3_logit_score" { "1_LogitScore/config.json" } else { "1_Pooling/config.json" };
+        let rest = [
+            file("modules.json"),
+            file(inner),
+            file("2_Dense/config.json"),
+            b"{\"max_seq_length\": 32}".to_vec(),
+        ];
+        for part in std::iter::once(tokenizer.to_vec()).chain(rest) {
+            seed.push(0x1e);
+            seed.extend(part);
+        }
+        seeds.push(seed);
+    }
+    Ok(seeds)
 }
 
 fn gguf() -> Vec<Vec<u8>> {
