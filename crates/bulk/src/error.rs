@@ -62,10 +62,10 @@ pub enum BulkError {
     Engine(#[from] EngineError),
     /// Columns that do not fit together.
     #[error(transparent)]
-    Arrow(#[from] arrow_schema::ArrowError),
+    Arrow(arrow_schema::ArrowError),
     /// A Parquet file that cannot be written.
     #[error(transparent)]
-    Parquet(#[from] parquet::errors::ParquetError),
+    Parquet(parquet::errors::ParquetError),
     /// More rows failed than the job allows.
     #[error(
         "{errors} of {rows} rows failed, more than the {max_rate} that `max_rate` allows; the first: {first}"
@@ -83,6 +83,29 @@ pub enum BulkError {
     /// The job was stopped; what was done is kept.
     #[error("the job was stopped")]
     Stopped,
+}
+
+/// What the disk says is an error of the disk, whoever wrote to it.
+impl From<arrow_schema::ArrowError> for BulkError {
+    fn from(error: arrow_schema::ArrowError) -> BulkError {
+        match error {
+            arrow_schema::ArrowError::IoError(_, source) => BulkError::store("write", "a part", source),
+            error => BulkError::Arrow(error),
+        }
+    }
+}
+
+impl From<parquet::errors::ParquetError> for BulkError {
+    fn from(error: parquet::errors::ParquetError) -> BulkError {
+        use parquet::errors::ParquetError;
+        match error {
+            ParquetError::External(source) => match source.downcast::<std::io::Error>() {
+                Ok(source) => BulkError::store("write", "a part", *source),
+                Err(source) => BulkError::Parquet(ParquetError::External(source)),
+            },
+            error => BulkError::Parquet(error),
+        }
+    }
 }
 
 impl BulkError {

@@ -208,10 +208,12 @@ fn pictures_are_seen_and_made_and_a_bad_one_stops_nobody() {
         scratch.write(&format!("photos/zz-cut-{name}"), &image[..200]);
     }
     scratch.write("photos/zz-text.png", "no picture");
+    let half = std::fs::read(shared("eval/coco8/images/000000000009.jpg")).unwrap();
+    scratch.write("photos/zz-half.jpg", &half[..half.len() / 2]);
     let photos = scratch.0.join("photos").to_str().unwrap().to_owned();
     let call = format!("detect(image, model = '{}') as things", shared("models/detect/yolox_nano"));
     let report = scratch.map(&photos, &[call], "things.jsonl");
-    assert_eq!((report.status.rows, report.status.errors), (5, 3));
+    assert_eq!((report.status.rows, report.status.errors), (6, 4));
     let rows = scratch.rows("things.jsonl");
     let thing = &rows[0]["things"][0];
     assert!(thing["label"].is_string() && thing["x2"].as_f64() > thing["x1"].as_f64(), "{}", rows[0]);

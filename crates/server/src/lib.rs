@@ -4,6 +4,11 @@
 mod answer;
 mod anthropic;
 mod app;
+#[cfg(feature = "batch")]
+pub mod batch;
+#[cfg(not(feature = "batch"))]
+#[path = "batch_absent.rs"]
+mod batch;
 mod error;
 mod http;
 mod metrics;

@@ -90,6 +90,8 @@ pub struct ServeOptions {
     pub load: LoadOptions,
     /// How long an unused model stays loaded; `None`: until its memory is needed.
     pub keep_alive: Option<Duration>,
+    /// Where files and batches are kept; `None`: none are.
+    pub files_dir: Option<PathBuf>,
     /// Bounds.
     pub limits: Limits,
 }

@@ -15,13 +15,14 @@ use crate::http::gate::{FALLBACK, Passed, RouteName};
 use crate::http::{body, form};
 use crate::schema::{Check, Field, Shape, Strictness, from_text};
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -142,6 +143,10 @@ async fn checked(app: Arc<App>, route: &'static Route, request: Request) -> Resu
     };
     let strictness = if app.options.strict { Strictness::Refuse } else { Strictness::Warn };
     let mut check = Check::new(strictness);
+    let (stream, body) = match route.is_upload() {
+        true => (Some((parts.headers.clone(), Mutex::new(body))), Body::empty()),
+        false => (None, body),
+    };
     let (mut object, mut file) = (Map::new(), None);
     if let Some(fields) = route.fields {
         if app.draining.load(Ordering::Relaxed) {
@@ -172,9 +177,10 @@ async fn checked(app: Arc<App>, route: &'static Route, request: Request) -> Resu
         }
     }
     let id = id_of(route.path, parts.uri.path());
+    let query = parts.uri.query().unwrap_or_default().to_owned();
     let Check { warnings, .. } = check;
     let Passed { tenant, admin, trace } = passed;
-    (route.handler)(Call { app, tenant, admin, trace, body: object, file, warnings, id }).await
+    (route.handler)(Call { app, tenant, admin, trace, body: object, file, warnings, id, query, stream }).await
 }
 
 /// The fields of a form as JSON, and the file among them.

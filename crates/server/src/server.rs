@@ -1,5 +1,6 @@
 //! A running server: its listeners and its end.
 
+use crate::batch::Runner;
 use crate::http::accept::Service;
 use crate::trace::Tracer;
 use crate::{App, ServeError, routes};
@@ -58,6 +59,7 @@ impl Server {
             let tracer = Tracer::new(base).map_err(|why| ServeError::Options(format!("--otlp {why}")))?;
             let _ = app.tracer.set(tracer);
         }
+        keep_files(&app)?;
         let tls = options.tls.as_ref().map(|(chain, key)| acceptor(chain, key)).transpose()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("kun-http")
@@ -121,11 +123,15 @@ impl Server {
             if loaded.is_err() {
                 stopper.stop();
             }
+            let batches = Runner::start(&app, tokio::runtime::Handle::current());
             app.ready.store(true, Ordering::Relaxed);
             let mut stopped = stop.subscribe();
             tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => {}
                 _ = terminated() => stopper.stop(),
+            }
+            if let Some(batches) = app.batches.get() {
+                batches.stop();
             }
             let over = app.clone();
             tokio::spawn(async move {
@@ -141,6 +147,9 @@ impl Server {
             if let Some(path) = socket {
                 let _ = std::fs::remove_file(path);
             }
+            // It stops within a moment; what it has done is on the disk then.
+            let ended = tokio::task::spawn_blocking(|| batches.map(std::thread::JoinHandle::join));
+            let _ = tokio::time::timeout(LAST_WORDS, ended).await;
             loaded
         });
         if let Some(tracer) = stopper.app.tracer.get() {
@@ -149,6 +158,24 @@ impl Server {
         // Blocking work of clients that have gone is not waited for.
         runtime.shutdown_timeout(Duration::from_secs(1));
         result
+    }
+}
+
+/// Opens the place of files and batches, unless another server has it.
+fn keep_files(app: &App) -> Result<(), ServeError> {
+    let Some(folder) = &app.options.files_dir else { return Ok(()) };
+    match Runner::open(folder) {
+        Ok(runner) => {
+            let _ = app.batches.set(runner);
+            Ok(())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            tracing::warn!(folder = %folder.display(), "another server keeps the files there: this one keeps none");
+            Ok(())
+        }
+        Err(source) => {
+            Err(ServeError::Io { what: format!("cannot keep files in {}", folder.display()), source })
+        }
     }
 }
 

@@ -127,6 +127,14 @@ fn of_folder(
     word: &str,
 ) -> Result<(Format, Vec<ObjectInfo>), BulkError> {
     let tables: Vec<Format> = all.iter().filter_map(|info| table_format(&info.uri)).collect();
+    let pictures = all.iter().filter(|info| PICTURES.contains(&ending(&info.uri).as_str())).count();
+    if asked.is_none() && pictures > 0 && !tables.is_empty() {
+        return Err(BulkError::job(format!(
+            "{word} has {pictures} pictures and {} tables: --read-as files takes the pictures, a pattern such as '*.csv' \
+             the tables",
+            tables.len()
+        )));
+    }
     let format = match (asked, tables.first()) {
         (Some(format), _) => format,
         (None, None) => Format::Files,

@@ -70,6 +70,9 @@ fn mistakes_are_told_before_any_work() {
     says(&job(&input, &["embed(text)"], &out), "needs a model");
     says(&job(&scratch.write("x.csv", "a,a\n1,2\n"), &["hash(a)"], &out), "column 2");
     says(&job(&scratch.write("empty.csv", ""), &["hash(a)"], &out), "empty");
+    scratch.write("mixed/a.csv", "a\n1\n");
+    scratch.write("mixed/b.png", "");
+    says(&job(&scratch.uri("mixed"), &["hash(uri)"], &out), "1 pictures and 1 tables");
     assert!(!scratch.path("out.jsonl").exists());
 }
 

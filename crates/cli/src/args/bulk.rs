@@ -1,7 +1,9 @@
 //! Flags of the verbs that work through large data.
 
+use super::generate::LoadArgs;
 use super::values::{parse_bytes, parse_count, parse_seconds, parse_shard};
 use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Apply functions to every row of tables, folders and buckets; the same command resumes
@@ -67,6 +69,31 @@ pub struct MapArgs {
     /// Print the report as one JSON document
     #[arg(long)]
     pub json: bool,
+}
+
+/// Answer a file of requests in the shape of OpenAI's Batch API, without a server; the same command resumes
+#[derive(Args, Debug)]
+#[command(before_help = "Examples:
+  kun batch requests.jsonl -o answers.jsonl
+A line: {\"custom_id\": \"1\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", \"body\": {..}}")]
+pub struct BatchArgs {
+    /// A request a line
+    #[arg(value_name = "FILE")]
+    pub input: PathBuf,
+    /// Answers, one a line
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// What was refused or failed [default: beside the answers, NAME.errors.jsonl]
+    #[arg(long, value_name = "FILE")]
+    pub errors: Option<PathBuf>,
+    /// Answers that are worked on together
+    #[arg(long, default_value_t = 16, value_parser = parse_count, value_name = "COUNT")]
+    pub slots: usize,
+    /// Print the report as one JSON document
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub load: LoadArgs,
 }
 
 /// Formats of tables.

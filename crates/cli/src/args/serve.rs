@@ -74,6 +74,9 @@ pub struct ServeArgs {
     /// Let a model go when nobody has used it for so long, such as 10m [default: when its memory is needed]
     #[arg(long, value_parser = parse_seconds, value_name = "TIME", hide_short_help = true)]
     pub keep_alive: Option<Duration>,
+    /// Where files and batches of requests are kept [default: this user's state folder]
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
+    pub files_dir: Option<PathBuf>,
     /// Connections open at once
     #[arg(long, default_value_t = 10_240, value_parser = parse_count, value_name = "COUNT", hide_short_help = true)]
     pub max_connections: usize,

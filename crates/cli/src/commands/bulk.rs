@@ -1,20 +1,26 @@
-//! `kun map` and `kun jobs`.
+//! `kun map`, `kun batch` and `kun jobs`.
 
+mod batch;
 mod jobs;
 mod map;
 mod models;
 mod show;
 
+pub use batch::batch;
 pub use jobs::jobs;
 pub use map::map;
 
 use crate::exit::{DOES_NOT_FIT, FAILED, MISUSE};
 use kun_bulk::BulkError;
+use kun_server::batch::BatchError;
 use std::io::ErrorKind;
 
 /// The exit code of an error of bulk work, and what to do about it. Errors that come from elsewhere are found by their
 /// own types, further down the chain.
 pub fn outcome(error: &(dyn std::error::Error + 'static)) -> Option<(u8, Option<&'static str>)> {
+    if let Some(BatchError::Lines(_)) = error.downcast_ref() {
+        return Some((MISUSE, None));
+    }
     match error.downcast_ref::<BulkError>()? {
         BulkError::Job { .. }
         | BulkError::Changed { .. }

@@ -1,11 +1,11 @@
 //! `kun map` and `kun jobs` in a build without them.
 
 use super::App;
-use crate::args::{JobsVerb, MapArgs};
+use crate::args::{BatchArgs, JobsVerb, MapArgs};
 use crate::exit::Misuse;
 
 fn absent() -> anyhow::Error {
-    Misuse("this build has no `kun map`: build with `cargo build --release --features bulk`".to_owned())
+    Misuse("this build has no bulk work: build with `cargo build --release --features bulk`".to_owned())
         .into()
 }
 
@@ -22,6 +22,14 @@ pub fn map(_: &App, _: &MapArgs) -> anyhow::Result<()> {
 /// # Errors
 /// Always.
 pub fn jobs(_: &App, _: &JobsVerb) -> anyhow::Result<()> {
+    Err(absent())
+}
+
+/// Says how to build it.
+///
+/// # Errors
+/// Always.
+pub fn batch(_: &App, _: &BatchArgs) -> anyhow::Result<()> {
     Err(absent())
 }
 

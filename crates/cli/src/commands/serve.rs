@@ -19,6 +19,7 @@ pub fn serve(app: &App, args: &ServeArgs) -> anyhow::Result<()> {
         app.fetch(name)?;
     }
     let mut options = options(args)?;
+    options.files_dir = options.files_dir.or_else(|| Some(app.folders.state.as_ref()?.join("files")));
     options.load.speculate = app.speculate(args.draft.as_deref())?;
     let open = options.keys.is_empty() && options.listen.iter().any(|address| !address.ip().is_loopback());
     let secure = options.tls.is_some();
@@ -74,6 +75,7 @@ fn options(args: &ServeArgs) -> anyhow::Result<ServeOptions> {
         preload: args.models.clone(),
         load,
         keep_alive: args.keep_alive,
+        files_dir: args.files_dir.clone(),
         limits,
     })
 }

@@ -47,7 +47,20 @@ pub(crate) async fn read(headers: &HeaderMap, mut body: Body, limits: &Limits) -
     }
 }
 
-async fn next_frame(body: &mut Body) -> Option<Result<Bytes, ()>> {
+/// The whole of an answer's body; `None` if it is longer than `most` or breaks off.
+pub(crate) async fn collect(mut body: Body, most: usize) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while let Some(data) = next_frame(&mut body).await {
+        let data = data.ok()?;
+        if bytes.len() + data.len() > most {
+            return None;
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Some(bytes)
+}
+
+pub(crate) async fn next_frame(body: &mut Body) -> Option<Result<Bytes, ()>> {
     use axum::body::HttpBody;
     use std::pin::Pin;
     loop {

@@ -14,6 +14,8 @@ pub(crate) struct Part<'a> {
     pub(crate) name: String,
     /// Whether it is a file.
     pub(crate) is_file: bool,
+    /// The file's own name.
+    pub(crate) filename: Option<String>,
     pub(crate) bytes: &'a [u8],
 }
 
@@ -94,7 +96,8 @@ pub(crate) fn parts<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<Part<'a>>,
     }
 }
 
-fn part<'a>(header: &str, bytes: &'a [u8]) -> Result<Part<'a>, Refusal> {
+/// The part with such a header.
+pub(crate) fn part<'a>(header: &str, bytes: &'a [u8]) -> Result<Part<'a>, Refusal> {
     let disposition = header.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.trim().eq_ignore_ascii_case("content-disposition").then_some(value)
@@ -103,8 +106,8 @@ fn part<'a>(header: &str, bytes: &'a [u8]) -> Result<Part<'a>, Refusal> {
         .and_then(|value| value.split_once(';'))
         .ok_or_else(|| broken("a part has no `Content-Disposition`"))?;
     let name = parameter(parameters, "name").ok_or_else(|| broken("a part has no name"))?;
-    let is_file = parameter(parameters, "filename").is_some();
-    Ok(Part { name, is_file, bytes })
+    let filename = parameter(parameters, "filename");
+    Ok(Part { name, is_file: filename.is_some(), filename, bytes })
 }
 
 #[cfg(test)]
@@ -123,8 +126,19 @@ mod tests {
             content-disposition: form-data; filename=\"a;b.png\"; name=image\r\nContent-Type: image/png\r\n\r\n\
             \x89\r\n--\r\n--x\r\n--y--\r\n";
         let found = parts(body, "y").unwrap();
-        assert_eq!(found[0], Part { name: "model".to_owned(), is_file: false, bytes: b"a\r\nb" });
-        assert_eq!(found[1], Part { name: "image".to_owned(), is_file: true, bytes: b"\x89\r\n--\r\n--x" });
+        assert_eq!(
+            found[0],
+            Part { name: "model".to_owned(), is_file: false, filename: None, bytes: b"a\r\nb" }
+        );
+        assert_eq!(
+            found[1],
+            Part {
+                name: "image".to_owned(),
+                is_file: true,
+                filename: Some("a;b.png".to_owned()),
+                bytes: b"\x89\r\n--\r\n--x"
+            }
+        );
         assert_eq!(found.len(), 2);
     }
 

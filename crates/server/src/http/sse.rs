@@ -88,7 +88,17 @@ pub(crate) fn lines(stall: Duration) -> (Stream, Response) {
     response("application/x-ndjson", "", stall)
 }
 
+/// Bytes of a file.
+pub(crate) fn bytes(kind: &'static str, stall: Duration) -> (Stream, Response) {
+    response(kind, "", stall)
+}
+
 impl Stream {
+    /// Bytes as they are.
+    pub(crate) async fn piece(&self, bytes: Vec<u8>) -> Result<(), Gone> {
+        self.write(bytes).await
+    }
+
     async fn write(&self, bytes: Vec<u8>) -> Result<(), Gone> {
         match timeout(self.stall, self.pieces.send(bytes.into())).await {
             Ok(Ok(())) => Ok(()),

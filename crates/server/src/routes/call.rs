@@ -7,13 +7,13 @@ use crate::queue::Permit;
 use crate::schema::Warnings;
 use crate::trace::Trace;
 use axum::body::Body;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use kun_engine::Tenant;
 use serde_json::{Map, Value};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// What a handler gives.
 pub(crate) type Reply = Pin<Box<dyn Future<Output = Result<Response, Refusal>> + Send>>;
@@ -33,6 +33,10 @@ pub(crate) struct Call {
     pub(crate) warnings: Warnings,
     /// What stands in the path for `{id}`.
     pub(crate) id: String,
+    /// What stands after `?`.
+    pub(crate) query: String,
+    /// Where the handler reads the body itself: its header and what comes. A body alone cannot be shared.
+    pub(crate) stream: Option<(HeaderMap, Mutex<Body>)>,
 }
 
 impl Call {
@@ -51,6 +55,12 @@ impl Call {
     pub(crate) fn count(&self, name: &str) -> Option<usize> {
         usize::try_from(crate::schema::integer(self.get(name)?)?).ok()
     }
+    /// A parameter of the query.
+    pub(crate) fn query(&self, name: &str) -> Option<String> {
+        let mut pairs = self.query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| super::percent_decoded(value))
+    }
+
     /// The model that it names, or the default one.
     pub(crate) fn model(&self) -> String {
         self.text("model")

@@ -23,6 +23,12 @@ pub fn openapi() -> Value {
             }
             operation["requestBody"] = json!({ "required": true, "content": content });
         }
+        if route.is_upload() {
+            let fields = json!({ "file": { "type": "string", "format": "binary" }, "purpose": { "type": "string", "enum": ["batch"] } });
+            let form = json!({ "type": "object", "properties": fields, "required": ["file", "purpose"] });
+            operation["requestBody"] =
+                json!({ "required": true, "content": { "multipart/form-data": { "schema": form } } });
+        }
         if route.path.contains("{id}") {
             operation["parameters"] = json!([{ "name": "id", "in": "path", "required": true, "schema": { "type": "string", "minLength": 1 } }]);
         }

@@ -181,6 +181,55 @@ fn message() -> Value {
     ])
 }
 
+fn file() -> Value {
+    object([
+        ("id", text()),
+        ("object", word("file")),
+        ("bytes", count()),
+        ("created_at", count()),
+        ("filename", text()),
+        ("purpose", words(&["batch", "batch_output"])),
+    ])
+}
+
+fn batch() -> Value {
+    let states = [
+        "validating",
+        "failed",
+        "in_progress",
+        "finalizing",
+        "completed",
+        "expired",
+        "cancelling",
+        "cancelled",
+    ];
+    object([
+        ("id", text()),
+        ("object", word("batch")),
+        ("endpoint", text()),
+        ("errors", or_null(json!({ "type": "object" }))),
+        ("input_file_id", text()),
+        ("completion_window", text()),
+        ("status", words(&states)),
+        ("output_file_id", or_null(text())),
+        ("error_file_id", or_null(text())),
+        ("created_at", count()),
+        ("request_counts", object([("total", count()), ("completed", count()), ("failed", count())])),
+        ("metadata", or_null(json!({ "type": "object" }))),
+    ])
+}
+
+fn page(of: Value) -> Value {
+    let id = or_null(text());
+    object([
+        ("object", word("list")),
+        ("data", list(of)),
+        ("first_id", id.clone()),
+        ("last_id", id),
+        ("has_more", flag()),
+    ])
+}
+
 fn model() -> Value {
     object([
         ("id", text()),
@@ -304,6 +353,14 @@ fn contents(verb: &str, path: &str) -> Option<Vec<(&'static str, Value)>> {
         ("post", "/v1/responses/input_tokens") => {
             json(answer([("object", word("response.input_tokens")), ("input_tokens", count())]))
         }
+        ("post", "/v1/files") | ("get", "/v1/files/{id}") => json(file()),
+        ("get", "/v1/files") => json(page(file())),
+        ("get", "/v1/files/{id}/content") => vec![("application/jsonl", text())],
+        ("delete", "/v1/files/{id}") => {
+            json(object([("id", text()), ("object", word("file")), ("deleted", flag())]))
+        }
+        ("post", "/v1/batches" | "/v1/batches/{id}/cancel") | ("get", "/v1/batches/{id}") => json(batch()),
+        ("get", "/v1/batches") => json(page(batch())),
         ("post", "/v1/messages") => events(message()),
         ("post", "/v1/messages/count_tokens") => json(answer([("input_tokens", count())])),
         ("get", "/api/version") => json(object([("version", text())])),

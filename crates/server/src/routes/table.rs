@@ -2,7 +2,7 @@
 
 use super::{Call, Reply};
 use crate::schema::Field;
-use crate::{anthropic, ollama, openai, own, tasks, ui};
+use crate::{anthropic, batch, ollama, openai, own, tasks, ui};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
@@ -33,6 +33,13 @@ pub(crate) struct Route {
     pub(crate) takes_file: bool,
     pub(crate) about: &'static str,
     pub(crate) handler: fn(Call) -> Reply,
+}
+
+impl Route {
+    /// Whether its body is a form with a file of any size, which the handler reads.
+    pub(crate) fn is_upload(&self) -> bool {
+        self.path == "/v1/files" && self.verb == Verb::Post
+    }
 }
 
 const fn get(path: &'static str, about: &'static str, handler: fn(Call) -> Reply) -> Route {
@@ -187,6 +194,29 @@ pub(crate) const ROUTES: &[Route] = &[
         takes_file: false,
         about: "Stop a background response",
         handler: openai::responses::cancel,
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/files",
+        fields: None,
+        takes_file: false,
+        about: "Keep a file of requests",
+        handler: batch::upload,
+    },
+    get("/v1/files", "Files that this key has kept", batch::list_files),
+    get("/v1/files/{id}", "What is known of a file", batch::show_file),
+    get("/v1/files/{id}/content", "The bytes of a file", batch::content),
+    delete("/v1/files/{id}", "Forget a file", batch::delete_file),
+    post("/v1/batches", batch::BATCH_FIELDS, "Answer the requests of a file", batch::create),
+    get("/v1/batches", "Batches of this key", batch::list),
+    get("/v1/batches/{id}", "Where a batch stands", batch::show),
+    Route {
+        verb: Verb::Post,
+        path: "/v1/batches/{id}/cancel",
+        fields: None,
+        takes_file: false,
+        about: "Stop a batch",
+        handler: batch::cancel,
     },
     post("/v1/messages", anthropic::FIELDS, "Answer a conversation, by Anthropic's API", anthropic::create),
     post(

@@ -3,6 +3,7 @@
 
 mod abuse;
 mod answers;
+mod batches;
 mod gate;
 mod life;
 mod load;

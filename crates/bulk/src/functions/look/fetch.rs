@@ -23,6 +23,14 @@ pub(super) struct Pictures {
     column: String,
 }
 
+/// Whether a JPEG has no end-of-image marker near its end: decoders fill what is missing with grey.
+fn is_cut_off(bytes: &[u8]) -> bool {
+    const END: [u8; 2] = [0xFF, 0xD9];
+    // Cameras write a little behind the marker; a preview inside the header has one of its own, further up.
+    let tail = &bytes[bytes.len().saturating_sub(64 << 10).max(bytes.len() / 2)..];
+    bytes.starts_with(&[0xFF, 0xD8, 0xFF]) && !tail.windows(2).any(|pair| pair == END)
+}
+
 /// Where a row's picture is.
 enum Source<'a> {
     Bytes(&'a [u8]),
@@ -89,17 +97,25 @@ impl Pictures {
         let bytes = match source {
             Source::Bytes(bytes) => *bytes,
             Source::Address(uri) => {
+                if uri.is_empty() {
+                    return Err(RowError::fatal("the address is empty"));
+                }
                 // A host that does not answer now may later; a file that is not there will not be.
-                let failed = |error: &dyn std::error::Error| match is_remote(uri) {
+                let failed = |error: &dyn std::error::Error, may_pass: bool| match may_pass && is_remote(uri)
+                {
                     true => RowError::retryable(crate::input::chain(error)),
                     false => RowError::fatal(crate::input::chain(error)),
                 };
-                let info = self.stores.info(uri).map_err(|error| failed(&error))?;
-                let object = self.stores.open(&info).map_err(|error| failed(&error))?;
-                fetched = object.read_all(MAX_FILE_BYTES).map_err(|error| failed(&error))?;
+                let may_pass = |error: &BulkError| !matches!(error, BulkError::NotBuilt { .. });
+                let info = self.stores.info(uri).map_err(|error| failed(&error, may_pass(&error)))?;
+                let object = self.stores.open(&info).map_err(|error| failed(&error, may_pass(&error)))?;
+                fetched = object.read_all(MAX_FILE_BYTES).map_err(|error| failed(&error, true))?;
                 &fetched
             }
         };
+        if is_cut_off(bytes) {
+            return Err(RowError::fatal("the picture is cut off: a JPEG without its end"));
+        }
         decode(bytes, DecodeLimits::default())
             .map(|decoded| decoded.image)
             .map_err(|error| RowError::fatal(error.to_string()))

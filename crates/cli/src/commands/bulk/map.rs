@@ -146,7 +146,7 @@ fn tell(app: &App, args: &MapArgs, job: &Job, report: &Report) -> anyhow::Result
 }
 
 /// This command again, as a shell takes it.
-fn command_line() -> String {
+pub fn command_line() -> String {
     std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" ")
 }
 
