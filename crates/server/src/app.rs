@@ -33,7 +33,7 @@ pub struct App {
     /// Fetches pictures, where that is allowed.
     pub(crate) fetcher: Option<PublicFetcher>,
     /// Files and batches; set when the server starts, if there is a place for them.
-    pub(crate) batches: std::sync::OnceLock<crate::batch::Runner>,
+    pub(crate) batches: OnceLock<crate::batch::Runner>,
     fetching: Mutex<BTreeMap<Tenant, usize>>,
     queue: Mutex<Queue>,
     pub(crate) responses: Mutex<VecDeque<crate::openai::responses::Stored>>,
@@ -78,7 +78,7 @@ impl App {
             draining: AtomicBool::new(false),
             over: watch::Sender::new(false),
             fetcher: options.image_urls.map(PublicFetcher::new),
-            batches: std::sync::OnceLock::new(),
+            batches: OnceLock::new(),
             fetching: Mutex::default(),
             pixels: Arc::new(Semaphore::new(crate::tasks::image::DECODE_MIB as usize)),
             queue: Mutex::default(),

@@ -71,7 +71,7 @@ pub struct MapArgs {
     pub json: bool,
 }
 
-/// Answer a file of requests in the shape of OpenAI's Batch API, without a server; the same command resumes
+/// Answer a file of requests in the form of OpenAI's Batch API; the same command resumes
 #[derive(Args, Debug)]
 #[command(before_help = "Examples:
   kun batch requests.jsonl -o answers.jsonl

@@ -382,13 +382,11 @@ impl Asking {
             if running.is_empty() {
                 return Ok(answers);
             }
-            match tokio::time::timeout(LOOK_EVERY, running.join_next()).await {
-                Ok(Some(Ok((at, answer)))) => {
-                    answers[at] = answer;
-                    asked.retain(|(own, _)| *own != at);
-                }
-                // One that panics leaves the answer that stands there.
-                Ok(Some(Err(_)) | None) | Err(_) => {}
+            // One that panics leaves the answer that stands there.
+            let next = tokio::time::timeout(LOOK_EVERY, running.join_next()).await;
+            if let Ok(Some(Ok((at, answer)))) = next {
+                answers[at] = answer;
+                asked.retain(|(own, _)| *own != at);
             }
         }
     }
