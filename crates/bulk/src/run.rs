@@ -66,7 +66,9 @@ pub fn check<'a>(
 ) -> Result<Checked<'a>, BulkError> {
     job.check()?;
     if job.input.condition.is_some() {
-        return Err(BulkError::NotBuilt { what: "`where` is SQL".to_owned(), feature: "sql" });
+        return Err(BulkError::job(
+            "`where` is not there yet: give an input that holds only the rows that count",
+        ));
     }
     let prepared =
         job.map.iter().map(|call| registry.prepare(call, context)).collect::<Result<Vec<_>, _>>()?;

@@ -146,6 +146,7 @@ impl Splitter {
                         return Err(broken("a field is too long"));
                     }
                     None => return Ok(()),
+                    Some(end) if end > MAX_FIELD_BYTES => return Err(broken("a field is too long")),
                     Some(end) => {
                         if !name.is_empty() {
                             let text = std::str::from_utf8(&self.waiting[..end])

@@ -5,6 +5,7 @@ use image::error::ImageError;
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use std::io::Cursor;
+use std::panic::{UnwindSafe, catch_unwind};
 
 /// How large a picture may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,16 @@ pub struct Header {
 /// # Errors
 /// [`PixelError::Format`], [`PixelError::Broken`], [`PixelError::Size`].
 pub fn header(bytes: &[u8]) -> Result<Header, PixelError> {
+    guarded(|| read_header(bytes))
+}
+
+/// A decoder that fails in a way of its own has met a broken picture.
+fn guarded<T>(read: impl FnOnce() -> Result<T, PixelError> + UnwindSafe) -> Result<T, PixelError> {
+    let given_up = |_| Err(PixelError::Broken { what: "its decoder gave up".to_owned() });
+    catch_unwind(read).unwrap_or_else(given_up)
+}
+
+fn read_header(bytes: &[u8]) -> Result<Header, PixelError> {
     let format = guess(bytes).ok_or(PixelError::Format)?;
     let reader = ImageReader::with_format(Cursor::new(bytes), format);
     let limits = DecodeLimits::default();
@@ -94,6 +105,10 @@ pub fn header(bytes: &[u8]) -> Result<Header, PixelError> {
 /// [`PixelError::Format`], [`PixelError::TooLarge`] and [`PixelError::Size`] before anything is decoded,
 /// [`PixelError::Color`] for pixels of other kinds, [`PixelError::Memory`], [`PixelError::Broken`].
 pub fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<Decoded, PixelError> {
+    guarded(|| read(bytes, limits))
+}
+
+fn read(bytes: &[u8], limits: DecodeLimits) -> Result<Decoded, PixelError> {
     let format = guess(bytes).ok_or(PixelError::Format)?;
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(budget(limits));
