@@ -25,7 +25,7 @@ scratch="$(mktemp -d -p /dev/shm 2>/dev/null || mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
 programs="$out/$host/release"
 corpus="$out/corpus"
-[ $# -gt 0 ] || set -- gguf safetensors onnx sentencepiece tokenizer_json template encoder_folder
+[ $# -gt 0 ] || set -- gguf safetensors onnx picture sentencepiece tokenizer_json template encoder_folder
 for target in "$@"; do
     mkdir -p "$out/artifacts/$target"
     log="$out/$target.log"

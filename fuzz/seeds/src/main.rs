@@ -5,6 +5,7 @@ use kun_formats::onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
     ValueInfoProto,
 };
+use kun_tasks::pixels::{FileKind, Image, Samples, encode};
 use kun_tensor::DType;
 use kun_testkit::gguf_writer::{GgufValue, GgufWriter};
 use kun_testkit::safetensors_writer::{SafetensorsWriter, raw_safetensors};
@@ -18,6 +19,7 @@ fn main() -> io::Result<()> {
     write(folder, "gguf", &gguf())?;
     write(folder, "safetensors", &safetensors())?;
     write(folder, "onnx", &onnx())?;
+    write(folder, "picture", &pictures())?;
     write(folder, "tokenizer_json", &tokenizers())?;
     let spm: [&[u8]; 2] = [
         include_bytes!("../../../testdata/seq2seq/marian/source.spm"),
@@ -30,6 +32,7 @@ fn main() -> io::Result<()> {
     dictionary(folder, "gguf", &["GGUF", "general.alignment", "split.count"])?;
     dictionary(folder, "safetensors", SAFETENSORS_WORDS)?;
     dictionary(folder, "onnx", ONNX_WORDS)?;
+    dictionary(folder, "picture", &["IHDR", "IDAT", "Exif", "RIFF", "VP8L", "VP8X", "ANIM", "GIF89a"])?;
     dictionary(folder, "sentencepiece", &["<unk>", "<s>", "</s>"])?;
     dictionary(folder, "tokenizer_json", TOKENIZER_WORDS)?;
     dictionary(folder, "template", TEMPLATE_WORDS)
@@ -236,6 +239,18 @@ fn onnx() -> Vec<Vec<u8>> {
         ModelProto { graph: Some(graph), functions, opset_import, ..ModelProto::default() }.encode_to_vec()
     };
     vec![model(product, vec![]), model(branches, vec![]), model(calls, vec![function])]
+}
+
+/// One picture in each format that is written, in 16 bits as well, and a GIF of one pixel.
+fn pictures() -> Vec<Vec<u8>> {
+    let small = Image::rgb(5, 4, (0..60).collect());
+    let deep = Image::new(3, 2, 1, Samples::U16(vec![0, 1, 256, 65535, 7, 8]));
+    let kinds = [FileKind::Png, FileKind::Jpeg, FileKind::WebP, FileKind::Bmp, FileKind::Tiff];
+    let small = small.iter().flat_map(|image| kinds.iter().map(|kind| encode(image, *kind)));
+    let deep = deep.iter().flat_map(|image| [FileKind::Png, FileKind::Tiff].map(|kind| encode(image, kind)));
+    let mut seeds: Vec<Vec<u8>> = small.chain(deep).flatten().collect();
+    seeds.push(b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;".to_vec());
+    seeds
 }
 
 fn safetensors() -> Vec<Vec<u8>> {
