@@ -22,25 +22,15 @@ const FILES: [&str; 6] = [
     "sentence_bert_config.json",
 ];
 
+include!("../encoders.rs");
+
 macro_rules! weights {
     ($($name:literal),*) => {
         &[$(include_bytes!(concat!("../../testdata/encoders/", $name, "/model.safetensors"))),*]
     };
 }
 
-/// As `seeds` counts them.
-const WEIGHTS: &[&[u8]] = weights!(
-    "sentence_mean",
-    "bert_sequence",
-    "distilbert_span",
-    "mpnet",
-    "albert_sequence",
-    "modernbert_tokens",
-    "nomic_bert",
-    "deberta_v2_tokens",
-    "qwen3_logit_score",
-    "jina_v2"
-);
+const WEIGHTS: &[&[u8]] = encoders!(weights);
 
 /// A folder per weights.
 fn folders() -> &'static [PathBuf] {

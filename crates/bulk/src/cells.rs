@@ -74,6 +74,30 @@ pub(crate) fn texts(name: &str, column: &ArrayRef) -> Result<StringArray, BulkEr
     Ok(cast.as_string::<i32>().clone())
 }
 
+/// What rows gave, and errors of those that gave nothing.
+type Given<T> = (Vec<Option<T>>, Vec<(usize, RowError)>);
+
+/// Something of the text of each row, and errors of rows that have none.
+///
+/// # Errors
+/// As [`texts`].
+pub(crate) fn each_text<T>(
+    name: &str,
+    column: &ArrayRef,
+    mut of: impl FnMut(usize, &str) -> T,
+) -> Result<Given<T>, BulkError> {
+    let array = texts(name, column)?;
+    let mut errors = Vec::new();
+    let mut one = |row| match text(&array, column, row) {
+        Ok(text) => Some(of(row, text)),
+        Err(error) => {
+            errors.push((row, error));
+            None
+        }
+    };
+    Ok(((0..column.len()).map(&mut one).collect(), errors))
+}
+
 /// The text of a row, or why there is none.
 pub(crate) fn text<'a>(array: &'a StringArray, source: &ArrayRef, row: usize) -> Result<&'a str, RowError> {
     if array.is_valid(row) {

@@ -10,20 +10,6 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-const MODELS: [&str; 11] = [
-    "t5",
-    "flan_t5",
-    "mt5",
-    "bart",
-    "mbart",
-    "mbart50",
-    "marian",
-    "m2m100",
-    "nllb",
-    "gguf/t5.gguf",
-    "gguf/flan_t5.gguf",
-];
-
 /// One search of a golden file.
 struct Case {
     name: String,
@@ -66,7 +52,7 @@ fn settings(model: &Seq2SeqModel, case: &Case) -> Generation {
 
 #[test]
 fn greedy_and_beam_search_match_transformers() {
-    for name in MODELS {
+    for name in golden::SEQ2SEQ {
         let (model, cases) = load(name, 16);
         for case in &cases {
             let generation = settings(&model, case);
@@ -102,7 +88,7 @@ fn a_gguf_vocabulary_gives_the_ids_of_transformers() {
 
 #[test]
 fn an_answer_does_not_depend_on_the_batch_around_it() {
-    for name in MODELS {
+    for name in golden::SEQ2SEQ {
         let (model, cases) = load(name, 9);
         let beam = cases.iter().find(|case| case.name == "beam").unwrap();
         let generation = settings(&model, beam);

@@ -54,6 +54,11 @@ impl Isa {
         levels
     }
 
+    /// Whether it has dot products of bf16.
+    pub const fn has_bf16(self) -> bool {
+        matches!(self, Isa::Avx512Bf16)
+    }
+
     /// The name people see (`avx512+bf16`).
     pub const fn name(self) -> &'static str {
         match self {

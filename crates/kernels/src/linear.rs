@@ -104,7 +104,7 @@ impl PackedLayout {
             let (element, columns, bytes) = match dtype {
                 DType::F32 => (Plain::F32, Some(k), 4),
                 DType::F16 => (Plain::F16, Some(k), 2),
-                DType::BF16 if isa == Isa::Avx512Bf16 => (Plain::Bf16Dot, k.checked_next_multiple_of(2), 2),
+                DType::BF16 if isa.has_bf16() => (Plain::Bf16Dot, k.checked_next_multiple_of(2), 2),
                 DType::BF16 => (Plain::Bf16Wide, k.checked_next_multiple_of(2), 2),
                 _ => return Err(KernelError::DType { kernel: "linear", dtype }),
             };

@@ -149,7 +149,7 @@ pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
 
 /// Whether [`run_pairs`] is there.
 pub(crate) fn has_pairs(isa: Isa) -> bool {
-    isa == Isa::Avx512Bf16 && Isa::detect() == isa
+    isa.has_bf16() && Isa::detect() == isa
 }
 
 /// Runs `kernel` with bf16 dot products as its [`Vector::multiply_add`]; only after [`has_pairs`].

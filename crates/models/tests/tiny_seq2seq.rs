@@ -12,20 +12,6 @@ use kun_tensor::storage::Access;
 use kun_testkit::{Tolerance, golden};
 use std::sync::Arc;
 
-const MODELS: [&str; 11] = [
-    "t5",
-    "flan_t5",
-    "mt5",
-    "bart",
-    "mbart",
-    "mbart50",
-    "marian",
-    "m2m100",
-    "nllb",
-    "gguf/t5.gguf",
-    "gguf/flan_t5.gguf",
-];
-
 /// What `tools/golden/tiny_seq2seq.py` writes.
 #[derive(serde::Deserialize)]
 struct Golden {
@@ -81,7 +67,7 @@ fn encode<B: Backend>(backend: &B, model: &Seq2Seq, source: &[i32]) -> Vec<(Stri
 }
 
 fn check(backend: &impl Backend, tolerance: Tolerance) {
-    for name in MODELS {
+    for name in golden::SEQ2SEQ {
         let model = model(name);
         let beside = name.strip_suffix(".gguf").map(|name| format!("{name}.json"));
         let file = beside.unwrap_or_else(|| format!("{name}/golden.json"));

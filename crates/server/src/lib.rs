@@ -10,6 +10,7 @@ pub mod batch;
 #[path = "batch_absent.rs"]
 mod batch;
 mod error;
+mod hex;
 mod http;
 mod metrics;
 mod ollama;

@@ -13,7 +13,7 @@ use crate::App;
 use crate::error::{Dialect, Kind, Refusal};
 use crate::http::gate::{FALLBACK, Passed, RouteName};
 use crate::http::{body, form};
-use crate::schema::{Check, Field, Shape, Strictness, from_text};
+use crate::schema::{Check, Field, Shape, Strictness, from_text, short};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -49,19 +49,17 @@ pub(crate) fn paths_of(route: &Route) -> Vec<&'static str> {
 /// What may be done at a path, as an `Allow` header lists it.
 pub(crate) fn methods_of(path: &str) -> String {
     let fits = |route: &&Route| {
-        paths_of(route).into_iter().any(|own| match own.split_once("{id}") {
-            None => own == path,
-            Some((before, after)) => {
-                let rest = path.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
-                // Names of models may hold slashes, other ids are one segment.
-                rest.is_some_and(|id| !id.is_empty() && (before.ends_with("/models/") || !id.contains('/')))
-            }
+        paths_of(route).into_iter().filter_map(|own| own.split_once("{id}")).any(|(before, after)| {
+            let rest = path.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+            // Names of models may hold slashes, other ids are one segment.
+            rest.is_some_and(|id| !id.is_empty() && (before.ends_with("/models/") || !id.contains('/')))
         })
     };
     // Fixed paths stand before those that hold anything, as in the router.
-    let fixed = ROUTES.iter().filter(|route| paths_of(route).contains(&path)).count() > 0;
+    let is_it = |route: &&Route| paths_of(route).contains(&path);
+    let fixed = ROUTES.iter().any(|route| is_it(&route));
     let mut methods: Vec<&str> = Vec::new();
-    for route in ROUTES.iter().filter(fits).filter(|route| !fixed || paths_of(route).contains(&path)) {
+    for route in ROUTES.iter().filter(|route| if fixed { is_it(route) } else { fits(route) }) {
         methods.extend(match route.verb {
             Verb::Get => &["GET", "HEAD"][..],
             Verb::Post => &["POST"],
@@ -189,8 +187,7 @@ fn read_form(bytes: &[u8], boundary: &str, fields: &[&[Field]]) -> Result<(Value
     for part in form::parts(bytes, boundary)? {
         if part.is_file {
             if part.name != "image" || file.is_some() {
-                let name: String = part.name.chars().take(60).collect();
-                let what = format!("One file is taken, named `image`, not `{name}`");
+                let what = format!("One file is taken, named `image`, not `{}`", short(&part.name));
                 return Err(Refusal::invalid("image", what).code("invalid_form"));
             }
             file = Some(part.bytes.to_vec());
@@ -205,8 +202,8 @@ fn read_form(bytes: &[u8], boundary: &str, fields: &[&[Field]]) -> Result<(Value
                 items.extend(value.as_array().cloned().unwrap_or_else(|| vec![value]))
             }
             Some(_) => {
-                let name: String = part.name.chars().take(60).collect();
-                return Err(Refusal::invalid(&name, format!("`{name}` comes twice")).code("invalid_form"));
+                let name = short(&part.name);
+                return Err(Refusal::invalid(name, format!("`{name}` comes twice")).code("invalid_form"));
             }
             None => {
                 object.insert(part.name, value);

@@ -1,6 +1,7 @@
 //! Traces for a collector of OpenTelemetry: OTLP over HTTP as JSON. Spans tell times, counts and names of routes and
 //! models, and none of what clients say.
 
+use crate::hex;
 use axum::http::HeaderMap;
 use kun_hub::HubError;
 use kun_hub::report::Reporter;
@@ -49,22 +50,10 @@ fn parse(text: &str) -> Option<([u8; 16], [u8; 8])> {
     let good = version.len() == 2
         && flags.len() == 2
         && version != "ff"
-        && (version != "00" || parts.next().is_none());
-    let (trace, parent) = (bytes::<16>(trace)?, bytes::<8>(parent)?);
+        && (version != "00" || parts.next().is_none())
+        && !text.bytes().any(|digit| digit.is_ascii_uppercase());
+    let (trace, parent) = (hex::decode(trace)?, hex::decode(parent)?);
     (good && trace != [0; 16] && parent != [0; 8]).then_some((trace, parent))
-}
-
-fn bytes<const N: usize>(hex: &str) -> Option<[u8; N]> {
-    if hex.len() != 2 * N
-        || !hex.bytes().all(|digit| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit))
-    {
-        return None;
-    }
-    let mut out = [0; N];
-    for (byte, digits) in out.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(out)
 }
 
 fn random<const N: usize>() -> [u8; N] {
@@ -72,10 +61,6 @@ fn random<const N: usize>() -> [u8; N] {
     // Ids must differ, not be secret: without randomness they would only be told apart less well.
     let _ = SystemRandom::new().fill(&mut bytes);
     bytes
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A value of an attribute.
@@ -177,8 +162,8 @@ fn span(
         time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos().to_string()
     };
     let mut span = json!({
-        "traceId": hex(&trace.trace),
-        "spanId": hex(&trace.span),
+        "traceId": hex::encode(&trace.trace),
+        "spanId": hex::encode(&trace.span),
         "name": name,
         "kind": kind,
         "startTimeUnixNano": at(started),
@@ -187,7 +172,7 @@ fn span(
         "status": if failed { json!({ "code": 2 }) } else { json!({}) },
     });
     if let Some(parent) = trace.parent {
-        span["parentSpanId"] = json!(hex(&parent));
+        span["parentSpanId"] = json!(hex::encode(&parent));
     }
     span
 }

@@ -2,6 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
+/// Tiny encoder-decoders in `testdata/seq2seq`: folders and files of `tools/golden/tiny_seq2seq.py` and
+/// `tiny_gguf_seq2seq.py`.
+pub const SEQ2SEQ: [&str; 11] = [
+    "t5",
+    "flan_t5",
+    "mt5",
+    "bart",
+    "mbart",
+    "mbart50",
+    "marian",
+    "m2m100",
+    "nllb",
+    "gguf/t5.gguf",
+    "gguf/flan_t5.gguf",
+];
+
 /// `testdata/` of the repository.
 pub fn testdata() -> PathBuf {
     repository().join("testdata")

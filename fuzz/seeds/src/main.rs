@@ -54,19 +54,13 @@ fn dictionary(folder: &Path, target: &str, words: &[&str]) -> io::Result<()> {
     fs::write(folder.join(format!("{target}.dict")), words.iter().map(quoted).collect::<String>())
 }
 
-/// In the order of the target's weights.
-const ENCODERS: [&str; 10] = [
-    "sentence_mean",
-    "bert_sequence",
-    "distilbert_span",
-    "mpnet",
-    "albert_sequence",
-    "modernbert_tokens",
-    "nomic_bert",
-    "deberta_v2_tokens",
-    "qwen3_logit_score",
-    "jina_v2",
-];
+include!("../../encoders.rs");
+
+macro_rules! names {
+    ($($name:literal),*) => { &[$($name),*] };
+}
+
+const ENCODERS: &[&str] = encoders!(names);
 
 const ENCODER_WORDS: &[&str] = &[
     "\"hidden_size\": ",
@@ -249,7 +243,9 @@ fn pictures() -> Vec<Vec<u8>> {
     let small = small.iter().flat_map(|image| kinds.iter().map(|kind| encode(image, *kind)));
     let deep = deep.iter().flat_map(|image| [FileKind::Png, FileKind::Tiff].map(|kind| encode(image, kind)));
     let mut seeds: Vec<Vec<u8>> = small.chain(deep).flatten().collect();
-    seeds.push(b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;".to_vec());
+    seeds.push(
+        b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;".to_vec(),
+    );
     seeds
 }
 

@@ -6,7 +6,7 @@
 mod groups;
 
 use crate::cells::RowHasher;
-use crate::function::{Context, Factory, Function, Limits, Outcome, Output, Prepared, RowError, Stop};
+use crate::function::{Context, Factory, Function, Limits, Outcome, Output, Prepared, Stop};
 use crate::input::{ROW, place_of};
 use crate::quality::Signature;
 use crate::survey::{Notes, Survey};
@@ -139,23 +139,12 @@ impl Function for Opened {
         Limits { rows: 8192, bytes: 16 << 20, cheap: true }
     }
 
-    fn call(&self, columns: &[ArrayRef], rows: usize, _: &Stop) -> Result<Outcome, BulkError> {
-        let texts = cells::texts(&self.column, &columns[0])?;
+    fn call(&self, columns: &[ArrayRef], _: usize, _: &Stop) -> Result<Outcome, BulkError> {
         let numbers = columns[1].as_primitive::<Int64Type>();
-        let mut errors: Vec<(usize, RowError)> = Vec::new();
-        let mut answers = Vec::with_capacity(rows);
-        for row in 0..rows {
-            answers.push(match cells::text(&texts, &columns[0], row) {
-                Ok(_) => {
-                    let (split, at) = place_of(numbers.value(row));
-                    Some(self.found.of(split, at))
-                }
-                Err(error) => {
-                    errors.push((row, error));
-                    None
-                }
-            });
-        }
+        let (answers, errors) = cells::each_text(&self.column, &columns[0], |row, _| {
+            let (split, at) = place_of(numbers.value(row));
+            self.found.of(split, at)
+        })?;
         let nulls = NullBuffer::from_iter(answers.iter().map(Option::is_some));
         let of: Vec<Option<groups::Original>> = answers.iter().map(|answer| answer.flatten()).collect();
         let columns: Vec<ArrayRef> = vec![

@@ -1,9 +1,9 @@
 //! `language`, `measures`, `quality` and `repair`: what texts are like, without a model.
 
-use crate::function::{Context, Factory, Function, Limits, Outcome, Output, Prepared, RowError, Stop};
+use crate::function::{Context, Factory, Function, Limits, Outcome, Output, Prepared, Stop};
 use crate::quality::{Measures, broken, measure, repair};
 use crate::{BulkError, Call, cells, json};
-use arrow_array::{Array, ArrayRef};
+use arrow_array::ArrayRef;
 use arrow_schema::{DataType, Field};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -101,20 +101,10 @@ impl Function for Opened {
         Limits { rows: 4096, bytes: 16 << 20, cheap: true }
     }
 
-    fn call(&self, columns: &[ArrayRef], rows: usize, _: &Stop) -> Result<Outcome, BulkError> {
-        let texts = cells::texts(&self.column, &columns[0])?;
-        let mut errors: Vec<(usize, RowError)> = Vec::new();
-        let value = |row: usize| match cells::text(&texts, &columns[0], row) {
-            Ok(text) => Some((self.of)(text)),
-            Err(error) => {
-                errors.push((row, error));
-                None
-            }
-        };
-        let values: Vec<Option<Value>> = (0..rows).map(value).collect();
+    fn call(&self, columns: &[ArrayRef], _: usize, _: &Stop) -> Result<Outcome, BulkError> {
+        let (values, errors) = cells::each_text(&self.column, &columns[0], |_, text| (self.of)(text))?;
         let values: Vec<Option<&Value>> = values.iter().map(Option::as_ref).collect();
         let column = json::array(&self.field, &values)?;
-        debug_assert_eq!(column.len(), rows);
         Ok(Outcome { column, errors, tokens: 0 })
     }
 }

@@ -65,7 +65,7 @@ fn mix(key: u64) -> u64 {
 }
 
 /// Of a word; the same on every machine.
-fn hash(word: &str) -> u64 {
+pub(super) fn hash(word: &str) -> u64 {
     mix(word.bytes().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
     }))

@@ -2,8 +2,9 @@
 //!
 //! Runs of words are counted as datatrove counts them: repeated ones from left to right, without overlap.
 
+use super::minhash::hash;
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// Shares of a text, of 1, that are repetitions.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -78,16 +79,11 @@ struct Grams {
 
 impl Grams {
     fn new(words: &[&str]) -> Grams {
-        let hash = |word: &&str| {
-            let mut hasher = std::hash::DefaultHasher::new();
-            word.hash(&mut hasher);
-            hasher.finish()
-        };
         let mut before = vec![0];
         for word in words {
             before.push(before[before.len() - 1] + word.chars().count());
         }
-        Grams { hashes: words.iter().map(hash).collect(), before }
+        Grams { hashes: words.iter().map(|word| hash(word)).collect(), before }
     }
 
     fn key(&self, start: usize, n: usize) -> u64 {

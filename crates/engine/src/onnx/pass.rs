@@ -48,7 +48,7 @@ impl Default for OnnxOptions {
 
 /// Whether the processor has dot products of bf16.
 pub fn has_bf16() -> bool {
-    Isa::detect() == Isa::Avx512Bf16
+    Isa::detect().has_bf16()
 }
 
 /// A loaded ONNX model.

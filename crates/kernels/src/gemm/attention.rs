@@ -52,10 +52,7 @@ impl Attention<'_> {
         queries: Range<usize>,
         scratch: &mut Scratch,
     ) -> Result<(), KernelError> {
-        let layout = |n, k| {
-            let pairs = if self.bf16 { Panels::pairs(isa, n, 1, k) } else { None };
-            pairs.unwrap_or_else(|| Panels::new(isa, n, k))
-        };
+        let layout = |n, k| Panels::with_precision(isa, self.bf16, n, 1, k);
         self.compute(&layout(self.keys, self.dim), &layout(self.value_dim, self.keys), queries, scratch)
     }
 

@@ -30,6 +30,12 @@ impl Panels {
         })
     }
 
+    /// The layout of an `[n, pieces * depth]` matrix: in bf16 if that is asked for and there, else in f32.
+    pub fn with_precision(isa: Isa, bf16: bool, n: usize, pieces: usize, depth: usize) -> Panels {
+        let pairs = if bf16 { Panels::pairs(isa, n, pieces, depth) } else { None };
+        pairs.unwrap_or_else(|| Panels::new(isa, n, pieces * depth))
+    }
+
     /// Whether products are of pairs.
     pub fn has_pairs(&self) -> bool {
         self.pieces.is_some()

@@ -3,6 +3,7 @@
 use super::{MAX_LINE_BYTES, MAX_REQUESTS, MAX_TOLD};
 use crate::http::body;
 use crate::routes::{ROUTES, Route, Verb};
+use crate::schema::short;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashSet};
 use std::io::{self, BufRead, Read};
@@ -181,8 +182,11 @@ pub(super) fn summarise(mut file: impl BufRead, wanted: Option<&str>) -> io::Res
         }
         match parse(text, wanted) {
             Ok(line) if !ids.insert(line.custom_id.clone()) => {
-                let short: String = line.custom_id.chars().take(60).collect();
-                wrong(Wrong::new("duplicate_custom_id", "custom_id", format!("`{short}` comes twice")));
+                wrong(Wrong::new(
+                    "duplicate_custom_id",
+                    "custom_id",
+                    format!("`{}` comes twice", short(&line.custom_id)),
+                ));
             }
             Ok(line) => match line.body.get("model").and_then(Value::as_str) {
                 Some(name) if !name.is_empty() => {

@@ -1,16 +1,16 @@
 //! `/v1/files` and `/v1/batches`.
 
+use super::MAX_OPEN_OF_KEY;
 use super::document::{BatchRecord, FileRecord, State};
 use super::line::endpoint;
 use super::runner::{Runner, now};
 use super::store::owner;
 use super::upload::{disk, receive};
-use super::{MAX_FILE_BYTES, MAX_OPEN_OF_KEY};
 use crate::answer::random_id;
 use crate::error::{Kind, Refusal};
 use crate::http::sse;
 use crate::routes::{Call, Reply};
-use crate::schema::{Field, NAME, Shape, TEXT, accepted, optional, required};
+use crate::schema::{Field, NAME, Shape, TEXT, accepted, optional, required, short};
 use serde_json::{Value, json};
 use std::io::Read;
 use std::sync::PoisonError;
@@ -34,10 +34,9 @@ fn runner(call: &Call) -> Result<&Runner, Refusal> {
 }
 
 fn missing(what: &str, id: &str) -> Refusal {
-    let short: String = id.chars().take(60).collect();
     Refusal {
         param: Some("id".to_owned()),
-        ..Refusal::new(Kind::NotFound, format!("No such {what}: {short}"))
+        ..Refusal::new(Kind::NotFound, format!("No such {what}: {}", short(id)))
     }
     .code("not_found")
 }
@@ -127,7 +126,7 @@ pub(crate) fn content(call: Call) -> Reply {
         let path = runner(&call)?.store.content(&file.id);
         let mut opened = std::fs::File::open(path).map_err(|error| disk(&error))?;
         let (stream, response) = sse::bytes("application/jsonl", call.app.options.limits.write_stall_time);
-        let mut left = file.bytes.min(2 * MAX_FILE_BYTES.max(file.bytes));
+        let mut left = file.bytes;
         tokio::spawn(async move {
             while left > 0 {
                 let size = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
@@ -138,7 +137,7 @@ pub(crate) fn content(call: Call) -> Reply {
                 let Ok(Ok((file, piece))) = read.await else { return };
                 opened = file;
                 left -= piece.len() as u64;
-                if stream.piece(piece).await.is_err() {
+                if stream.write(piece).await.is_err() {
                     return;
                 }
             }
@@ -152,7 +151,7 @@ pub(crate) fn delete_file(call: Call) -> Reply {
         let file = own_file(&call, &call.id)?;
         let runner = runner(&call)?;
         let used = |batch: &BatchRecord| !batch.status.ended() && batch.input_file_id == file.id;
-        if runner.store.batches().iter().any(used) {
+        if runner.store.count(used) > 0 {
             return Err(
                 Refusal::invalid("id", "A batch that is not at its end reads this file.").code("file_in_use")
             );
@@ -177,8 +176,8 @@ pub(crate) fn create(call: Call) -> Reply {
                 Refusal::invalid("input_file_id", "The file's purpose is not `batch`").code("invalid_value")
             );
         }
-        let open = |batch: &&BatchRecord| batch.owner == owner && !batch.status.ended();
-        if runner.store.batches().iter().filter(open).count() >= MAX_OPEN_OF_KEY {
+        let open = |batch: &BatchRecord| batch.owner == owner && !batch.status.ended();
+        if runner.store.count(open) >= MAX_OPEN_OF_KEY {
             let what = format!("{MAX_OPEN_OF_KEY} batches are not at their end yet.");
             return Err(Refusal::new(Kind::TooMany, what).code("batch_limit"));
         }

@@ -41,16 +41,6 @@ pub(super) fn now() -> u64 {
     UNIX_EPOCH.elapsed().unwrap_or_default().as_secs()
 }
 
-/// Where a batch's files are made before they are kept.
-fn made(work: &Path) -> BatchFile {
-    BatchFile {
-        input: Path::new("").to_owned(),
-        output: work.join("output.jsonl"),
-        errors: work.join("errors.jsonl"),
-        state: work.join("state"),
-    }
-}
-
 impl Runner {
     /// Over what is in a folder.
     ///
@@ -107,8 +97,7 @@ impl Runner {
             return None;
         }
         let busy = |batch: &BatchRecord| working.values().any(|work| work.owner == batch.owner);
-        let mut waiting = self.store.batches().into_iter().filter(|batch| !batch.status.ended());
-        let batch = waiting.find(|batch| !busy(batch))?;
+        let batch = self.store.oldest(|batch| !batch.status.ended() && !busy(batch))?;
         let stop = BatchStop::default();
         working.insert(batch.id.clone(), Work { owner: batch.owner.clone(), stop: stop.clone() });
         Some((batch, stop))
@@ -196,7 +185,12 @@ impl Runner {
         let work = self.store.work(&batch.id);
         let failed = |path: &Path, source| BatchError::File { verb: "write", path: path.to_owned(), source };
         std::fs::create_dir_all(&work).map_err(|source| failed(&work, source))?;
-        let file = BatchFile { input, ..made(&work) };
+        let file = BatchFile {
+            input,
+            output: work.join("output.jsonl"),
+            errors: work.join("errors.jsonl"),
+            state: work.join("state"),
+        };
         let whole = Whole { app, tenant: tenant(&batch.owner), handle, turns, file: &file, stop };
         let report = whole.run(&|progress| {
             let counted = self.store.change(&batch.id, |batch| {

@@ -2,6 +2,7 @@
 
 use super::document::{BatchRecord, FileRecord};
 use super::{MAX_BATCHES_OF_KEY, MAX_BYTES_OF_KEY, MAX_FILES_OF_KEY};
+use crate::hex;
 use kun_engine::Tenant;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,17 +33,12 @@ fn is_id(id: &str, kind: &str) -> bool {
 
 /// The name of a key among records.
 pub(super) fn owner(tenant: Tenant) -> String {
-    tenant.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&tenant.0)
 }
 
 /// The key of a name.
 pub(super) fn tenant(owner: &str) -> Tenant {
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(owner.as_bytes().chunks_exact(2)) {
-        *byte =
-            std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or(0);
-    }
-    Tenant(bytes)
+    Tenant(hex::decode(owner).unwrap_or_default())
 }
 
 impl Store {
@@ -138,6 +134,18 @@ impl Store {
         let mut all: Vec<BatchRecord> = self.inner().batches.values().cloned().collect();
         all.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         all
+    }
+
+    /// The oldest batch of that kind.
+    pub(super) fn oldest(&self, wanted: impl Fn(&BatchRecord) -> bool) -> Option<BatchRecord> {
+        let inner = self.inner();
+        let found = inner.batches.values().filter(|batch| wanted(batch));
+        found.min_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id))).cloned()
+    }
+
+    /// How many batches are of that kind.
+    pub(super) fn count(&self, wanted: impl Fn(&BatchRecord) -> bool) -> usize {
+        self.inner().batches.values().filter(|batch| wanted(batch)).count()
     }
 
     /// A batch.

@@ -11,6 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -206,7 +207,6 @@ impl Service {
             }
         });
         let stream = TokioIo::new(stream);
-        let last_words = limits.drain_time + LAST_WORDS;
         match protocol {
             Protocol::Http1 => {
                 let mut builder = http1::Builder::new();
@@ -215,14 +215,9 @@ impl Service {
                     .header_read_timeout(limits.header_time)
                     .max_buf_size(MAX_HEADER_BYTES.max(8192))
                     .max_headers(MAX_HEADERS);
-                let mut connection = std::pin::pin!(builder.serve_connection(stream, service));
-                tokio::select! {
-                    _ = connection.as_mut() => {}
-                    _ = self.stop.changed() => {
-                        connection.as_mut().graceful_shutdown();
-                        let _ = timeout(last_words, connection).await;
-                    }
-                }
+                let connection = builder.serve_connection(stream, service);
+                self.until_stop(connection, http1::Connection::graceful_shutdown, std::future::pending())
+                    .await;
             }
             Protocol::Http2 => {
                 let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -233,22 +228,29 @@ impl Service {
                     .max_pending_accept_reset_streams(MAX_RESETS)
                     .keep_alive_interval(PING_EVERY)
                     .keep_alive_timeout(PING_TIME);
-                let mut connection = std::pin::pin!(builder.serve_connection(stream, service));
-                tokio::select! {
-                    _ = connection.as_mut() => {}
-                    _ = self.stop.changed() => {
-                        connection.as_mut().graceful_shutdown();
-                        let _ = timeout(last_words, connection).await;
-                    }
-                    () = unused(&requests) => {
-                        // Answers that still run on it end first.
-                        connection.as_mut().graceful_shutdown();
-                        let _ = timeout(limits.request_time, connection).await;
-                    }
-                }
+                let connection = builder.serve_connection(stream, service);
+                self.until_stop(connection, http2::Connection::graceful_shutdown, unused(&requests)).await;
             }
         }
         open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Serves a connection to its end, or until the server stops or nobody uses it: what still runs on it ends first.
+    async fn until_stop<C: Future>(
+        &mut self,
+        connection: C,
+        shut_down: impl FnOnce(Pin<&mut C>),
+        unused: impl Future<Output = ()>,
+    ) {
+        let limits = &self.app.options.limits;
+        let mut connection = std::pin::pin!(connection);
+        let patience = tokio::select! {
+            _ = connection.as_mut() => return,
+            _ = self.stop.changed() => limits.drain_time + LAST_WORDS,
+            () = unused => limits.request_time,
+        };
+        shut_down(connection.as_mut());
+        let _ = timeout(patience, connection).await;
     }
 }
 

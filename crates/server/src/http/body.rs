@@ -2,6 +2,7 @@
 
 use crate::Limits;
 use crate::error::{Kind, Refusal};
+use crate::schema::short;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, header};
 use serde_json::{Map, Value};
@@ -151,8 +152,7 @@ impl<'de> serde::de::Visitor<'de> for Strict {
         while let Some(name) = items.next_key::<String>()? {
             let value = items.next_value_seed(Strict)?;
             if object.contains_key(&name) {
-                let name: String = name.chars().take(60).collect();
-                return Err(serde::de::Error::custom(format_args!("duplicate name `{name}`")));
+                return Err(serde::de::Error::custom(format_args!("duplicate name `{}`", short(&name))));
             }
             object.insert(name, value);
         }

@@ -1,5 +1,6 @@
 //! API keys: random, shown once, kept as SHA-256.
 
+use crate::hex;
 use kun_engine::Tenant;
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -30,23 +31,7 @@ const LEAST_CHARACTERS: usize = 16;
 pub fn new_key() -> Result<String, String> {
     let mut bytes = [0; KEY_BYTES];
     SystemRandom::new().fill(&mut bytes).map_err(|_| "the system gave no random bytes".to_owned())?;
-    Ok(format!("kun-{}", hex(&bytes)))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let bytes = text.as_bytes();
-    let mut out = [0; 32];
-    if bytes.len() != 64 {
-        return None;
-    }
-    for (byte, pair) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(out)
+    Ok(format!("kun-{}", hex::encode(&bytes)))
 }
 
 impl Key {
@@ -63,7 +48,7 @@ impl Key {
 
     /// The line of a key file.
     pub fn line(&self) -> String {
-        format!("sha256:{} {}", hex(&self.sha256), self.name)
+        format!("sha256:{} {}", hex::encode(&self.sha256), self.name)
     }
 }
 
@@ -112,7 +97,7 @@ impl Keys {
                 continue;
             }
             let (digest, name) = line.split_once(' ').unwrap_or((line, "key"));
-            let Some(sha256) = digest.strip_prefix("sha256:").and_then(unhex) else {
+            let Some(sha256) = digest.strip_prefix("sha256:").and_then(hex::decode) else {
                 return Err(format!("{}:{number}: expected `sha256:HEX NAME`", path.display()));
             };
             keys.push(Key { name: name.trim().to_owned(), sha256 });

@@ -95,11 +95,7 @@ pub(crate) fn bytes(kind: &'static str, stall: Duration) -> (Stream, Response) {
 
 impl Stream {
     /// Bytes as they are.
-    pub(crate) async fn piece(&self, bytes: Vec<u8>) -> Result<(), Gone> {
-        self.write(bytes).await
-    }
-
-    async fn write(&self, bytes: Vec<u8>) -> Result<(), Gone> {
+    pub(crate) async fn write(&self, bytes: Vec<u8>) -> Result<(), Gone> {
         match timeout(self.stall, self.pieces.send(bytes.into())).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Gone),

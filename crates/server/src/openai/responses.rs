@@ -12,7 +12,9 @@ use crate::openai::chat::{Counts, Message, content};
 use crate::openai::sampling::{self, SEED, TEMPERATURE, TOP_P};
 use crate::openai::tools::{tool_of, word_choice};
 use crate::routes::{Call, Reply, json_response};
-use crate::schema::{COUNT, Field, NAME, Shape, TEXT, TEXT_ALONE, accepted, ignored, optional, required};
+use crate::schema::{
+    COUNT, Field, NAME, Shape, TEXT, TEXT_ALONE, accepted, ignored, optional, required, short,
+};
 use kun_engine::{
     ChatMessage, Constraint, FinishReason, GenerateRequest, Prompt, Role, ToolCall, ToolChoice, ToolUse,
 };
@@ -245,7 +247,7 @@ fn unread(index: usize, item: &Value) -> Vec<String> {
     let names = item.as_object().into_iter().flat_map(Map::keys);
     let unknown = names
         .filter(|name| !known.contains(&name.as_str()) && !["type", "id", "status"].contains(&name.as_str()));
-    unknown.map(|name| format!("`input[{index}].{}` has no effect", crate::schema::short(name))).collect()
+    unknown.map(|name| format!("`input[{index}].{}` has no effect", short(name))).collect()
 }
 
 fn read_item(index: usize, item: &Value, messages: &mut Vec<ChatMessage>) -> Result<(), Refusal> {
@@ -268,10 +270,10 @@ fn read_item(index: usize, item: &Value, messages: &mut Vec<ChatMessage>) -> Res
             if let Some(part) = parts.iter().find(|part| {
                 !matches!(part["type"].as_str(), Some("input_text" | "output_text" | "text" | "refusal"))
             }) {
-                let kind: String = part["type"].to_string().chars().take(60).collect();
+                let kind = part["type"].to_string();
                 return Err(Refusal::invalid(
                     &at("content"),
-                    format!("parts of type {kind} are not understood: {TEXT_ALONE}"),
+                    format!("parts of type {} are not understood: {TEXT_ALONE}", short(&kind)),
                 ));
             }
             let content = content(&item["content"]).ok_or_else(|| {
@@ -307,8 +309,8 @@ fn read_item(index: usize, item: &Value, messages: &mut Vec<ChatMessage>) -> Res
         // Thoughts of earlier turns are not given to the model again.
         "reasoning" => {}
         other => {
-            let other: String = other.chars().take(60).collect();
-            return Err(Refusal::invalid(&at("type"), format!("items of type `{other}` are not understood")));
+            let what = format!("items of type `{}` are not understood", short(other));
+            return Err(Refusal::invalid(&at("type"), what));
         }
     }
     Ok(())
@@ -325,7 +327,7 @@ fn tools(call: &mut Call) -> Result<Option<ToolUse>, Refusal> {
             }
             tools.push(tool_of(tool));
         } else {
-            let kind: String = tool["type"].as_str().unwrap_or("?").chars().take(60).collect();
+            let kind = short(tool["type"].as_str().unwrap_or("?"));
             call.warnings.add(format!("`tools[{index}]`: there is no tool of type `{kind}` here"));
         }
     }

@@ -70,8 +70,7 @@ impl Placer<'_> {
         output: ValueId,
     ) -> Result<(), CompileError> {
         let Convolve { weight, geometry, channels, outputs, tail, .. } = convolve;
-        let pairs = self.bf16.then(|| Panels::pairs(self.isa, outputs, 1, channels)).flatten();
-        let panels = pairs.unwrap_or_else(|| Panels::new(self.isa, outputs, channels));
+        let panels = Panels::with_precision(self.isa, self.bf16, outputs, 1, channels);
         let layout = Layout::Blocks { panels: panels.clone(), pixels: rows * columns };
         let packed = self.packer.packed(self.sources[&weight].0, layout, &[])?;
         let x = self.view(&inputs[0])?;
@@ -112,8 +111,7 @@ impl Placer<'_> {
         output: ValueId,
     ) -> Result<(), CompileError> {
         let Multiply { weight, n, k, n_stride, k_stride, tail } = multiply;
-        let panels = self.bf16.then(|| Panels::pairs(self.isa, n, 1, k)).flatten();
-        let panels = panels.unwrap_or_else(|| Panels::new(self.isa, n, k));
+        let panels = Panels::with_precision(self.isa, self.bf16, n, 1, k);
         let layout = Layout::Matrix { panels: panels.clone(), n_stride, k_stride };
         let packed = self.packer.packed(self.sources[&weight].0, layout, &tail.scale)?;
         let x = self.view(&inputs[0])?;
@@ -144,12 +142,12 @@ fn choose(
         return (Form::Depthwise, Panels::new(isa, groups, taps));
     }
     let lanes = kun_kernels::gemm::lanes(isa);
-    let pairs = bf16.then(|| Panels::pairs(isa, outputs, taps, channels)).flatten();
+    let panels = Panels::with_precision(isa, bf16, outputs, taps, channels);
     if groups == 1 && winograd::fits(geometry) && channels >= lanes && outputs >= lanes {
         let tiles = winograd::tiles(geometry);
         // Steps of one vector; weights are loaded whether few or many rows use them.
         let (vectors, depth) = (outputs.div_ceil(lanes), channels.div_ceil(lanes));
-        let halved = if pairs.is_some() { 2 } else { 1 };
+        let halved = if panels.has_pairs() { 2 } else { 1 };
         let direct = geometry.pixels().max(5) * 9 * channels * vectors / halved;
         let transforms = tiles * 36 * (6 * depth + 5 * vectors);
         let transformed = tiles.max(5) * 36 * channels * vectors + transforms;
@@ -157,9 +155,8 @@ fn choose(
             return (Form::Winograd, Panels::new(isa, outputs, channels));
         }
     }
-    let form = if groups == 1 && few::fits(geometry, channels) { Form::Few } else { Form::Direct };
-    match pairs {
-        Some(pairs) if form == Form::Direct => (form, pairs),
-        _ => (form, Panels::new(isa, outputs, channels * taps)),
+    if groups == 1 && few::fits(geometry, channels) {
+        return (Form::Few, Panels::new(isa, outputs, channels * taps));
     }
+    (Form::Direct, panels)
 }
