@@ -32,6 +32,17 @@ const FALLBACKS: &[(DType, DType)] = &[
     (DType::BF16, DType::BF16),
 ];
 
+/// In which type a tensor of floats is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// In f32, whatever was asked for.
+    Exact,
+    /// In bf16 where fewer bits were asked for.
+    Halved,
+    /// As asked for.
+    Asked,
+}
+
 /// What a matrix does, as far as its precision goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
@@ -161,8 +172,7 @@ impl<'a> Declared<'a> {
         })
     }
 
-    /// The tensor `name`, or the part `rows` of it along its outermost dimension, as a weight of `shape`. With `exact` it is
-    /// given as f32, whatever its float type; other matrices are given as asked for.
+    /// The tensor `name`, or the part `rows` of it along its outermost dimension, as a weight of `shape`.
     ///
     /// # Errors
     /// [`ModelError::Tensor`] naming the tensor and both shapes.
@@ -172,8 +182,9 @@ impl<'a> Declared<'a> {
         name: &str,
         rows: Option<Range<usize>>,
         shape: &[usize],
-        exact: bool,
+        precision: Precision,
     ) -> Result<WeightId, ModelError> {
+        let exact = precision == Precision::Exact;
         let error = |what: String| ModelError::Tensor { name: name.to_owned(), what };
         let Some(tensor) = self.meta.tensors().get(name) else {
             return Err(error(format!("missing; wanted shape {shape:?}")));
@@ -195,6 +206,7 @@ impl<'a> Declared<'a> {
         let dtype = match self.quantize {
             _ if exact => DType::F32,
             _ if quantized => tensor.dtype,
+            Some(requested) if precision == Precision::Halved && requested.is_quantized() => DType::BF16,
             Some(requested) => target(requested, shape.last().copied().unwrap_or(1), Role::Body),
             None => tensor.dtype,
         };

@@ -10,7 +10,7 @@ use crate::layers::attention::{norm_heads, rotate};
 use crate::layers::{Linear, linear, mlp};
 use crate::metadata::Metadata;
 use crate::names::{Kind, Part};
-use crate::weights::Declared;
+use crate::weights::{Declared, Precision};
 use kun_graph::builder::Value;
 use kun_graph::graph::{BinaryOp, Dim, DistanceBias, SelfAttentionSpec, Sym};
 use kun_graph::{Builder, Graph};
@@ -79,7 +79,7 @@ fn put_scores(
     let rows = g.input("rows", DType::I32, &[Dim::Sym(Sym::Rows)]);
     let x = g.select_rows(x, rows); // [R, D]
     let mut scores = |table: &str, row: Option<usize>, n: usize| -> Result<Value, ModelError> {
-        let weight = weights.part(g, table, row.map(|row| row..row + n), &[n, width], false)?;
+        let weight = weights.part(g, table, row.map(|row| row..row + n), &[n, width], Precision::Asked)?;
         Ok(linear(g, x, &Linear { weight, bias: None })) // [R, n]
     };
     let logits = match scorer {

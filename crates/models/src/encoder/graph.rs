@@ -5,7 +5,7 @@ use crate::encoder::config::{Disentangled, EncoderConfig, FeedForward, NormOrder
 use crate::encoder::head::{Dense, Head, Pooling};
 use crate::encoder::names::Projections;
 use crate::layers::{Linear, linear};
-use crate::weights::Declared;
+use crate::weights::{Declared, Precision};
 use kun_graph::builder::Value;
 use kun_graph::graph::{Dim, DisentangledSpec, DistanceBias, RopeStyle, SelfAttentionSpec, Sym, WeightId};
 use kun_graph::{Builder, Graph};
@@ -26,7 +26,7 @@ impl Weights<'_, '_> {
 
     fn table(&mut self, module: &str, shape: [usize; 2]) -> Result<WeightId, ModelError> {
         let name = format!("{}.weight", self.name(module, 0));
-        self.declared.part(self.g, &name, None, &shape, false)
+        self.declared.part(self.g, &name, None, &shape, Precision::Asked)
     }
 
     fn norm(&mut self, module: &str, layer: usize, c: &EncoderConfig) -> Result<Norm, ModelError> {
@@ -35,8 +35,9 @@ impl Weights<'_, '_> {
     }
 
     fn norm_named(&mut self, name: &str, width: usize, c: &EncoderConfig) -> Result<Norm, ModelError> {
-        let mut vector =
-            |kind: &str| self.declared.part(self.g, &format!("{name}.{kind}"), None, &[width], true);
+        let mut vector = |kind: &str| {
+            self.declared.part(self.g, &format!("{name}.{kind}"), None, &[width], Precision::Exact)
+        };
         // Folders converted from TensorFlow long ago.
         let (weight, bias) = match vector("weight") {
             Ok(weight) => (weight, if c.norm_bias { Some(vector("bias")?) } else { None }),
@@ -69,10 +70,26 @@ impl Weights<'_, '_> {
         k: usize,
         bias: bool,
     ) -> Result<Linear, ModelError> {
+        self.linear_in(Precision::Asked, name, first, n, k, bias)
+    }
+
+    /// The same in a type of its own.
+    fn linear_in(
+        &mut self,
+        precision: Precision,
+        name: &str,
+        first: Option<usize>,
+        n: usize,
+        k: usize,
+        bias: bool,
+    ) -> Result<Linear, ModelError> {
         let rows = first.map(|first| first..first + n);
-        let weight = self.declared.part(self.g, &format!("{name}.weight"), rows.clone(), &[n, k], false)?;
+        let weight =
+            self.declared.part(self.g, &format!("{name}.weight"), rows.clone(), &[n, k], precision)?;
         let bias = match bias {
-            true => Some(self.declared.part(self.g, &format!("{name}.bias"), rows, &[n], true)?),
+            true => {
+                Some(self.declared.part(self.g, &format!("{name}.bias"), rows, &[n], Precision::Exact)?)
+            }
             false => None,
         };
         Ok(Linear { weight, bias })
@@ -161,7 +178,7 @@ fn distance_bias(c: &EncoderConfig, w: &mut Weights<'_, '_>) -> Result<Option<Di
         }
         Positions::LearnedAndBuckets { buckets, max_distance, name, .. } => {
             let name = format!("{}.weight", w.name(name, 0));
-            let table = w.declared.part(w.g, &name, None, &[*buckets, c.heads], true)?;
+            let table = w.declared.part(w.g, &name, None, &[*buckets, c.heads], Precision::Exact)?;
             Some(DistanceBias::Buckets { table, max_distance: *max_distance })
         }
         _ => None,
@@ -179,7 +196,7 @@ struct Meeting {
 /// The table of distances that all layers share, `[2 * span, D]`.
 fn distances(c: &EncoderConfig, d: &Disentangled, w: &mut Weights<'_, '_>) -> Result<Value, ModelError> {
     let name = format!("{}.weight", w.name("encoder.rel_embeddings", 0));
-    let table = w.declared.part(w.g, &name, None, &[2 * d.span, c.width], true)?;
+    let table = w.declared.part(w.g, &name, None, &[2 * d.span, c.width], Precision::Exact)?;
     let table = w.g.weight_value(table);
     Ok(match d.norm {
         true => norm(w.g, table, w.norm("encoder.LayerNorm", 0, c)?),
@@ -239,16 +256,20 @@ fn encoder_layer(
         false => Some(w.norm(c.names.attention_norm, stored, c)?),
     };
     let input = attention_norm.filter(|_| first).map_or(x, |n| norm(g, x, n));
-    let [q, k, v] = match c.names.projections {
+    // What is rounded in the values reaches the answer without a softmax that would level it: in int8 they alone lose more
+    // than all other matrices of a layer (docs/performance.md).
+    let precisions = [Precision::Asked, Precision::Asked, Precision::Halved];
+    let mut projection = |part: usize| match c.names.projections {
         Projections::Separate { query, key, value } => {
-            [query, key, value].map(|module| w.linear(module, stored, d, d, c.attention_bias))
+            let name = w.name([query, key, value][part], stored);
+            w.linear_in(precisions[part], &name, None, d, d, c.attention_bias)
         }
         Projections::Joined(module) => {
             let name = w.name(module, stored);
-            [0, 1, 2].map(|part| w.linear_part(&name, Some(part * d), d, d, c.attention_bias))
+            w.linear_in(precisions[part], &name, Some(part * d), d, d, c.attention_bias)
         }
     };
-    let projections = [q?, k?, v?];
+    let projections = [projection(0)?, projection(1)?, projection(2)?];
     let [q, k, v] = projections.map(|projection| linear(g, input, &projection)); // [T, D]
     let turn = |x: Value| match (c.layers[layer].rope_base, meeting.positions) {
         (Some(base), Some(positions)) => {

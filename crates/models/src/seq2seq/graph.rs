@@ -3,7 +3,7 @@
 use crate::ModelError;
 use crate::layers::{Linear, linear};
 use crate::seq2seq::config::{AttentionNames, Fall, NormKind, Positions, Seq2SeqConfig, Stack, StackNames};
-use crate::weights::Declared;
+use crate::weights::{Declared, Precision};
 use kun_graph::builder::Value;
 use kun_graph::graph::{
     AttentionSpec, CrossAttentionSpec, Dim, DistanceBias, SelfAttentionSpec, Sym, WeightId,
@@ -51,16 +51,20 @@ impl Weights<'_, '_> {
     ) -> Result<Linear, ModelError> {
         let module = module.replace("{}", &i.to_string());
         let bias = match self.config.biases {
-            true => Some(self.declared.part(g, &format!("{module}.bias"), None, &[n], true)?),
+            true => Some(self.declared.part(g, &format!("{module}.bias"), None, &[n], Precision::Exact)?),
             false => None,
         };
-        Ok(Linear { weight: self.declared.part(g, &format!("{module}.weight"), None, &[n, k], false)?, bias })
+        Ok(Linear {
+            weight: self.declared.part(g, &format!("{module}.weight"), None, &[n, k], Precision::Asked)?,
+            bias,
+        })
     }
 
     fn norm(&mut self, g: &Builder, module: &str, i: usize) -> Result<Norm, ModelError> {
         let module = module.replace("{}", &i.to_string());
         let shape = [self.config.width];
-        let mut vector = |kind: &str| self.declared.part(g, &format!("{module}.{kind}"), None, &shape, true);
+        let mut vector =
+            |kind: &str| self.declared.part(g, &format!("{module}.{kind}"), None, &shape, Precision::Exact);
         Ok(Norm {
             weight: vector("weight")?,
             bias: match self.config.norms.kind {
@@ -115,7 +119,7 @@ impl Weights<'_, '_> {
     ) -> Result<Option<DistanceBias>, ModelError> {
         let Positions::Buckets { buckets, max_distance } = self.config.positions else { return Ok(None) };
         let name = format!("{}.weight", names.positions);
-        let table = self.declared.part(g, &name, None, &[buckets, stack.heads], true)?;
+        let table = self.declared.part(g, &name, None, &[buckets, stack.heads], Precision::Exact)?;
         Ok(Some(DistanceBias::Buckets { table, max_distance }))
     }
 
@@ -131,7 +135,7 @@ impl Weights<'_, '_> {
                 &format!("{}.weight", names.positions),
                 None,
                 &[rows, c.width],
-                false,
+                Precision::Asked,
             )?),
             Positions::Sinusoidal { rows, first, fall } => {
                 let mut values = sinusoids(rows + first, c.width, fall);
@@ -153,7 +157,7 @@ impl Weights<'_, '_> {
     }
 
     fn table(&mut self, g: &Builder, name: &str) -> Result<WeightId, ModelError> {
-        self.declared.part(g, name, None, &[self.config.vocab_size, self.config.width], false)
+        self.declared.part(g, name, None, &[self.config.vocab_size, self.config.width], Precision::Asked)
     }
 }
 
@@ -259,7 +263,7 @@ pub(super) fn decoder(w: &mut Weights<'_, '_>, max_source_tokens: usize) -> Resu
     };
     let mut logits = g.linear(x, output, None); // [R, V]
     if let Some(name) = &c.names.logits_bias {
-        let bias = w.declared.part(&g, name, None, &[1, c.vocab_size], true)?;
+        let bias = w.declared.part(&g, name, None, &[1, c.vocab_size], Precision::Exact)?;
         logits = g.add(logits, g.weight_value(bias));
     }
     g.output("logits", logits);
