@@ -1,12 +1,15 @@
 """Perplexity of requantised copies of a model, type by type, as Kun and as llama.cpp compute it: a Markdown table.
 
     python benches/compare_perplexity.py --kun target/release/kun --file TEXT MODEL.gguf --copies DIR
-        [--types Q4_0,Q4_K,..] [--context 512] [--windows 24] [--threads 2]
+        [--types Q4_0,Q4_K,..] [--context 512] [--windows 24] [--threads 2] [--plain]
 
 Needs llama-cpp-python, gguf and numpy. The model is first written in F32, widened by zeros so that its rows fill the
 blocks of every type (`tools/golden/widen.py`); llama.cpp then quantises every matrix of that to the type itself
 (`tools/golden/requantize.py`). Copies that are there already are used again; a copy is removed after its comparison
 unless --keep is given. Ends with 1 if a perplexity differs by more than one percent.
+
+A llama-cpp-python built with BLAS (CMAKE_ARGS="-DGGML_BLAS=ON -DGGML_BLAS_VENDOR=OpenBLAS") and --plain multiply the
+quantised weights with activations in f32: the value that an implementation without rounding of its own has.
 """
 
 import argparse
@@ -37,6 +40,7 @@ def main():
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--windows", type=int, default=24)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--plain", action="store_true")
     parser.add_argument("--keep", action="store_true")
     args = parser.parse_args()
     os.makedirs(args.copies, exist_ok=True)
@@ -55,7 +59,8 @@ def main():
             command += ["--threads", str(args.threads)]
             subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         ours = perplexity([args.kun, "eval", "perplexity", copy], args)
-        theirs = perplexity([sys.executable, os.path.join(HERE, "perplexity_llama_cpp.py"), copy], args)
+        plain = ["--plain"] if args.plain else []
+        theirs = perplexity([sys.executable, os.path.join(HERE, "perplexity_llama_cpp.py"), copy, *plain], args)
         difference = (ours / theirs - 1) * 100
         worst = max(worst, abs(difference))
         print(f"| {kind} | {ours:.4f} | {theirs:.4f} | {difference:+.3f} % |", flush=True)

@@ -40,12 +40,16 @@ def main():
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--windows", type=int, default=0, help="stop after so many windows; 0: all")
+    parser.add_argument("--plain", action="store_true", help="weights as in the file, so that a build with BLAS computes in f32")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
 
     log = quiet()
     llama_cpp.llama_backend_init()
-    model = llama_cpp.llama_model_load_from_file(args.model.encode(), llama_cpp.llama_model_default_params())
+    model_params = llama_cpp.llama_model_default_params()
+    # Weights laid out anew for quantised products are out of reach for a BLAS, which a build may have.
+    model_params.use_extra_bufts = not args.plain
+    model = llama_cpp.llama_model_load_from_file(args.model.encode(), model_params)
     if not model:
         raise SystemExit(f"cannot load {args.model}")
     params = llama_cpp.llama_context_default_params()

@@ -1,4 +1,4 @@
-//! One of several given answers, by how likely a model finds each.
+//! Some of several given answers, by how likely a model finds each.
 
 use crate::text::softmax;
 use crate::{ChatMessage, Classified, EngineError, GenerateRequest, LoadedModel, Prompt, Role};
@@ -27,6 +27,8 @@ impl LoadedModel {
 #[derive(Clone, Debug)]
 pub struct Labels {
     names: Vec<String>,
+    /// Each holds or not by itself.
+    multi_label: bool,
     bias: Vec<f32>,
 }
 
@@ -34,13 +36,14 @@ pub struct Labels {
 const NO_CONTENT: &str = "N/A";
 
 impl Labels {
-    /// Asks the model once.
+    /// Labels of which one holds, or with `multi_label` any number. Asks the model about a text without content.
     ///
     /// # Errors
     /// Those of [`LoadedModel::choose`].
-    pub fn new(model: &LoadedModel, names: &[String]) -> Result<Labels, EngineError> {
-        let bias = model.choose(&question(NO_CONTENT, names), names)?;
-        Ok(Labels { names: names.to_vec(), bias })
+    pub fn new(model: &LoadedModel, names: &[String], multi_label: bool) -> Result<Labels, EngineError> {
+        let mut labels = Labels { names: names.to_vec(), multi_label, bias: vec![0.0; names.len()] };
+        labels.bias = labels.gains(model, NO_CONTENT)?;
+        Ok(labels)
     }
 
     /// The labels.
@@ -53,10 +56,37 @@ impl Labels {
     /// # Errors
     /// Those of [`LoadedModel::choose`].
     pub fn scores(&self, model: &LoadedModel, text: &str) -> Result<Classified, EngineError> {
-        let chosen = model.choose(&question(text, &self.names), &self.names)?;
-        let gains: Vec<f32> = chosen.iter().zip(&self.bias).map(|(score, bias)| score - bias).collect();
-        Ok(Classified { scores: softmax(&gains), truncated: None })
+        let gains = self.gains(model, text)?;
+        let scores = match self.multi_label {
+            true => gains.iter().map(|gain| 1.0 / (1.0 + (-gain).exp())).collect(),
+            false => softmax(&gains),
+        };
+        Ok(Classified { scores, truncated: None })
     }
+
+    /// How much likelier than without content the model finds each label, or "yes" than "no" about each: logarithms.
+    fn gains(&self, model: &LoadedModel, text: &str) -> Result<Vec<f32>, EngineError> {
+        let found: Vec<f32> = if self.multi_label {
+            let answers = ["Yes", "No"].map(str::to_owned);
+            let gain = |name: &String| {
+                Ok(match *model.choose(&question_of_one(text, name), &answers)? {
+                    [yes, no] => yes - no,
+                    _ => 0.0,
+                })
+            };
+            self.names.iter().map(gain).collect::<Result<_, EngineError>>()?
+        } else {
+            model.choose(&question(text, &self.names), &self.names)?
+        };
+        Ok(found.iter().zip(&self.bias).map(|(found, bias)| found - bias).collect())
+    }
+}
+
+fn question_of_one(text: &str, name: &str) -> Vec<ChatMessage> {
+    let content = format!(
+        "Text: {text}\n\nDoes the label \"{name}\" fit the text? Answer with Yes or No only.\n\nAnswer:"
+    );
+    vec![ChatMessage::new(Role::User, content)]
 }
 
 fn question(text: &str, names: &[String]) -> Vec<ChatMessage> {

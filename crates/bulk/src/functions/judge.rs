@@ -23,9 +23,9 @@ pub(super) const RERANK: Kind = Kind {
 
 pub(super) const CLASSIFY: Kind = Kind {
     name: "classify",
-    usage: "classify(text, labels = 'a,b', model, template, multi_label, truncate) -> {label, score}, or with \
-            multi_label a list of them",
-    options: &["labels", "template", "multi_label", "truncate"],
+    usage: "classify(text, labels = 'a,b', model, template, multi_label, threshold, truncate) -> {label, score}, \
+            or with multi_label a list of those that hold",
+    options: &["labels", "template", "multi_label", "threshold", "truncate"],
     task: "classify",
     columns: one_column,
     open: open_classify,
@@ -141,9 +141,6 @@ fn list_of(item: DataType) -> DataType {
     DataType::List(Arc::new(Field::new("item", item, true)))
 }
 
-/// Above this, a label that stands by itself holds.
-const HOLDS: f32 = 0.5;
-
 fn open_classify(bound: &Bound) -> Result<Arc<dyn Function>, BulkError> {
     let (call, model) = (&bound.call, bound.encoder()?);
     let (given, fitting) = (call.texts("labels")?, fitting(call)?);
@@ -164,6 +161,12 @@ fn open_classify(bound: &Bound) -> Result<Arc<dyn Function>, BulkError> {
         true => drop(model.classify(&[], fitting)?),
         false => drop(model.zero_shot(&[], &task)?),
     }
+    let holds = match multi_label {
+        true => {
+            model.holds_from(call.number("threshold")?).map_err(|error| call.wrong(&error.to_string()))?
+        }
+        false => 0.0,
+    };
     let one = structure(&[("label", DataType::Utf8), ("score", DataType::Float32)]);
     let data_type = if multi_label { list_of(one) } else { one };
     Ok(judge(bound, data_type, move |_, texts| {
@@ -175,7 +178,7 @@ fn open_classify(bound: &Bound) -> Result<Arc<dyn Function>, BulkError> {
             let name = |place: usize| labels.get(place).cloned().unwrap_or_else(|| format!("LABEL_{place}"));
             let entry = |place: usize| json!({ "label": name(place), "score": scores[place] });
             match multi_label {
-                true => order.into_iter().filter(|&place| scores[place] >= HOLDS).map(entry).collect(),
+                true => order.into_iter().filter(|&place| scores[place] >= holds).map(entry).collect(),
                 false => order.first().map_or(Value::Null, |&best| entry(best)),
             }
         })

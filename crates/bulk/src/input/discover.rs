@@ -130,7 +130,7 @@ fn of_folder(
     let pictures = all.iter().filter(|info| PICTURES.contains(&ending(&info.uri).as_str())).count();
     if asked.is_none() && pictures > 0 && !tables.is_empty() {
         return Err(BulkError::job(format!(
-            "{word} has {pictures} pictures and {} tables: --read-as files takes the pictures, a pattern such as '*.csv' \
+            "{word} has both pictures ({pictures}) and tables ({}): --read-as files takes the pictures, a pattern such as '*.csv' \
              the tables",
             tables.len()
         )));

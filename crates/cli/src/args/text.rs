@@ -28,6 +28,9 @@ pub struct ClassifyArgs {
     /// Each label holds or not by itself
     #[arg(long)]
     pub multi_label: bool,
+    /// Score from which a label holds [default: 0.5, and none for embedders, whose scores are similarities]
+    #[arg(long, requires = "multi_label", value_name = "SCORE")]
+    pub threshold: Option<f32>,
     /// Sentence with {} for the label [default: the task's own]
     #[arg(long, value_name = "TEXT", requires = "labels", hide_short_help = true)]
     pub template: Option<String>,

@@ -31,12 +31,17 @@ pub fn classify(app: &App, args: &ClassifyArgs) -> anyhow::Result<()> {
     }
     let (model, classifier) = choose(app, args)?;
     let labels = classifier.labels();
+    let holds = if args.multi_label { classifier.holds_from(args.threshold)? } else { 0.0 };
     let columns: &[&str] =
         if args.multi_label { &["text", "labels", "scores"] } else { &["text", "label", "score", "scores"] };
     let job = Job { name: "classify", columns, model: &model };
     job.run(app, &args.input, &args.output, |texts| {
         let scored = classifier.run(&texts, args);
-        texts.into_iter().zip(scored).map(|(text, scored)| record(text, scored, &labels, args)).collect()
+        texts
+            .into_iter()
+            .zip(scored)
+            .map(|(text, scored)| record(text, scored, &labels, holds, args))
+            .collect()
     })
 }
 
@@ -62,14 +67,11 @@ fn choose(app: &App, args: &ClassifyArgs) -> anyhow::Result<(String, Classifier)
     };
     let path = app.fetch(&name)?;
     if !is_encoder(&path.path)? {
-        if args.multi_label {
-            return Err(Misuse(format!("{} chats, and gives one label a text", path.name)).into());
-        }
         if args.labels.is_empty() {
             return Err(Misuse(format!("{} chats: give the --labels to choose from", path.name)).into());
         }
         let (path, model, _) = app.load(&name, &chat_task::load_options(&args.load))?;
-        let labels = Labels::new(&model, &args.labels)?;
+        let labels = Labels::new(&model, &args.labels, args.multi_label)?;
         app.messages().note(&format!("{} answers, held to the labels.", path.name));
         return Ok((path.name, Classifier::Chat(model, labels)));
     }
@@ -103,6 +105,14 @@ impl Classifier {
             Classifier::ZeroShot(_, task) => task.labels.clone(),
             Classifier::Head(_, file) => file.head.labels.clone(),
             Classifier::Chat(_, labels) => labels.names().to_vec(),
+        }
+    }
+
+    fn holds_from(&self, threshold: Option<f32>) -> Result<f32, EngineError> {
+        match self {
+            Classifier::Own(model) | Classifier::ZeroShot(model, _) => model.holds_from(threshold),
+            // Their scores are probabilities.
+            Classifier::Head(..) | Classifier::Chat(..) => Ok(threshold.unwrap_or(0.5)),
         }
     }
 
@@ -145,13 +155,11 @@ pub fn by_head(
         .collect())
 }
 
-/// Above this, a label that stands by itself holds.
-const HOLDS: f32 = 0.5;
-
 fn record(
     text: String,
     scored: anyhow::Result<Classified>,
     labels: &[String],
+    holds: f32,
     args: &ClassifyArgs,
 ) -> RowResult {
     let Classified { scores, truncated } = scored?;
@@ -165,7 +173,7 @@ fn record(
         .collect();
     let one_line = text.replace(['\n', '\r', '\t'], " ");
     let mut record = if args.multi_label {
-        let holding: Vec<String> = order.iter().filter(|&&p| scores[p] >= HOLDS).map(|&p| name(p)).collect();
+        let holding: Vec<String> = order.iter().filter(|&&p| scores[p] >= holds).map(|&p| name(p)).collect();
         Record::new(format!("{}\t{one_line}", holding.join(",")))
             .with("text", text)
             .with("labels", json!(holding))

@@ -76,6 +76,27 @@ fn classify_scores_every_label_of_the_model_or_of_ones_own() {
 }
 
 #[test]
+fn any_number_of_labels_hold_from_a_threshold_on() {
+    let scratch = Scratch::new();
+    let embedder = model(&scratch, "bert", &[]);
+    let labels = ["classify", "a bird", "--labels", "bird,fish", "--multi-label", "--json", "-m"];
+    let similar = [&labels[..], &[embedder.as_str()]].concat();
+    let refused = scratch.run(&similar).expect(2);
+    assert!(refused.stderr.contains("threshold"), "{}", refused.stderr);
+    for (threshold, holding) in [("-1", 2), ("1.01", 0)] {
+        let given = format!("--threshold={threshold}");
+        let row = scratch.run(&[&similar[..], &[&given]].concat()).expect(0).json()["rows"][0].clone();
+        assert_eq!(row["labels"].as_array().unwrap().len(), holding, "{row}");
+    }
+
+    // A model that chats is asked about each label by itself.
+    let row = scratch.run(&[&labels[..], &[&stories()]].concat()).expect(0).json()["rows"][0].clone();
+    let scores: Vec<f64> = ["bird", "fish"].map(|label| row["scores"][label].as_f64().unwrap()).to_vec();
+    assert!(scores.iter().all(|score| (0.0..=1.0).contains(score)), "{row}");
+    assert_eq!(row["labels"].as_array().unwrap().len(), scores.iter().filter(|score| **score >= 0.5).count());
+}
+
+#[test]
 fn a_bad_row_has_its_own_error_and_exit_code_1() {
     let scratch = Scratch::new();
     let model = classifier(&scratch);

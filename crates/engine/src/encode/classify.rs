@@ -75,6 +75,21 @@ impl LoadedEncoder {
         }
     }
 
+    /// From which score on a label that stands by itself holds: `threshold`, or else one half.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsuitable`] if none is given and the scores are similarities, of which no figure says what they mean.
+    pub fn holds_from(&self, threshold: Option<f32>) -> Result<f32, EngineError> {
+        match (threshold, &self.info().head) {
+            (Some(threshold), _) => Ok(threshold),
+            (None, Head::Embedding { .. }) => Err(unsuitable(
+                "the model gives similarities, not probabilities: say from which threshold on a label holds (0.2, for \
+                 example)",
+            )),
+            (None, _) => Ok(0.5),
+        }
+    }
+
     fn by_similarity(&self, texts: &[String], task: &ZeroShot) -> Result<PerText<Classified>, EngineError> {
         let template = task.template.as_deref().unwrap_or(zero_shot::EMBEDDING_TEMPLATE);
         let hypotheses = zero_shot::hypotheses(template, &task.labels)?;

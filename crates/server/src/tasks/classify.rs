@@ -69,12 +69,12 @@ pub(crate) fn create(call: Call) -> Reply {
                     (model.info().labels.clone(), model.classify(&input, task.fitting)?)
                 }
                 Resident::Encoder(model) => (own, model.zero_shot(&input, &task)?),
-                Resident::Decoder(model) if !own.is_empty() && !task.multi_label => {
-                    let labels = Labels::new(&model, &own)?;
+                Resident::Decoder(model) if !own.is_empty() => {
+                    let labels = Labels::new(&model, &own, task.multi_label)?;
                     (own, input.iter().map(|text| labels.scores(&model, text)).collect())
                 }
                 Resident::Decoder(_) => {
-                    return Err(unsuitable(&name, "chats: it needs `labels`, and gives one label a text"));
+                    return Err(unsuitable(&name, "chats: it needs `labels`"));
                 }
                 _ => return Err(unsuitable(&name, "is no classifier of texts")),
             };

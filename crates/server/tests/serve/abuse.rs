@@ -351,7 +351,6 @@ fn rows() -> Vec<Row> {
         json!({ "labels": vec!["x"; 1000] }),
         json!({ "labels": ["x".repeat(1000)] }),
         json!({ "labels": ["a", "b"], "template": "x".repeat(10_000) }),
-        json!({ "labels": ["a", "b"], "multi_label": true }),
         json!({ "top": 0, "labels": ["a", "b"] }),
     ] {
         let mut body = json!({ "model": NAME, "input": "x" });

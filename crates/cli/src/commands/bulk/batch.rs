@@ -68,7 +68,12 @@ pub fn batch(app: &App, args: &BatchArgs) -> anyhow::Result<()> {
         }))?;
     } else {
         let was = if report.was_complete { " (as before)" } else { "" };
-        app.messages().note(&format!("{}: {} answers{was}", file.output.display(), progress.completed));
+        app.messages().note(&format!(
+            "{}: {} of {} requests answered{was}",
+            file.output.display(),
+            progress.completed,
+            progress.total
+        ));
     }
     if progress.failed > 0 {
         let (failed, errors) = (progress.failed, file.errors.display());
