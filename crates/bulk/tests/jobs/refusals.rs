@@ -72,7 +72,7 @@ fn mistakes_are_told_before_any_work() {
     says(&job(&scratch.write("empty.csv", ""), &["hash(a)"], &out), "empty");
     scratch.write("mixed/a.csv", "a\n1\n");
     scratch.write("mixed/b.png", "");
-    says(&job(&scratch.uri("mixed"), &["hash(uri)"], &out), "1 pictures and 1 tables");
+    says(&job(&scratch.uri("mixed"), &["hash(uri)"], &out), "both pictures (1) and tables (1)");
     assert!(!scratch.path("out.jsonl").exists());
 }
 
