@@ -2,8 +2,9 @@
 //!
 //! A full page whose tokens are known is published under a key: the SHA-256 of the key before it and its own tokens,
 //! the first of a chain being the user's salt. A prompt that begins with the same tokens, of the same user, takes the
-//! page instead of computing it. Published pages that nobody holds stay until their place is needed, those used
-//! longest ago going first.
+//! page instead of computing it. Where no whole page fits, the one that begins most like what follows is copied, and the
+//! tokens that are the same need not run. Pages of either kind that nobody holds stay until their place is needed, those
+//! used longest ago going first.
 
 use crate::request::Tenant;
 use kun_graph::PAGE_TOKENS;
@@ -30,6 +31,20 @@ impl PageTable {
     }
 }
 
+/// A page that begins like what follows in a sequence. It must be copied before anything else happens to the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// The page to copy.
+    pub from: u32,
+    /// The sequence's own page.
+    pub to: u32,
+    /// Tokens that are the same.
+    pub tokens: usize,
+}
+
+/// Fewer tokens are not worth a copy, nor a page that is kept for them.
+const LEAST_TOKENS: usize = 8;
+
 /// No page is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfPages;
@@ -53,6 +68,10 @@ struct Page {
     users: u32,
     /// Under which it is published.
     key: Option<Key>,
+    /// The key of the page before it, once it has been computed so far that others may begin with it.
+    parent: Option<Key>,
+    /// What has been computed of it then.
+    tokens: Vec<u32>,
     /// When it was last let go, while nobody holds it.
     idle_since: u64,
 }
@@ -63,7 +82,9 @@ pub struct PagePool {
     free: Vec<u32>,
     pages: Vec<Page>,
     published: HashMap<Key, u32>,
-    /// Published pages that nobody holds, by the time they were let go.
+    /// Pages by their parents.
+    begun: HashMap<Key, Vec<u32>>,
+    /// Pages that others may use and nobody holds, by the time they were let go.
     idle: BTreeMap<u64, u32>,
     clock: u64,
 }
@@ -97,6 +118,7 @@ impl PagePool {
             free: (0..total as u32).rev().collect(),
             pages: vec![Page::default(); total],
             published: HashMap::new(),
+            begun: HashMap::new(),
             idle: BTreeMap::new(),
             clock: 0,
         }
@@ -121,26 +143,45 @@ impl PagePool {
         for block in tokens[..tokens.len().saturating_sub(1)].chunks_exact(PAGE_TOKENS) {
             key = next_key(&key, block);
             let Some(&number) = self.published.get(&key) else { break };
-            let page = &mut self.pages[number as usize];
-            if page.users == 0 {
-                self.idle.remove(&page.idle_since);
-            }
-            page.users += 1;
+            self.hold(number);
             table.pages.push(number);
             (table.keyed, table.key) = (table.pages.len(), key);
         }
         table.pages.len() * PAGE_TOKENS
     }
 
-    /// Publishes the full pages of `table`, whose sequence is `tokens`, of which the first `cached` have been computed.
+    /// Gives `table`, fresh from [`PagePool::reuse`] with the same `tokens`, one page more that begins like another one, if
+    /// there is such a page and a place for its copy.
+    pub fn begin(&mut self, table: &mut PageTable, tokens: &[u32]) -> Option<Beginning> {
+        debug_assert_eq!(table.pages.len(), table.keyed, "only published pages come before a copy");
+        let wanted = tokens.get(table.keyed * PAGE_TOKENS..tokens.len().saturating_sub(1))?;
+        let alike = |number: &u32| {
+            let own = &self.pages[*number as usize].tokens;
+            own.iter().zip(wanted).take_while(|(a, b)| a == b).count()
+        };
+        let pages = self.begun.get(&table.key)?.iter();
+        let (same, from) = pages.map(|number| (alike(number), *number)).max()?;
+        if same < LEAST_TOKENS {
+            return None;
+        }
+        // Held, so that it does not make room for its own copy.
+        self.hold(from);
+        let room = self.extend(table, table.keyed * PAGE_TOKENS + same);
+        self.let_go(from);
+        room.ok()?;
+        Some(Beginning { from, to: *table.pages.last()?, tokens: same })
+    }
+
+    /// Publishes the pages of `table`, whose sequence is `tokens`, of which the first `cached` have been computed.
     pub fn publish(&mut self, table: &mut PageTable, tenant: Tenant, tokens: &[u32], cached: usize) {
         if table.keyed == 0 {
             table.key = salt(tenant);
         }
         while (table.keyed + 1) * PAGE_TOKENS <= cached {
             let block = &tokens[table.keyed * PAGE_TOKENS..(table.keyed + 1) * PAGE_TOKENS];
-            table.key = next_key(&table.key, block);
             let number = table.pages[table.keyed];
+            self.note(number, table.key, block);
+            table.key = next_key(&table.key, block);
             table.keyed += 1;
             // Two that computed the same at the same time: the first stays published.
             self.published.entry(table.key).or_insert_with(|| {
@@ -148,6 +189,72 @@ impl PagePool {
                 number
             });
         }
+        let part = &tokens[table.keyed * PAGE_TOKENS..cached];
+        if part.len() >= LEAST_TOKENS {
+            self.note(table.pages[table.keyed], table.key, part);
+        }
+    }
+
+    /// Lets others begin with `tokens` of a page.
+    fn note(&mut self, number: u32, parent: Key, tokens: &[u32]) {
+        let page = &mut self.pages[number as usize];
+        if page.parent != Some(parent) {
+            page.parent = Some(parent);
+            page.tokens.clear();
+            self.begun.entry(parent).or_default().push(number);
+        }
+        page.tokens.extend(tokens.get(page.tokens.len()..).unwrap_or_default());
+    }
+
+    /// Takes a page's contents from those that others may use.
+    fn forget(&mut self, number: u32) {
+        let page = &mut self.pages[number as usize];
+        page.tokens = Vec::new();
+        if let Some(key) = page.key.take() {
+            self.published.remove(&key);
+        }
+        let Some(parent) = page.parent.take() else { return };
+        if let Some(pages) = self.begun.get_mut(&parent) {
+            pages.retain(|other| *other != number);
+            if pages.is_empty() {
+                self.begun.remove(&parent);
+            }
+        }
+    }
+
+    fn hold(&mut self, number: u32) {
+        let page = &mut self.pages[number as usize];
+        if page.users == 0 {
+            self.idle.remove(&page.idle_since);
+        }
+        page.users += 1;
+    }
+
+    fn let_go(&mut self, number: u32) {
+        let page = &mut self.pages[number as usize];
+        page.users = page.users.saturating_sub(1);
+        if page.users > 0 {
+            return;
+        }
+        if self.is_of_use(number) {
+            self.clock += 1;
+            self.pages[number as usize].idle_since = self.clock;
+            self.idle.insert(self.clock, number);
+        } else {
+            self.forget(number);
+            self.free.push(number);
+        }
+    }
+
+    /// Whether a page without a holder is worth its place: not if another one begins with all of it.
+    fn is_of_use(&self, number: u32) -> bool {
+        let page = &self.pages[number as usize];
+        let Some(pages) = page.parent.and_then(|parent| self.begun.get(&parent)) else {
+            return page.key.is_some();
+        };
+        let others = || pages.iter().filter(|other| **other != number);
+        let more = others().any(|other| self.pages[*other as usize].tokens.starts_with(&page.tokens));
+        page.key.is_some() || !more
     }
 
     /// Extends `table` until it covers `tokens` tokens; takes all pages that needs or none.
@@ -164,9 +271,7 @@ impl PagePool {
                 Some(number) => number,
                 None => {
                     let (_, number) = self.idle.pop_first().ok_or(OutOfPages)?;
-                    if let Some(key) = self.pages[number as usize].key.take() {
-                        self.published.remove(&key);
-                    }
+                    self.forget(number);
                     number
                 }
             };
@@ -176,22 +281,11 @@ impl PagePool {
         Ok(())
     }
 
-    /// Takes the pages of a sequence back; those that are published stay for others.
+    /// Takes the pages of a sequence back; those that others may use stay.
     pub fn release(&mut self, table: PageTable) {
         // From the end: the beginning of a text is the likeliest to come again, and goes last.
         for number in table.pages.into_iter().rev() {
-            let page = &mut self.pages[number as usize];
-            page.users = page.users.saturating_sub(1);
-            if page.users > 0 {
-                continue;
-            }
-            if page.key.is_some() {
-                self.clock += 1;
-                page.idle_since = self.clock;
-                self.idle.insert(self.clock, number);
-            } else {
-                self.free.push(number);
-            }
+            self.let_go(number);
         }
     }
 
@@ -204,7 +298,7 @@ impl PagePool {
 
 #[cfg(test)]
 mod tests {
-    use super::{OutOfPages, PAGE_TOKENS, PagePool, PageTable};
+    use super::{Beginning, LEAST_TOKENS, OutOfPages, PAGE_TOKENS, PagePool, PageTable};
     use crate::request::Tenant;
     use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, proptest};
     use std::collections::{BTreeMap, BTreeSet};
@@ -258,6 +352,15 @@ mod tests {
                         for (index, page) in table.pages().iter().enumerate() {
                             let expected = (tenant, tokens[..(index + 1) * PAGE_TOKENS].to_vec());
                             prop_assert_eq!(&contents[page], &expected);
+                        }
+                        let mut cached = cached;
+                        if let Some(Beginning { from, to, tokens: same }) = pool.begin(&mut table, &tokens) {
+                            cached += same;
+                            prop_assert!(cached < tokens.len() && same >= LEAST_TOKENS);
+                            let (whose, text) = contents[&from].clone();
+                            prop_assert!(whose == tenant && text.starts_with(&tokens[..cached]));
+                            prop_assert_eq!(table.pages().last(), Some(&to));
+                            contents.insert(to, (tenant, tokens[..cached].to_vec()));
                         }
                         running.push(Sequence { table, tokens, cached, tenant });
                     }
@@ -331,6 +434,37 @@ mod tests {
         different[70] = 7;
         assert_eq!(pool.reuse(&mut other, alice, &different), 64);
         assert_eq!(pool.counts().in_use, 2);
+    }
+
+    #[test]
+    fn a_prompt_goes_on_from_the_page_that_begins_most_like_it() {
+        let mut pool = PagePool::new(8);
+        let tenant = Tenant::default();
+        // A page and a half.
+        let text: Vec<u32> = (0..96).collect();
+        let mut first = PageTable::default();
+        pool.extend(&mut first, 96).unwrap();
+        pool.publish(&mut first, tenant, &text[..80], 80);
+        pool.publish(&mut first, tenant, &text, 96);
+        let mut asked = text.clone();
+        asked[90] = 7;
+        let mut second = PageTable::default();
+        assert_eq!(pool.reuse(&mut second, tenant, &asked), 64);
+        // The page is still being written, which does not matter for what is there.
+        assert_eq!(pool.begin(&mut second, &asked), Some(Beginning { from: 1, to: 2, tokens: 26 }));
+        assert_eq!(second.pages(), [0, 2]);
+        pool.release(first);
+        pool.release(second);
+        // The copy was part of the first's page.
+        assert_eq!(pool.counts().cached, 2);
+
+        let other: Vec<u32> = (0..40).collect();
+        let mut third = PageTable::default();
+        assert_eq!(pool.reuse(&mut third, tenant, &other), 0);
+        assert_eq!(pool.begin(&mut third, &other).map(|b| (b.from, b.tokens)), Some((0, 39)));
+        let mut short = PageTable::default();
+        assert_eq!(pool.reuse(&mut short, tenant, &other[..6]), 0);
+        assert_eq!(pool.begin(&mut short, &other[..6]), None);
     }
 
     #[test]

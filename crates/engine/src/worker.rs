@@ -2,7 +2,7 @@
 
 use crate::EngineError;
 use crate::batcher::{Limits, Part, next_batch};
-use crate::kv_cache::{OutOfPages, PageCounts, PagePool};
+use crate::kv_cache::{Beginning, OutOfPages, PageCounts, PagePool};
 use crate::queue::{DECODE_COST, Shares};
 use crate::request::Class;
 use crate::sampler::Scratch;
@@ -142,9 +142,9 @@ impl Worker {
                 return;
             }
             let Some(mut sequence) = self.waiting.remove(next) else { return };
-            if sequence.may_reuse() {
-                let reused = self.pages.reuse(&mut sequence.table, sequence.tenant, &sequence.tokens);
-                sequence.reused(reused);
+            let (may_reuse, mut reused) = (sequence.may_reuse(), 0);
+            if may_reuse {
+                reused = self.pages.reuse(&mut sequence.table, sequence.tenant, &sequence.tokens);
             }
             // Every running answer needs a page of its own soon: without it they would push each other out.
             let spare = self.running.len();
@@ -153,6 +153,15 @@ impl Worker {
                 self.pages.release(sequence.give_up_pages());
                 self.waiting.insert(next, sequence);
                 return;
+            }
+            if may_reuse {
+                if let Some(Beginning { from, to, tokens }) =
+                    self.pages.begin(&mut sequence.table, &sequence.tokens)
+                    && self.program.copy_page(from, to).is_ok()
+                {
+                    reused += tokens;
+                }
+                sequence.reused(reused);
             }
             sequence.admitted();
             self.running.push(sequence);
