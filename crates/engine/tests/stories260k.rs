@@ -94,6 +94,21 @@ fn follow_to_a_near_tie(model: &LoadedModel, prompt: &str, ids: &[u64]) {
 }
 
 #[test]
+fn short_prompts_that_begin_alike_share_their_beginning() {
+    let ask_for = |model: &LoadedModel, prompt: &str| ask(model, greedy(Prompt::Text(prompt.to_owned()), 40));
+    let first = "Once upon a time, there was a little girl named Lily. She";
+    let second = "Once upon a time, there was a little girl named Sue, and";
+    for (file, _) in FORMS {
+        let alone = ask_for(&load(file, &LoadOptions::default()), second);
+        let model = load(file, &LoadOptions::default());
+        ask_for(&model, first);
+        let after = ask_for(&model, second);
+        assert_eq!((alone.usage.cached_tokens, after.ids), (0, alone.ids));
+        assert!((8..alone.usage.prompt_tokens).contains(&after.usage.cached_tokens), "{:?}", after.usage);
+    }
+}
+
+#[test]
 fn greedy_text_equals_the_reference_in_every_format() {
     let expected = std::fs::read(format!("{FOLDER}/expected/expected.json")).unwrap();
     let expected: serde_json::Value = serde_json::from_slice(&expected).unwrap();
