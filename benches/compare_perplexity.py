@@ -2,6 +2,7 @@
 
     python benches/compare_perplexity.py --kun target/release/kun --file TEXT MODEL.gguf --copies DIR
         [--types Q4_0,Q4_K,..] [--context 512] [--windows 24] [--threads 2] [--plain]
+        [--mix]
 
 Needs llama-cpp-python, gguf and numpy. The model is first written in F32, widened by zeros so that its rows fill the
 blocks of every type (`tools/golden/widen.py`); llama.cpp then quantises every matrix of that to the type itself
@@ -41,11 +42,13 @@ def main():
     parser.add_argument("--windows", type=int, default=24)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--mix", action="store_true", help="copies in llama.cpp's usual mixtures, as people download them")
     parser.add_argument("--keep", action="store_true")
     args = parser.parse_args()
     os.makedirs(args.copies, exist_ok=True)
-    name = os.path.basename(args.model).split(".")[0] + "-wide"
-    source = os.path.join(args.copies, f"{name}-F32.gguf")
+    wide = os.path.basename(args.model).split(".")[0] + "-wide"
+    name = wide + "-mix" if args.mix else wide
+    source = os.path.join(args.copies, f"{wide}-F32.gguf")
     if not os.path.exists(source):
         partial = source + ".part"
         subprocess.run([sys.executable, os.path.join(GOLDEN, "widen.py"), args.model, partial], check=True)
@@ -56,7 +59,7 @@ def main():
         copy = os.path.join(args.copies, f"{name}-{kind}.gguf")
         if not os.path.exists(copy):
             command = [os.path.join(GOLDEN, "requantize.py"), source, args.copies, kind, "--name", name]
-            command += ["--threads", str(args.threads)]
+            command += ["--threads", str(args.threads), *(["--mix"] if args.mix else [])]
             subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         ours = perplexity([args.kun, "eval", "perplexity", copy], args)
         plain = ["--plain"] if args.plain else []
