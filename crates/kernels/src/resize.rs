@@ -1,7 +1,7 @@
 //! Images of another size: every output is a weighted sum of a few rows and columns of the input.
 
-use crate::chain::{self, Function, Operand, Source, Step};
 use crate::conv::Images;
+use crate::vector::{self, Kernel, Vector};
 use crate::{Isa, KernelError};
 
 /// One axis: output `i` is the sum of `weights[i * taps + t] * input[indices[i * taps + t]]`.
@@ -63,55 +63,101 @@ pub fn row(
     let indices = &rows.indices[row * rows.taps..][..rows.taps];
     let weights = &rows.weights[row * rows.taps..][..rows.taps];
     if rows.is_copy() {
-        return across(line(indices[0])?, columns, channels, out, out_stride);
+        vector::run(isa, Across { line: line(indices[0])?, columns, channels, out, out_stride });
+        return Ok(());
     }
-    let mut sum = vec![0.0; width * channels];
-    for (&index, &weight) in indices.iter().zip(weights) {
-        add(isa, line(index)?, weight, &mut sum, scratch)?;
-    }
-    across(&sum, columns, channels, out, out_stride)
-}
-
-/// `sum += weight * x`.
-fn add(isa: Isa, x: &[f32], weight: f32, sum: &mut [f32], scratch: &mut Vec<f32>) -> Result<(), KernelError> {
-    let steps = [
-        Step { function: Function::Mul, a: Source::Operand(0), b: Source::Number(weight) },
-        Step { function: Function::Add, a: Source::Step(0), b: Source::Operand(1) },
-    ];
-    let mut piece = [0.0; chain::BLOCK];
-    for (x, sum) in x.chunks(chain::BLOCK).zip(sum.chunks_mut(chain::BLOCK)) {
-        let out = &mut piece[..sum.len()];
-        chain::run(isa, &steps, &[Operand::Slice(x), Operand::Slice(sum)], out, scratch)?;
-        sum.copy_from_slice(out);
-    }
+    let lines = indices.iter().map(|&index| line(index)).collect::<Result<Vec<_>, _>>()?;
+    scratch.resize((width * channels).max(scratch.len()), 0.0);
+    let sum = &mut scratch[..width * channels];
+    vector::run(isa, Down { lines: &lines, weights, sum });
+    vector::run(isa, Across { line: sum, columns, channels, out, out_stride });
     Ok(())
 }
 
-fn across(
-    line: &[f32],
-    columns: &Axis,
-    channels: usize,
-    out: &mut [f32],
-    out_stride: usize,
-) -> Result<(), KernelError> {
-    let taps = columns.taps;
-    let copy = columns.is_copy();
-    let pairs = columns.indices.chunks_exact(taps).zip(columns.weights.chunks_exact(taps));
-    for (out, (indices, weights)) in out.chunks_mut(out_stride).zip(pairs) {
-        let out = &mut out[..channels];
-        if copy {
-            out.copy_from_slice(&line[indices[0] * channels..][..channels]);
-            continue;
+/// `sum = ` the sum of lines times their weights.
+struct Down<'a> {
+    lines: &'a [&'a [f32]],
+    weights: &'a [f32],
+    sum: &'a mut [f32],
+}
+
+impl Kernel for Down<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        for at in (0..self.sum.len()).step_by(V::LANES) {
+            let mut sum = v.splat(0.0);
+            for (line, &weight) in self.lines.iter().zip(self.weights) {
+                sum = v.fma(load(v, line, at), v.splat(weight), sum);
+            }
+            store(v, self.sum, at, sum);
         }
-        out.fill(0.0);
-        for (&index, &weight) in indices.iter().zip(weights) {
-            let x = &line[index * channels..][..channels];
-            for (out, x) in out.iter_mut().zip(x) {
-                *out += weight * x;
+    }
+}
+
+/// Pixels of a row from a line of the input's width.
+struct Across<'a> {
+    line: &'a [f32],
+    columns: &'a Axis,
+    channels: usize,
+    out: &'a mut [f32],
+    out_stride: usize,
+}
+
+impl Kernel for Across<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let Across { line, columns, channels, out, out_stride } = self;
+        let taps = columns.taps;
+        let copy = columns.is_copy();
+        let pairs = columns.indices.chunks_exact(taps).zip(columns.weights.chunks_exact(taps));
+        for (out, (indices, weights)) in out.chunks_mut(out_stride).zip(pairs) {
+            let out = &mut out[..channels];
+            if copy {
+                out.copy_from_slice(&line[indices[0] * channels..][..channels]);
+                continue;
+            }
+            if let [out] = out {
+                *out = indices.iter().zip(weights).map(|(&index, &weight)| weight * line[index]).sum();
+                continue;
+            }
+            for at in (0..channels).step_by(V::LANES) {
+                let mut sum = v.splat(0.0);
+                for (&index, &weight) in indices.iter().zip(weights) {
+                    let x = load(v, &line[index * channels..][..channels], at);
+                    sum = v.fma(x, v.splat(weight), sum);
+                }
+                store(v, out, at, sum);
             }
         }
     }
-    Ok(())
+}
+
+/// A vector of `from` from `at` on, or what is left.
+#[inline(always)]
+fn load<V: Vector>(v: V, from: &[f32], at: usize) -> V::F32 {
+    let rest = &from[at..];
+    if rest.len() >= V::LANES {
+        // SAFETY: a whole vector is left.
+        unsafe { v.load(rest.as_ptr()) }
+    } else {
+        v.load_part(rest)
+    }
+}
+
+/// Writes a vector from `at` on, as far as there is room.
+#[inline(always)]
+fn store<V: Vector>(v: V, to: &mut [f32], at: usize, x: V::F32) {
+    let rest = &mut to[at..];
+    if rest.len() >= V::LANES {
+        // SAFETY: a whole vector is left.
+        unsafe { v.store(rest.as_mut_ptr(), x) };
+    } else {
+        v.store_part(rest, x);
+    }
 }
 
 #[cfg(test)]
