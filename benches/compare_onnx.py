@@ -8,6 +8,9 @@ of its own that stays loaded, and medians over all runs of all rounds are compar
 alike. A ratio is the better peer's time by Kun's: above 1, Kun is faster. A batch changes the first dimension of inputs
 whose first dimension is symbolic; models of a fixed batch run with that one alone.
 
+With --f32 FOLDER, the peers also run what a model NAME_int8.onnx was made of, FOLDER/NAME.onnx, and another column says how
+Kun's time compares with the better of these; `quantize_onnx.py` makes int8 models.
+
 With --precision bf16, Kun and openvino multiply in bf16; onnxruntime has no such mode and stays in f32.
 
 With --cpu the milliseconds are those of the processor, which a busy machine hardly changes; only for one thread, as
@@ -40,6 +43,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--ms", type=float, default=400, help="about how long an engine's turn takes")
     parser.add_argument("--precision", choices=("f32", "bf16"), default="f32", help="bf16: of Kun and openvino")
+    parser.add_argument("--f32", metavar="FOLDER", help="of what int8 models were made of")
     parser.add_argument("--cpu", action="store_true", help="time of the processor, with one thread")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--child", choices=PEERS, help=argparse.SUPPRESS)
@@ -58,19 +62,23 @@ def main():
     if args.json:
         print(json.dumps(rows, indent=1))
         return
-    print("| model | batch | threads | Kun ms | onnxruntime ms | openvino ms | ratio | first, ms | memory, MiB |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    more = " ratio to f32 |" if args.f32 else ""
+    print(f"| model | batch | threads | Kun ms | onnxruntime ms | openvino ms | ratio |{more} first, ms | memory, MiB |")
+    print("|---|---|---|---|---|---|---|---|---|" + "---|" * bool(more))
     for row in rows:
         print(line(row))
 
 
 def line(row):
-    run = {engine: statistics.median(row[engine]["runs"]) for engine in ("kun", *PEERS)}
+    engines = [name for name, found in row.items() if isinstance(found, dict)]
+    run = {engine: statistics.median(row[engine]["runs"]) for engine in engines}
+    plain = [run[engine] for engine in run if engine.endswith("f32")]
+    more = f"| **{min(plain) / run['kun']:.2f}** " if plain else ""
     ratio = min(run[peer] for peer in PEERS) / run["kun"]
     of = lambda what, form: " / ".join(form.format(row[engine][what]) for engine in ("kun", *PEERS))
     return (
         f"| {row['model']} | {row['batch']} | {row['threads']} | {run['kun']:.2f} | {run['onnxruntime']:.2f} "
-        f"| {run['openvino']:.2f} | **{ratio:.2f}** | {of('first', '{:.0f}')} | {of('memory', '{:.0f}')} |"
+        f"| {run['openvino']:.2f} | **{ratio:.2f}** {more}| {of('first', '{:.0f}')} | {of('memory', '{:.0f}')} |"
     )
 
 
@@ -106,6 +114,9 @@ def compare(args, model, threads, files):
     for peer in PEERS:
         options = ["--child", peer, "--threads", threads, "--precision", args.precision]
         commands[peer] = [sys.executable, __file__, *options, model, *files]
+        plain = os.path.join(args.f32 or "", os.path.basename(model).replace("_int8.onnx", ".onnx"))
+        if args.f32 and model.endswith("_int8.onnx") and os.path.exists(plain):
+            commands[f"{peer} f32"] = [sys.executable, __file__, *options, plain, *files]
     found = {engine: {"runs": []} for engine in commands}
     running = {}
     for engine, command in commands.items():

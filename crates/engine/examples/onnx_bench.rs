@@ -1,6 +1,6 @@
 //! Times an ONNX model for `benches/compare_onnx.py`: `onnx_bench MODEL THREADS[bf16] INPUT.npy ..`, inputs in the model's order.
 //!
-//! `profile N` on its input prints the least time of every step in N runs.
+//! `profile N` on its input prints the least time of every step in N runs; `save FOLDER` writes the results as .npy files.
 //!
 //! Prints the milliseconds from opening the file to the end of the first run. Then every line on its input is a number of
 //! runs, answered by the milliseconds of each, as a JSON list. The last line says the most memory that the process held.
@@ -43,6 +43,12 @@ fn main() -> Result<(), Box<dyn Error>> {
                 writeln!(out, "{us:9.1} us {rate:7.1} GFLOP/s {} {} {}", step.kind, step.sizes, step.node)?;
             }
             pass.set_profile(false);
+            continue;
+        }
+        if let Some(folder) = line.strip_prefix("save ") {
+            for (index, (_, tensor)) in pass.infer(&inputs)?.iter().enumerate() {
+                arrays::write(&Path::new(folder).join(format!("{index}.npy")), tensor)?;
+            }
             continue;
         }
         let mut times = Vec::new();

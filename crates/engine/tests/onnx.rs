@@ -211,3 +211,25 @@ fn wrong_inputs_are_told() {
     let mut model = OnnxPass::open(&file, &tight).unwrap();
     assert!(model.infer(&Tensors::from([("image".to_owned(), zeros(&[1, 3, 32, 32]))])).is_err());
 }
+
+#[test]
+fn quantised_networks_answer_as_onnxruntime() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/quantized");
+    let inputs: Tensors =
+        [("x".to_owned(), arrays::read(&folder.join("x.npy")).unwrap())].into_iter().collect();
+    // The scale of the last codes.
+    let unit = 0.012_960_17;
+    for name in ["network", "operators"] {
+        let expected = arrays::read(&folder.join(format!("{name}.npy"))).unwrap();
+        for plain in [false, true] {
+            let options = OnnxOptions { plain, ..OnnxOptions::default() };
+            let mut pass = OnnxPass::open(&folder.join(format!("{name}.onnx")), &options).unwrap();
+            let outputs = pass.infer(&inputs).unwrap();
+            let (_, actual) = outputs.iter().next().unwrap();
+            let (actual, expected) = (actual.as_f32().unwrap(), expected.as_f32().unwrap());
+            for (a, b) in actual.iter().zip(expected) {
+                assert!((a - b).abs() < 1.5 * unit, "{name}, plain {plain}: {actual:?} for {expected:?}");
+            }
+        }
+    }
+}

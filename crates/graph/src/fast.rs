@@ -3,6 +3,7 @@
 //! [`lower`] turns nodes into fewer, larger operations; [`place`] decides where every value lies and makes steps. A node
 //! without a fast form runs by [`crate::plain`] between two runs of steps.
 
+mod constants;
 mod fuse;
 mod lower;
 mod memory;
@@ -20,9 +21,10 @@ use crate::graph::{Graph, ValueId};
 use crate::memory::{Lifetime, arrange};
 use crate::plain::{self, Context, Datum};
 use crate::tensor_program::TensorStep;
+use constants::Constants;
 use kun_kernels::Isa;
 use kun_kernels::strided::Copy;
-use kun_tensor::Tensor;
+use kun_tensor::{DType, Elements, Tensor};
 use memory::{Memory, Thread};
 pub(crate) use pack::PackCache;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,7 +35,7 @@ use view::{Place, View, dense_strides};
 /// What [`place`] makes.
 struct Built {
     steps: Vec<Step>,
-    /// Elements of each buffer.
+    /// Bytes of each buffer.
     buffers: Vec<usize>,
     constants: Vec<Arc<[f32]>>,
     /// Shapes of the outputs that steps write; others are tensors of their own.
@@ -65,12 +67,11 @@ impl FastPlan {
         bf16: bool,
         pool: &Pool,
     ) -> Result<FastPlan, CompileError> {
-        let built = place::place(graph, context, cache, isa, bf16, pool, lower::lower(graph, context))?;
-        let mut lives: Vec<Lifetime> = built
-            .buffers
-            .iter()
-            .map(|elements| Lifetime { bytes: 4 * elements, first: usize::MAX, last: 0 })
-            .collect();
+        let constants = Constants::new(graph, context);
+        let protos = lower::lower(graph, &constants);
+        let built = place::place(graph, &constants, cache, isa, bf16, pool, protos)?;
+        let mut lives: Vec<Lifetime> =
+            built.buffers.iter().map(|&bytes| Lifetime { bytes, first: usize::MAX, last: 0 }).collect();
         let mut last = vec![None; graph.values.len()];
         for (index, step) in built.steps.iter().enumerate() {
             for view in step.work.views() {
@@ -167,7 +168,8 @@ impl FastPlan {
                 results.iter_mut().map(|data| SharedSlice::new(data)).collect();
             if let Work::Plain { inputs } = &self.steps[start].work {
                 for (id, view) in inputs {
-                    let tensor = self.tensor(view, &self.memory(&values, &shared));
+                    let dtype = graph.value(*id).dtype;
+                    let tensor = self.tensor(view, dtype, &self.memory(&values, &shared));
                     values[id.0 as usize] = Some(Datum::from(tensor));
                 }
                 let node = &graph.nodes[self.steps[start].node];
@@ -234,7 +236,22 @@ impl FastPlan {
     }
 
     /// A view as a tensor of its own.
-    fn tensor(&self, view: &View, memory: &Memory<'_>) -> Tensor {
+    fn tensor(&self, view: &View, dtype: DType, memory: &Memory<'_>) -> Tensor {
+        if view.codes {
+            let codes = memory.codes(view);
+            let dense = dense_strides(&view.shape);
+            let place = |i: usize| -> usize {
+                let along = |d: usize| i / dense[d] % view.shape[d] * view.strides[d];
+                (0..view.shape.len()).map(along).sum()
+            };
+            let codes: Vec<u8> = (0..view.elements()).map(|i| codes[place(i)]).collect();
+            let elements = if dtype == DType::I8 {
+                Elements::I8(codes.into_iter().map(|code| (code ^ 0x80).cast_signed()).collect())
+            } else {
+                Elements::U8(codes)
+            };
+            return Tensor::new(view.shape.clone(), elements).expect("as many elements as the shape has");
+        }
         let mut data = vec![0.0; view.elements()];
         if !data.is_empty() {
             let copy = Copy::new(&view.shape, &view.strides, &dense_strides(&view.shape));

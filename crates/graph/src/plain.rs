@@ -15,6 +15,7 @@ mod norm;
 mod number;
 mod pool;
 mod quantize;
+pub(crate) use quantize::dequantize;
 mod recurrent;
 mod reduce;
 mod resize;
@@ -399,7 +400,7 @@ pub(crate) fn run(
             one(quantize::quantize(quantize, x.get(0)?, x.get(1)?, x.optional(2)))
         }
         TensorOp::DequantizeLinear(quantize) => {
-            one(quantize::dequantize(quantize, x.get(0)?, x.get(1)?, x.optional(2)))
+            one(dequantize(quantize, x.get(0)?, x.get(1)?, x.optional(2)))
         }
         TensorOp::DynamicQuantizeLinear => quantize::dynamic(x.get(0)?),
 

@@ -2,8 +2,9 @@
 
 use crate::gemm::Activation;
 use crate::gemm::activation::{Loop, One};
+use crate::gemm::quads::Code;
 use crate::vector::{self, Kernel, Vector, math};
-use crate::{Isa, KernelError};
+use crate::{Isa, KernelError, codes};
 
 /// Elements that are worked on together; intermediate results of a few blocks stay in the first-level cache.
 pub const BLOCK: usize = 512;
@@ -74,8 +75,19 @@ pub struct Step {
 pub enum Operand<'a> {
     /// As many elements as the result has.
     Slice(&'a [f32]),
+    /// As many codes, of which each stands for a number.
+    Codes(&'a [u8], Code),
     /// One for all.
     Number(f32),
+}
+
+/// Where results go.
+#[derive(Debug)]
+pub enum Out<'a> {
+    /// As they are.
+    Numbers(&'a mut [f32]),
+    /// As the nearest codes.
+    Codes(&'a mut [u8], Code),
 }
 
 /// Runs `steps` for the elements of `out`; `scratch` grows as needed.
@@ -89,10 +101,30 @@ pub fn run(
     out: &mut [f32],
     scratch: &mut Vec<f32>,
 ) -> Result<(), KernelError> {
+    run_into(isa, steps, operands, Out::Numbers(out), scratch)
+}
+
+/// [`run`], with results as numbers or codes.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_into(
+    isa: Isa,
+    steps: &[Step],
+    operands: &[Operand<'_>],
+    mut out: Out<'_>,
+    scratch: &mut Vec<f32>,
+) -> Result<(), KernelError> {
     let fail = |what: String| Err(KernelError::Shape { kernel: "chain", what });
+    let count = match &out {
+        Out::Numbers(out) => out.len(),
+        Out::Codes(out, _) => out.len(),
+    };
     for operand in operands {
-        if let Operand::Slice(slice) = operand {
-            KernelError::check("chain", slice.len(), out.len())?;
+        match operand {
+            Operand::Slice(slice) => KernelError::check("chain", slice.len(), count)?,
+            Operand::Codes(codes, _) => KernelError::check("chain", codes.len(), count)?,
+            Operand::Number(_) => {}
         }
     }
     for (index, step) in steps.iter().enumerate() {
@@ -110,27 +142,40 @@ pub fn run(
     if steps.is_empty() {
         return fail("no steps".to_owned());
     }
-    let needed = (steps.len() + 1) * BLOCK;
+    let results = (steps.len() + 1) * BLOCK;
+    let needed = results + operands.len() * BLOCK;
     if scratch.len() < needed {
         scratch.resize(needed, 0.0);
     }
-    let count = out.len();
+    let (results, decoded) = scratch.split_at_mut(results);
     for start in (0..count).step_by(BLOCK) {
         let len = BLOCK.min(count - start);
+        for (operand, to) in operands.iter().zip(decoded.chunks_exact_mut(BLOCK)) {
+            if let Operand::Codes(codes, code) = operand {
+                codes::decode(isa, *code, &codes[start..start + len], &mut to[..len])?;
+            }
+        }
         for (index, step) in steps.iter().enumerate() {
-            let (before, rest) = scratch.split_at_mut(index * BLOCK);
+            let (before, rest) = results.split_at_mut(index * BLOCK);
             let pick = |source: Source| match source {
                 Source::Step(i) => Operand::Slice(&before[i * BLOCK..][..len]),
                 Source::Number(x) => Operand::Number(x),
                 Source::Operand(i) => match operands[i] {
                     Operand::Slice(slice) => Operand::Slice(&slice[start..start + len]),
+                    Operand::Codes(..) => Operand::Slice(&decoded[i * BLOCK..][..len]),
                     number => number,
                 },
             };
             let (a, b) = (pick(step.a), pick(step.b));
-            let last = index + 1 == steps.len();
-            let out = if last { &mut out[start..start + len] } else { &mut rest[..len] };
+            let out = match &mut out {
+                Out::Numbers(out) if index + 1 == steps.len() => &mut out[start..start + len],
+                _ => &mut rest[..len],
+            };
             vector::run(isa, Apply { function: step.function, a, b, out });
+        }
+        if let Out::Codes(out, code) = &mut out {
+            let last = &results[(steps.len() - 1) * BLOCK..][..len];
+            codes::encode(isa, *code, last, &mut out[start..start + len])?;
         }
     }
     Ok(())
@@ -249,6 +294,7 @@ fn load<V: Vector>(v: V, from: &Operand<'_>, at: usize) -> V::F32 {
             unsafe { v.load(slice.as_ptr().add(at)) }
         }
         Operand::Slice(slice) => v.load_part(&slice[at..]),
+        Operand::Codes(..) => unreachable!("codes are decoded before"),
     }
 }
 
@@ -285,6 +331,7 @@ impl Apply<'_> {
         let at = |operand: &Operand<'_>, i: usize| match operand {
             Operand::Number(x) => *x,
             Operand::Slice(slice) => slice[i],
+            Operand::Codes(..) => unreachable!("codes are decoded before"),
         };
         for (i, out) in self.out.iter_mut().enumerate() {
             *out = f(at(&self.a, i), at(&self.b, i));

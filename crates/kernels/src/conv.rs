@@ -1,5 +1,6 @@
 //! Convolutions over images whose channels lie together (`[N, H, W, C]`, with any strides between pixels and rows).
 
+pub mod codes;
 pub mod depthwise;
 pub mod few;
 #[cfg(test)]
@@ -58,9 +59,9 @@ impl Geometry {
 
 /// Images in memory: the channels of a pixel lie together.
 #[derive(Clone, Copy, Debug)]
-pub struct Images<'a> {
+pub struct Images<'a, T = f32> {
     /// From the first element of the first image.
-    pub data: &'a [f32],
+    pub data: &'a [T],
     /// Elements between images.
     pub image_stride: usize,
     /// Elements between rows.
@@ -69,7 +70,7 @@ pub struct Images<'a> {
     pub pixel_stride: usize,
 }
 
-impl Images<'_> {
+impl<T> Images<'_, T> {
     /// Refuses images that end outside of the data.
     pub(crate) fn check(
         &self,
@@ -98,8 +99,8 @@ impl Images<'_> {
 }
 
 /// `[outputs, channels, taps]` to `[outputs, taps, channels]`: the depth of the matrix that a convolution multiplies with.
-pub fn tap_major(weights: &[f32], channels: usize, taps: usize) -> Vec<f32> {
-    let mut out = vec![0.0; weights.len()];
+pub fn tap_major<T: Copy + Default>(weights: &[T], channels: usize, taps: usize) -> Vec<T> {
+    let mut out = vec![T::default(); weights.len()];
     if taps == 1 {
         out.copy_from_slice(weights);
         return out;
@@ -162,7 +163,7 @@ impl Convolution<'_> {
             );
             return Err(KernelError::Shape { kernel: "convolution", what });
         }
-        let even = self.is_even();
+        let even = is_even(geometry, &self.x);
         if !self.factors.is_empty() {
             KernelError::check("convolution", self.factors.len(), geometry.batch * self.channels)?;
             if !even {
@@ -217,9 +218,9 @@ impl Convolution<'_> {
                 let row_stride = width * depth;
                 let image_stride = geometry.input[0] * row_stride;
                 let x = Images { data: rounded, image_stride, row_stride, pixel_stride: depth };
-                self.pointers(x, lines.start * row_stride, range.clone(), zeros, pointers);
+                window_pointers(geometry, x, lines.start * row_stride, range.clone(), zeros, pointers);
             } else {
-                self.pointers(self.x, 0, range.clone(), zeros, pointers);
+                window_pointers(geometry, self.x, 0, range.clone(), zeros, pointers);
             }
             panels.run(Part {
                 panels,
@@ -247,47 +248,47 @@ impl Convolution<'_> {
         };
         line(pixels.start, 0)..(line(pixels.end - 1, geometry.kernel[0] - 1) + 1).min(geometry.batch * height)
     }
+}
 
-    /// Whether output pixels are the input's own, one distance apart.
-    fn is_even(&self) -> bool {
-        let Geometry { batch, input: [height, width], .. } = *self.geometry;
-        let Images { image_stride, row_stride, pixel_stride, .. } = self.x;
-        self.geometry.taps() == 1
-            && self.geometry.stride == [1, 1]
-            && self.geometry.padding == [0, 0]
-            && self.geometry.output == self.geometry.input
-            && (height == 1 || row_stride == width * pixel_stride)
-            && (batch == 1 || image_stride == height * width * pixel_stride)
-    }
+/// Whether output pixels are the input's own, one distance apart.
+fn is_even<T>(geometry: &Geometry, x: &Images<'_, T>) -> bool {
+    let Geometry { batch, input: [height, width], .. } = *geometry;
+    let Images { image_stride, row_stride, pixel_stride, .. } = *x;
+    geometry.taps() == 1
+        && geometry.stride == [1, 1]
+        && geometry.padding == [0, 0]
+        && geometry.output == geometry.input
+        && (height == 1 || row_stride == width * pixel_stride)
+        && (batch == 1 || image_stride == height * width * pixel_stride)
+}
 
-    /// One pointer for each place of the window of each pixel into `x`, whose first `skipped` elements are not there.
-    fn pointers(
-        &self,
-        x: Images<'_>,
-        skipped: usize,
-        pixels: Range<usize>,
-        zeros: &[f32],
-        pointers: &mut Vec<*const f32>,
-    ) {
-        let geometry = self.geometry;
-        let [kernel_rows, kernel_columns] = geometry.kernel;
-        let [mut image, mut row, mut column] = geometry.place(pixels.start);
-        pointers.reserve(pixels.len() * geometry.taps());
-        for _ in pixels {
-            for ky in 0..kernel_rows {
-                let line = geometry.source(0, row, ky).map(|y| &x.data[x.at([image, y, 0]) - skipped..]);
-                pointers.extend((0..kernel_columns).map(|kx| match (line, geometry.source(1, column, kx)) {
-                    (Some(line), Some(column)) => line[column * x.pixel_stride..].as_ptr(),
-                    _ => zeros.as_ptr(),
-                }));
-            }
-            column += 1;
-            if column == geometry.output[1] {
-                (column, row) = (0, row + 1);
-            }
-            if row == geometry.output[0] {
-                (row, image) = (0, image + 1);
-            }
+/// One pointer for each place of the window of each pixel into `x`, whose first `skipped` elements are not there; to `zeros`
+/// outside of the image.
+fn window_pointers<T>(
+    geometry: &Geometry,
+    x: Images<'_, T>,
+    skipped: usize,
+    pixels: Range<usize>,
+    zeros: &[T],
+    pointers: &mut Vec<*const T>,
+) {
+    let [kernel_rows, kernel_columns] = geometry.kernel;
+    let [mut image, mut row, mut column] = geometry.place(pixels.start);
+    pointers.reserve(pixels.len() * geometry.taps());
+    for _ in pixels {
+        for ky in 0..kernel_rows {
+            let line = geometry.source(0, row, ky).map(|y| &x.data[x.at([image, y, 0]) - skipped..]);
+            pointers.extend((0..kernel_columns).map(|kx| match (line, geometry.source(1, column, kx)) {
+                (Some(line), Some(column)) => line[column * x.pixel_stride..].as_ptr(),
+                _ => zeros.as_ptr(),
+            }));
+        }
+        column += 1;
+        if column == geometry.output[1] {
+            (column, row) = (0, row + 1);
+        }
+        if row == geometry.output[0] {
+            (row, image) = (0, image + 1);
         }
     }
 }

@@ -7,6 +7,7 @@
 pub(crate) mod activation;
 mod attention;
 mod pairs;
+pub mod quads;
 pub(crate) mod tile;
 
 pub use activation::Activation;
@@ -215,6 +216,9 @@ pub struct Scratch {
     pub(crate) more: Vec<f32>,
     pub(crate) zeros: Vec<f32>,
     pub(crate) rounded: Vec<f32>,
+    pub(crate) codes: Vec<u8>,
+    pub(crate) zero_codes: Vec<u8>,
+    pub(crate) code_pointers: Vec<*const u8>,
 }
 
 // SAFETY: the pointers are written anew by every call that reads them.
@@ -356,6 +360,13 @@ impl Panels {
     /// The instruction set.
     pub(crate) fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// The first output of some panels, and how many they have.
+    pub(crate) fn outputs(&self, columns: &Range<usize>) -> (usize, usize) {
+        let first = self.panel(columns.start).first;
+        let last = self.panel(columns.end - 1);
+        (first, last.first + last.width - first)
     }
 
     /// Runs a part of a product with these panels.

@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod chain;
+pub mod codes;
 pub mod conv;
 pub mod elementwise;
 pub mod gemm;

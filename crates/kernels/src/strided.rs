@@ -69,7 +69,12 @@ impl Copy {
     ///
     /// # Safety
     /// `out` must be valid for writing the elements of these pieces, which no other thread touches meanwhile.
-    pub unsafe fn run(&self, pieces: Range<usize>, x: &[f32], out: *mut f32) -> Result<(), KernelError> {
+    pub unsafe fn run<T: std::marker::Copy>(
+        &self,
+        pieces: Range<usize>,
+        x: &[T],
+        out: *mut T,
+    ) -> Result<(), KernelError> {
         if pieces.is_empty() || self.shape.contains(&0) {
             return Ok(());
         }
@@ -88,7 +93,7 @@ impl Copy {
         Ok(())
     }
 
-    unsafe fn walk(&self, shape: &[usize], x: *const f32, out: *mut f32) {
+    unsafe fn walk<T: std::marker::Copy>(&self, shape: &[usize], x: *const T, out: *mut T) {
         let rank = shape.len();
         let inner = rank - 1;
         // The dimension that is dense in the input, if it is not the last.
@@ -124,7 +129,7 @@ impl Copy {
     }
 }
 
-unsafe fn line(len: usize, x: *const f32, from: usize, out: *mut f32, to: usize) {
+unsafe fn line<T: std::marker::Copy>(len: usize, x: *const T, from: usize, out: *mut T, to: usize) {
     // SAFETY: the caller passes a line of the tensor.
     unsafe {
         if from == 1 && to == 1 {
@@ -138,7 +143,13 @@ unsafe fn line(len: usize, x: *const f32, from: usize, out: *mut f32, to: usize)
 }
 
 /// `out[r * to + c] = x[r + c * from]`.
-unsafe fn swap([rows, columns]: [usize; 2], x: *const f32, from: usize, out: *mut f32, to: usize) {
+unsafe fn swap<T: std::marker::Copy>(
+    [rows, columns]: [usize; 2],
+    x: *const T,
+    from: usize,
+    out: *mut T,
+    to: usize,
+) {
     for r0 in (0..rows).step_by(TILE) {
         for c0 in (0..columns).step_by(TILE) {
             let (height, width) = (TILE.min(rows - r0), TILE.min(columns - c0));

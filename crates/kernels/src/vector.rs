@@ -22,6 +22,10 @@ pub(crate) const MAX_LANES: usize = 16;
 pub(crate) trait Vector: Copy {
     /// A register of [`Vector::LANES`] f32.
     type F32: Copy;
+    /// A register of [`Vector::LANES`] i32.
+    type I32: Copy;
+    /// What [`Vector::dot`] takes from every element of its first operand.
+    const DOT_OFFSET: i32;
     /// Lanes of a register.
     const LANES: usize;
     /// Registers that a blocked kernel may use as accumulators beside each other in each of six rows.
@@ -93,6 +97,57 @@ pub(crate) trait Vector: Copy {
     /// The largest lane.
     fn max_lane(self, x: Self::F32) -> f32;
 
+    /// Loads [`Vector::LANES`] i32.
+    ///
+    /// # Safety
+    /// `from` must be valid for reading four bytes each; it need not be aligned.
+    unsafe fn load_i32(self, from: *const u8) -> Self::I32;
+    /// Stores [`Vector::LANES`] i32.
+    ///
+    /// # Safety
+    /// `to` must be valid for writing four bytes each; it need not be aligned.
+    unsafe fn store_i32(self, to: *mut u8, x: Self::I32);
+    /// Loads [`Vector::LANES`] u8.
+    ///
+    /// # Safety
+    /// `from` must be valid for reading one byte each.
+    unsafe fn load_u8(self, from: *const u8) -> Self::I32;
+    /// Stores the low byte of [`Vector::LANES`] elements.
+    ///
+    /// # Safety
+    /// `to` must be valid for writing one byte each.
+    unsafe fn store_u8(self, to: *mut u8, x: Self::I32);
+    /// `x` in every lane.
+    fn splat_i32(self, x: i32) -> Self::I32;
+    /// `c` plus the sum of four products in each lane: of the u8 of `a`, each less [`Vector::DOT_OFFSET`], with the i8 of
+    /// `b`.
+    fn dot(self, a: Self::I32, b: Self::I32, c: Self::I32) -> Self::I32;
+    /// `a + b`.
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// The larger.
+    fn max_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// The smaller.
+    fn min_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// As f32.
+    fn to_f32(self, x: Self::I32) -> Self::F32;
+    /// The nearest whole number, ties to even; for magnitudes below 2^31.
+    fn to_i32(self, x: Self::F32) -> Self::I32;
+
+    /// `x + zero`, no lower than `low` and no higher than `high`, as bytes one after the other; `zero` is a u8.
+    ///
+    /// # Safety
+    /// `to` must be valid for writing `C` times [`Vector::LANES`] bytes.
+    #[inline(always)]
+    unsafe fn store_codes<const C: usize>(self, to: *mut u8, x: [Self::I32; C], [zero, low, high]: [u8; 3]) {
+        let splat = |x: u8| self.splat_i32(i32::from(x));
+        let (zero, low, high) = (splat(zero), splat(low), splat(high));
+        for (c, x) in x.into_iter().enumerate() {
+            let x = self.min_i32(high, self.max_i32(low, self.add_i32(x, zero)));
+            // SAFETY: passed on.
+            unsafe { self.store_u8(to.add(c * Self::LANES), x) };
+        }
+    }
+
     /// `1 / x` for `x` of 2^-126 to 2^126, but for a rounding or two.
     #[inline(always)]
     fn reciprocal(self, x: Self::F32) -> Self::F32 {
@@ -145,6 +200,23 @@ pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         Isa::Neon => unsafe { neon::run(kernel) },
         _ => kernel.run(scalar::Scalar),
     }
+}
+
+/// [`Vector::DOT_OFFSET`].
+struct DotOffset;
+
+impl Kernel for DotOffset {
+    type Output = i32;
+
+    #[inline(always)]
+    fn run<V: Vector>(self, _: V) -> i32 {
+        V::DOT_OFFSET
+    }
+}
+
+/// What dot products of `isa` take from every u8.
+pub(crate) fn dot_offset(isa: Isa) -> i32 {
+    run(isa, DotOffset)
 }
 
 /// Whether [`run_pairs`] is there.

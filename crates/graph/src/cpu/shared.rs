@@ -11,9 +11,12 @@
 #![allow(unsafe_code)]
 
 use kun_kernels::conv::Convolution;
+use kun_kernels::conv::codes::CodesConvolution;
+use kun_kernels::conv::codes::depthwise::CodesDepthwise;
 use kun_kernels::conv::depthwise::Depthwise;
 use kun_kernels::conv::few::Few;
 use kun_kernels::conv::winograd::Winograd;
+use kun_kernels::gemm::quads::{CodesProduct, CodesTarget};
 use kun_kernels::gemm::{Attention, Product, Scratch, Target};
 use kun_kernels::linear::{Output, PackedLayout};
 use kun_kernels::pool::Pool;
@@ -368,6 +371,121 @@ impl<'a> Region<'a> {
         assert!(copy.extent() <= self.len, "{} elements into {}", copy.extent(), self.len);
         // SAFETY: the whole tensor lies in this region by the assertion; its pieces are those of different tasks.
         unsafe { copy.run(pieces, x, self.base) }
+    }
+}
+
+/// [`Region`] for u8 codes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CodeRegion<'a> {
+    base: *mut u8,
+    len: usize,
+    owner: PhantomData<&'a [u8]>,
+}
+
+impl<'a> CodeRegion<'a> {
+    /// `len` bytes of a block from byte `offset`.
+    pub(crate) fn in_block(block: &'a Block, offset: usize, len: usize) -> CodeRegion<'a> {
+        assert!(
+            offset.checked_add(len).is_some_and(|end| end <= block.len),
+            "{len} bytes at {offset} of a block of {}",
+            block.len
+        );
+        CodeRegion { base: block.base.wrapping_add(offset), len, owner: PhantomData }
+    }
+
+    /// Rows `stride` apart from the first code.
+    pub(crate) fn target(&self, stride: usize) -> CodesTarget {
+        CodesTarget::Codes { data: self.base, stride }
+    }
+
+    /// Codes that belong to the calling task alone.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) fn row_mut(&self, start: usize, len: usize) -> &'a mut [u8] {
+        assert!(
+            start.checked_add(len).is_some_and(|end| end <= self.len),
+            "{len} codes at {start} of {}",
+            self.len
+        );
+        // SAFETY: in bounds by the assertion; not shared by the contract of this module.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(start), len) }
+    }
+
+    /// Copies some pieces of a tensor into this region.
+    pub(crate) fn copy(&self, copy: &Copy, pieces: Range<usize>, x: &[u8]) -> Result<(), KernelError> {
+        assert!(copy.extent() <= self.len, "{} codes into {}", copy.extent(), self.len);
+        // SAFETY: the whole tensor lies in this region by the assertion; its pieces are those of different tasks.
+        unsafe { copy.run(pieces, x, self.base) }
+    }
+
+    /// Runs some rows of a convolution of single channels into this region, pixels `stride` apart.
+    pub(crate) fn depthwise(
+        &self,
+        isa: Isa,
+        depthwise: &CodesDepthwise<'_>,
+        rows: Range<usize>,
+        channels: Range<usize>,
+        scratch: &mut Scratch,
+    ) -> Result<(), KernelError> {
+        check_rows(self.len, depthwise.geometry.pixels(), depthwise.channels, depthwise.stride);
+        // SAFETY: as for the others; the pixels begin with this region.
+        unsafe { CodesDepthwise { out: self.base, ..*depthwise }.run(isa, rows, channels, scratch) }
+    }
+}
+
+/// Refuses `rows` rows of `width` elements, `stride` apart, that are more than `len`.
+fn check_rows(len: usize, rows: usize, width: usize, stride: usize) {
+    let end = rows.saturating_sub(1).checked_mul(stride).and_then(|at| at.checked_add(width));
+    assert!(end.is_some_and(|end| end <= len), "{rows} rows of {width}, {stride} apart, of {len} elements");
+}
+
+/// Memory of a result in codes or in numbers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum AnyRegion<'a> {
+    Codes(CodeRegion<'a>),
+    Numbers(Region<'a>),
+}
+
+impl AnyRegion<'_> {
+    /// Rows `stride` apart from the first element; refuses `rows` rows of `width` that do not lie in this region.
+    fn target(&self, rows: usize, width: usize, stride: usize) -> CodesTarget {
+        match self {
+            AnyRegion::Codes(region) => {
+                check_rows(region.len, rows, width, stride);
+                region.target(stride)
+            }
+            AnyRegion::Numbers(region) => {
+                check_rows(region.len, rows, width, stride);
+                CodesTarget::Numbers { data: region.base, stride }
+            }
+        }
+    }
+
+    /// Runs a part of a product of codes into this region, rows `stride` apart.
+    pub(crate) fn product(
+        &self,
+        product: &CodesProduct<'_>,
+        stride: usize,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) -> Result<(), KernelError> {
+        let out = self.target(rows.end, product.panels.shape().0, stride);
+        // SAFETY: the rows lie in this region by the check; no other task touches these rows of these columns, nor writes
+        // what is added, by the contract of this module.
+        unsafe { CodesProduct { out, ..*product }.run(rows, columns) }
+    }
+
+    /// Runs a part of a convolution of codes into this region, pixels `stride` apart.
+    pub(crate) fn convolution(
+        &self,
+        convolution: &CodesConvolution<'_>,
+        stride: usize,
+        part: Range<usize>,
+        columns: Range<usize>,
+        scratch: &mut Scratch,
+    ) -> Result<(), KernelError> {
+        let out = self.target(convolution.geometry.pixels(), convolution.panels.shape().0, stride);
+        // SAFETY: as for `product`.
+        unsafe { CodesConvolution { out, ..*convolution }.run(part, columns, scratch) }
     }
 }
 

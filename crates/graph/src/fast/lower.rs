@@ -4,21 +4,24 @@
 //! Element-wise nodes become one program each; softmax between two products becomes attention; whatever only moves
 //! dimensions about becomes a view. The rest stays a node for [`crate::plain`].
 
+mod codes;
 mod convolution;
 mod elementwise;
 mod matmul;
 mod shape;
 
+use super::constants::Constants;
 use crate::graph::{Dim, Graph, Node, Op, ValueId, ValueKind};
 use crate::ops::{SoftmaxKind, TensorOp};
-use crate::plain::Context;
 use kun_kernels::chain;
+use kun_kernels::codes::Table;
 use kun_kernels::conv::Geometry;
 use kun_kernels::gemm::Activation;
+use kun_kernels::gemm::quads::Code;
 use kun_kernels::pool::Pooling;
 use kun_kernels::resize::Axis;
 use kun_tensor::{DType, Tensor};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// What an operation reads.
@@ -65,6 +68,29 @@ pub(crate) struct Convolve {
     pub outputs: usize,
     pub groups: usize,
     pub tail: Tail,
+    pub coded: Option<Box<Coded>>,
+}
+
+/// A transposed convolution with overlapping windows, in one group.
+#[derive(Clone, Debug)]
+pub(crate) struct Overlapping {
+    pub weight: ValueId,
+    pub channels: usize,
+    pub outputs: usize,
+    pub stride: [usize; 2],
+    pub bias: Vec<f32>,
+    pub phases: Vec<Phase>,
+}
+
+/// The pixels of one remainder of the stride.
+#[derive(Clone, Debug)]
+pub(crate) struct Phase {
+    /// First row and column of the output.
+    pub first: [usize; 2],
+    /// The convolution that makes the pixels from there on.
+    pub geometry: Geometry,
+    /// Which places of the window its own are.
+    pub places: Vec<usize>,
 }
 
 /// A product with a constant matrix: output `n` at depth `k` is element `n * n_stride + k * k_stride`.
@@ -76,6 +102,34 @@ pub(crate) struct Multiply {
     pub n_stride: usize,
     pub k_stride: usize,
     pub tail: Tail,
+    pub coded: Option<Box<Coded>>,
+}
+
+/// A convolution or product of codes with i8 weights. Its tail has a bias and bounds alone.
+#[derive(Clone, Debug)]
+pub(crate) struct Coded {
+    /// The weights as i8, or u8 with a zero of 128.
+    pub weight: ValueId,
+    /// What the input's codes stand for.
+    pub x: Code,
+    /// Of the weights of each output.
+    pub scales: Vec<f32>,
+    /// The codes of the result, before what follows; numbers if none.
+    pub out: Option<Code>,
+    /// The last input, also in codes, is added.
+    pub added: Option<Added>,
+    /// Follows at the end.
+    pub table: Option<Box<Table>>,
+}
+
+/// A sum of codes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Added {
+    pub own: Code,
+    pub other: Code,
+    pub sum: Code,
+    /// Bounds of the sum.
+    pub clamp: [f32; 2],
 }
 
 /// A change of a view.
@@ -99,6 +153,12 @@ pub(crate) enum Move {
 pub(crate) enum Kind {
     /// The node as it stands.
     Plain,
+    /// Codes as the numbers that they stand for.
+    Decode,
+    /// The codes that the input is held as.
+    Same,
+    /// A function from codes to codes.
+    Table(Box<Table>),
     Convolve(Box<Convolve>),
     /// Every pixel becomes a block: a convolution of single pixels whose outputs are the pixels of blocks.
     Transposed {
@@ -106,6 +166,8 @@ pub(crate) enum Kind {
         /// Rows and columns of a block.
         block: [usize; 2],
     },
+    /// A transposed convolution whose windows overlap: pixels of every remainder of the stride are a convolution of their own.
+    Overlapping(Box<Overlapping>),
     Multiply(Box<Multiply>),
     /// `a [.., m, k], b [.., k, n]`.
     MatMul,
@@ -147,57 +209,64 @@ pub(crate) struct Proto {
     pub output: ValueId,
     /// The last of its nodes, for names.
     pub node: usize,
+    /// What the codes stand for as which the result is written, or, of [`Kind::Decode`], held.
+    pub code: Option<Code>,
 }
 
 /// Makes the operations of `graph`, in an order in which they can run.
-pub(crate) fn lower(graph: &Graph, context: &Context<'_>) -> Vec<Proto> {
+pub(crate) fn lower(graph: &Graph, constants: &Constants<'_>) -> Vec<Proto> {
     let mut uses = vec![0; graph.values.len()];
     let reads = graph.nodes.iter().flat_map(|node| &node.inputs).chain(&graph.outputs);
     reads.filter(|id| **id != ValueId::ABSENT).for_each(|id| uses[id.0 as usize] += 1);
-    let mut sources = HashMap::new();
-    for (index, node) in graph.nodes.iter().enumerate() {
-        if is_constant(&node.op) {
-            sources.insert(node.outputs[0], index);
-        }
-    }
-    let mut lower = Lower { graph, context, protos: Vec::new(), made: HashMap::new(), uses, sources };
+    let mut lower = Lower {
+        graph,
+        constants,
+        protos: Vec::new(),
+        made: HashMap::new(),
+        uses,
+        codes: HashSet::new(),
+        coded: HashMap::new(),
+    };
     for index in 0..graph.nodes.len() {
         lower.node(index);
     }
     lower.protos.into_iter().flatten().collect()
 }
 
-fn is_constant(op: &Op) -> bool {
-    matches!(op, Op::Weight(_) | Op::Tensor(TensorOp::Constant(_)))
-}
-
 struct Lower<'a> {
     graph: &'a Graph,
-    context: &'a Context<'a>,
+    constants: &'a Constants<'a>,
     protos: Vec<Option<Proto>>,
     /// Which operation a value is the result of.
     made: HashMap<ValueId, usize>,
     /// How often a value is read, as an output of the graph included.
     uses: Vec<usize>,
-    /// Nodes of constants.
-    sources: HashMap<ValueId, usize>,
+    /// Results of quantisation that are held as codes.
+    codes: HashSet<ValueId>,
+    /// f32 values that are held as codes.
+    coded: HashMap<ValueId, Code>,
 }
 
 impl Lower<'_> {
     fn node(&mut self, index: usize) {
         let node = &self.graph.nodes[index];
-        let Op::Tensor(op) = &node.op else {
-            if !is_constant(&node.op) {
-                self.plain(index);
-            }
-            return;
-        };
-        if is_constant(&node.op) {
+        if node.outputs.first().is_some_and(|id| self.is_constant(*id)) {
             return;
         }
-        let done = node.outputs.iter().all(|id| self.shape(*id).is_some() || self.uses[id.0 as usize] == 0)
-            && self.shape(node.outputs[0]).is_some_and(|shape| !shape.contains(&0))
-            && self.fast(index, node, op).is_some();
+        let Op::Tensor(op) = &node.op else {
+            self.plain(index);
+            return;
+        };
+        let quantised = match op {
+            TensorOp::QuantizeLinear(quantize) => self.quantize(index, node, quantize),
+            TensorOp::QLinearConv(conv) => self.qlinear_convolution(index, node, conv),
+            TensorOp::QLinearMatMul => self.qlinear_matmul(index, node),
+            _ => None,
+        };
+        let done = quantised.is_some()
+            || node.outputs.iter().all(|id| self.shape(*id).is_some() || self.uses[id.0 as usize] == 0)
+                && self.shape(node.outputs[0]).is_some_and(|shape| !shape.contains(&0))
+                && self.fast(index, node, op).is_some();
         if !done {
             self.plain(index);
         }
@@ -206,6 +275,7 @@ impl Lower<'_> {
     /// Lowers a node; `None` if it has no fast form, and then nothing has changed.
     fn fast(&mut self, index: usize, node: &Node, op: &TensorOp) -> Option<()> {
         match op {
+            TensorOp::DequantizeLinear(quantize) => self.dequantize(index, node, quantize),
             TensorOp::Conv(conv) => self.convolution(index, node, conv),
             TensorOp::ConvTranspose(conv) => self.transposed(index, node, conv),
             TensorOp::BatchNorm(norm) => self.batch_norm(index, node, norm),
@@ -233,7 +303,7 @@ impl Lower<'_> {
         let inputs =
             node.inputs.iter().filter(|id| **id != ValueId::ABSENT).map(|&id| Input::Value(id)).collect();
         let output = node.outputs[0];
-        self.push(Proto { kind: Kind::Plain, inputs, output, node: index });
+        self.push(Proto { kind: Kind::Plain, inputs, output, node: index, code: None });
     }
 
     fn push(&mut self, proto: Proto) {
@@ -272,17 +342,12 @@ impl Lower<'_> {
     }
 
     fn is_constant(&self, id: ValueId) -> bool {
-        self.sources.contains_key(&id)
+        self.constants.nodes().contains_key(&id)
     }
 
     /// The elements of a constant of any type.
     fn constant(&self, id: ValueId) -> Option<Arc<Tensor>> {
-        let node = &self.graph.nodes[*self.sources.get(&id)?];
-        match &node.op {
-            Op::Tensor(TensorOp::Constant(tensor)) => Some(Arc::clone(tensor)),
-            Op::Weight(weight) => self.context.weight(self.graph.weight(*weight)).ok(),
-            _ => None,
-        }
+        self.constants.tensor(id).ok()
     }
 
     /// The elements of an f32 constant of at most `most`.

@@ -1,8 +1,9 @@
 //! The memory of one run.
 
 use super::view::{Place, View};
-use crate::cpu::shared::{Block, Region, SharedSlice};
+use crate::cpu::shared::{Block, CodeRegion, Region, SharedSlice};
 use kun_kernels::gemm::Scratch;
+use kun_kernels::gemm::quads::SLACK;
 use std::sync::Arc;
 
 /// Where places are while a plan runs.
@@ -21,6 +22,7 @@ pub(crate) struct Memory<'a> {
 pub(crate) struct Thread {
     pub kernel: Scratch,
     pub packed: Vec<f32>,
+    pub codes: Vec<u8>,
     pub chain: Vec<f32>,
     pub ring: Vec<f32>,
 }
@@ -28,6 +30,7 @@ pub(crate) struct Thread {
 impl<'a> Memory<'a> {
     /// From the view's first element to its last; no task of the step writes them.
     pub(crate) fn read(&self, view: &View) -> &'a [f32] {
+        debug_assert!(!view.codes, "numbers are asked for");
         let (offset, len) = (view.offset, view.extent());
         match view.place {
             Place::Buffer(index) => self.arena.floats(self.buffers[index] + 4 * offset, len),
@@ -38,6 +41,19 @@ impl<'a> Memory<'a> {
                 &data[offset..offset + len]
             }
         }
+    }
+
+    /// The same of a view of codes, with [`SLACK`] bytes behind.
+    pub(crate) fn codes(&self, view: &View) -> &'a [u8] {
+        let Place::Buffer(index) = view.place else { unreachable!("codes lie in the arena") };
+        let start = self.buffers[index] + view.offset;
+        self.arena.bytes(start..start + view.extent() + SLACK)
+    }
+
+    /// The memory of a result in codes, of which tasks write disjoint parts.
+    pub(crate) fn code_region(&self, view: &View) -> CodeRegion<'a> {
+        let Place::Buffer(index) = view.place else { unreachable!("codes lie in the arena") };
+        CodeRegion::in_block(self.arena, self.buffers[index] + view.offset, view.extent())
     }
 
     /// The memory of a result, of which tasks write disjoint parts.

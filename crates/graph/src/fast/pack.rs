@@ -1,14 +1,15 @@
 //! Weights in the layouts that kernels read: made once, on all threads, and shared by the plans of a program.
 
+use super::constants::Constants;
 use crate::backend::CompileError;
 use crate::cpu::Pool;
 use crate::cpu::shared::Block;
-use crate::graph::{Graph, Op};
+use crate::graph::{Dim, Graph, Op};
 use crate::ops::TensorOp;
-use crate::plain::Context;
+use kun_kernels::conv::codes::depthwise;
 use kun_kernels::conv::{tap_major, winograd};
 use kun_kernels::gemm::Panels;
-use kun_tensor::Elements;
+use kun_tensor::{Elements, Tensor};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,8 +29,16 @@ pub(super) enum Layout {
     Direct { panels: Panels, groups: usize, taps: usize },
     /// `[channels, outputs, pixels]` of a transposed convolution to outputs in the order `[pixels, outputs]`.
     Blocks { panels: Panels, pixels: usize },
+    /// Some places of the windows of a transposed convolution `[channels, outputs, pixels]`, in this order.
+    Places { panels: Panels, places: Vec<usize> },
     /// A matrix whose output `n` at depth `k` is element `n * n_stride + k * k_stride`.
     Matrix { panels: Panels, n_stride: usize, k_stride: usize },
+    /// i8 `[outputs, channels, taps]` to quads, with the sums of outputs behind.
+    Quads { panels: Panels, taps: usize },
+    /// An i8 matrix to quads, with the sums of outputs behind.
+    QuadMatrix { panels: Panels, n_stride: usize, k_stride: usize },
+    /// i8 `[outputs, 1, taps]` to words `[taps, outputs]`, with the sums of outputs behind.
+    DepthwiseCodes { panels: Panels },
 }
 
 /// Weights to be packed.
@@ -48,6 +57,7 @@ struct Job {
 #[derive(Debug)]
 pub(super) struct Packer<'a> {
     graph: &'a Graph,
+    constants: &'a Constants<'a>,
     cache: &'a PackCache,
     jobs: Vec<Job>,
 }
@@ -58,25 +68,36 @@ impl Layout {
             Layout::Depthwise { .. } => weights,
             Layout::Winograd(panels) => winograd::packed_len(panels),
             Layout::Direct { panels, groups, .. } => groups * panels.packed_len(),
-            Layout::Matrix { panels, .. } | Layout::Blocks { panels, .. } => panels.packed_len(),
+            Layout::Matrix { panels, .. } | Layout::Blocks { panels, .. } | Layout::Places { panels, .. } => {
+                panels.packed_len()
+            }
+            Layout::Quads { panels, .. }
+            | Layout::QuadMatrix { panels, .. }
+            | Layout::DepthwiseCodes { panels } => panels.packed_len() + panels.padded(),
         }
     }
 
-    fn name(&self) -> &'static str {
-        match self {
+    fn name(&self) -> String {
+        let name = match self {
+            Layout::Places { places, .. } => return format!("places {places:?}"),
             Layout::Depthwise { .. } => "depthwise",
             Layout::Winograd(_) => "winograd",
             Layout::Direct { .. } => "direct",
             Layout::Blocks { .. } => "blocks",
             Layout::Matrix { n_stride: 1, .. } => "columns",
             Layout::Matrix { .. } => "rows",
-        }
+            Layout::Quads { .. } => "quads",
+            Layout::QuadMatrix { n_stride: 1, .. } => "quad columns",
+            Layout::QuadMatrix { .. } => "quad rows",
+            Layout::DepthwiseCodes { .. } => "depthwise codes",
+        };
+        name.to_owned()
     }
 }
 
 impl<'a> Packer<'a> {
-    pub(super) fn new(graph: &'a Graph, cache: &'a PackCache) -> Packer<'a> {
-        Packer { graph, cache, jobs: Vec::new() }
+    pub(super) fn new(graph: &'a Graph, constants: &'a Constants<'a>, cache: &'a PackCache) -> Packer<'a> {
+        Packer { graph, constants, cache, jobs: Vec::new() }
     }
 
     /// Memory that will hold the weights of node `node` in `layout`, each output times its factor.
@@ -96,7 +117,11 @@ impl<'a> Packer<'a> {
                 (name, info.shape.iter().product())
             }
             Op::Tensor(TensorOp::Constant(tensor)) => (String::new(), tensor.elements().len()),
-            _ => (String::new(), 0),
+            // Numbers of quantised weights: of this graph alone as well.
+            _ => {
+                let dims = self.graph.value(self.graph.nodes[node].outputs[0]).shape.iter();
+                (String::new(), dims.map(|dim| if let Dim::Const(n) = dim { *n } else { 0 }).product())
+            }
         };
         if !name.is_empty() {
             let cached = self.cache.0.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
@@ -114,7 +139,7 @@ impl<'a> Packer<'a> {
     }
 
     /// Packs everything and keeps it for other plans.
-    pub(super) fn finish(mut self, context: &Context<'_>, pool: &Pool) -> Result<(), CompileError> {
+    pub(super) fn finish(mut self, pool: &Pool) -> Result<(), CompileError> {
         let size = |job: &Job| match &self.graph.nodes[job.node].op {
             Op::Weight(id) => self.graph.weight(*id).shape.iter().product(),
             _ => 0usize,
@@ -125,7 +150,7 @@ impl<'a> Packer<'a> {
         let done = pool.run(pool.threads(), |worker| {
             worker.phase(self.jobs.len(), |index| {
                 let job = &self.jobs[index];
-                if let Err(what) = job.run(self.graph, context) {
+                if let Err(what) = job.run(self.graph, self.constants) {
                     let node = self.graph.nodes[job.node].name.clone();
                     let error = CompileError::Node { node, what };
                     failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
@@ -147,20 +172,66 @@ impl<'a> Packer<'a> {
 }
 
 impl Job {
-    fn run(&self, graph: &Graph, context: &Context<'_>) -> Result<(), String> {
-        let mut values = match &graph.nodes[self.node].op {
-            Op::Tensor(TensorOp::Constant(tensor)) => {
-                tensor.as_f32().ok_or("weights that are no f32")?.to_vec()
+    fn run(&self, graph: &Graph, constants: &Constants<'_>) -> Result<(), String> {
+        let tensor = constants.tensor(graph.nodes[self.node].outputs[0])?;
+        if let Layout::Quads { .. } | Layout::QuadMatrix { .. } | Layout::DepthwiseCodes { .. } = self.layout
+        {
+            self.codes(&tensor)?;
+        } else {
+            let values = match Arc::unwrap_or_clone(tensor).into_parts().1 {
+                Elements::F32(values) => values,
+                _ => return Err("weights that are no f32".to_owned()),
+            };
+            self.numbers(values)?;
+        }
+        if let Op::Weight(id) = &graph.nodes[self.node].op
+            && graph.weight(*id).constant.is_none()
+        {
+            constants.release(&graph.weight(*id).name);
+        }
+        Ok(())
+    }
+
+    /// Packs weights of codes.
+    fn codes(&self, tensor: &Tensor) -> Result<(), String> {
+        let moved: Vec<i8>;
+        let values = match tensor.elements() {
+            Elements::I8(values) => values,
+            Elements::U8(values) => {
+                moved = values.iter().map(|x| (x ^ 0x80).cast_signed()).collect();
+                &moved
             }
-            Op::Weight(id) => {
-                let tensor = Arc::unwrap_or_clone(context.weight(graph.weight(*id))?);
-                match tensor.into_parts().1 {
-                    Elements::F32(values) => values,
-                    _ => return Err("weights that are no f32".to_owned()),
-                }
-            }
-            _ => return Err("no constant".to_owned()),
+            _ => return Err("weights that are no codes".to_owned()),
         };
+        let misfit = |e: kun_kernels::KernelError| e.to_string();
+        let pack = |panels: &Panels, values: &[i8], strides: [usize; 2]| {
+            let out = self.block.bytes_mut(0..4 * panels.packed_len());
+            panels.pack_quads(values, strides, out).map_err(misfit)
+        };
+        let (panels, sums) = match &self.layout {
+            Layout::Quads { panels, taps } => {
+                let depth = panels.shape().1;
+                (panels, pack(panels, &tap_major(values, depth / taps, *taps), [depth, 1])?)
+            }
+            Layout::QuadMatrix { panels, n_stride, k_stride } => {
+                (panels, pack(panels, values, [*n_stride, *k_stride])?)
+            }
+            Layout::DepthwiseCodes { panels } => {
+                let out = self.block.bytes_mut(0..4 * panels.packed_len());
+                (panels, depthwise::pack(values, panels.shape().1, panels.padded(), out).map_err(misfit)?)
+            }
+            _ => return Err("no layout of codes".to_owned()),
+        };
+        let from = 4 * panels.packed_len();
+        let behind = self.block.bytes_mut(from..from + 4 * sums.len());
+        for (to, sum) in behind.chunks_exact_mut(4).zip(sums) {
+            to.copy_from_slice(&sum.to_ne_bytes());
+        }
+        Ok(())
+    }
+
+    /// Packs weights of numbers.
+    fn numbers(&self, mut values: Vec<f32>) -> Result<(), String> {
         if !self.scale.is_empty() {
             self.scale(&mut values);
         }
@@ -194,14 +265,23 @@ impl Job {
                     .collect();
                 panels.pack(&turned, 1, outputs, out).map_err(misfit)?;
             }
+            Layout::Places { panels, places } => {
+                let (outputs, depth) = panels.shape();
+                let channels = depth / places.len();
+                let pixels = values.len() / (outputs * channels).max(1);
+                let at = |o: usize, place: usize, c: usize| values[(c * outputs + o) * pixels + place];
+                let row = |o: usize| {
+                    places.iter().flat_map(move |&place| (0..channels).map(move |c| at(o, place, c)))
+                };
+                let turned: Vec<f32> = (0..outputs).flat_map(row).collect();
+                panels.pack(&turned, depth, 1, out).map_err(misfit)?;
+            }
             Layout::Matrix { panels, n_stride, k_stride } => {
                 panels.pack(&values, *n_stride, *k_stride, out).map_err(misfit)?;
             }
-        }
-        if let Op::Weight(id) = &graph.nodes[self.node].op
-            && graph.weight(*id).constant.is_none()
-        {
-            context.weights.release(&graph.weight(*id).name);
+            Layout::Quads { .. } | Layout::QuadMatrix { .. } | Layout::DepthwiseCodes { .. } => {
+                return Err("no layout of numbers".to_owned());
+            }
         }
         Ok(())
     }

@@ -4,9 +4,11 @@
 //! belong in it.
 
 mod chain;
+mod codes;
 mod products;
 mod weights;
 
+use super::constants::Constants;
 use super::lower::{Input, Kind, Move, Proto, Tail};
 use super::pack::{PackCache, Packer};
 use super::steps::{Ending, Step, Work};
@@ -14,13 +16,12 @@ use super::view::{Place, View, channels_last_strides, dense_strides, ordered_str
 use super::{Built, fuse};
 use crate::backend::CompileError;
 use crate::cpu::Pool;
-use crate::graph::{Dim, Graph, Op, ValueId, ValueKind};
-use crate::ops::TensorOp;
-use crate::plain::Context;
+use crate::graph::{Dim, Graph, ValueId, ValueKind};
 use kun_kernels::Isa;
+use kun_kernels::gemm::quads::{Code, SLACK};
 use kun_kernels::strided::Copy;
 use kun_tensor::DType;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Which part of which concatenation a value is.
@@ -33,12 +34,18 @@ struct Part {
 
 pub(super) struct Placer<'a> {
     graph: &'a Graph,
-    context: &'a Context<'a>,
+    known: &'a Constants<'a>,
     packer: Packer<'a>,
     isa: Isa,
     /// Products with constants in bf16 where the machine has it.
     bf16: bool,
     views: HashMap<ValueId, View>,
+    /// What the codes of values stand for that are held as codes.
+    codes: HashMap<ValueId, Code>,
+    /// The numbers of such values, where they were asked for.
+    decoded: HashMap<ValueId, View>,
+    /// Results that are written as codes.
+    coded: HashSet<ValueId>,
     parts: HashMap<ValueId, Part>,
     /// Copies of values in other layouts.
     copies: Vec<(View, View)>,
@@ -47,7 +54,7 @@ pub(super) struct Placer<'a> {
     /// Nodes of constants, and whether they have run as plain steps.
     sources: HashMap<ValueId, (usize, bool)>,
     constants: Vec<Arc<[f32]>>,
-    /// Elements of each buffer.
+    /// Bytes of each buffer.
     buffers: Vec<usize>,
     steps: Vec<Step>,
     /// Shapes of outputs that steps write.
@@ -58,27 +65,25 @@ pub(super) struct Placer<'a> {
 /// Makes the steps of `protos`.
 pub(super) fn place(
     graph: &Graph,
-    context: &Context<'_>,
+    constants: &Constants<'_>,
     cache: &PackCache,
     isa: Isa,
     bf16: bool,
     pool: &Pool,
     protos: Vec<Proto>,
 ) -> Result<Built, CompileError> {
-    let mut sources = HashMap::new();
-    for (index, node) in graph.nodes.iter().enumerate() {
-        if matches!(node.op, Op::Weight(_) | Op::Tensor(TensorOp::Constant(_))) {
-            sources.insert(node.outputs[0], (index, false));
-        }
-    }
+    let sources = constants.nodes().iter().map(|(&id, &node)| (id, (node, false))).collect();
     let outputs = graph.outputs.iter().enumerate().map(|(i, &id)| (id, i)).collect();
     let mut placer = Placer {
         graph,
-        context,
-        packer: Packer::new(graph, cache),
+        known: constants,
+        packer: Packer::new(graph, constants, cache),
         isa,
         bf16,
         views: HashMap::new(),
+        codes: HashMap::new(),
+        decoded: HashMap::new(),
+        coded: protos.iter().filter(|proto| proto.code.is_some()).map(|proto| proto.output).collect(),
         parts: HashMap::new(),
         copies: Vec::new(),
         outputs,
@@ -99,15 +104,20 @@ pub(super) fn place(
     }
     placer.outputs()?;
     let Placer { packer, steps, buffers, constants, targets, .. } = placer;
-    packer.finish(context, pool)?;
+    packer.finish(pool)?;
     Ok(Built { steps: fuse::fuse(steps), buffers, constants, outputs: targets })
 }
 
 impl Placer<'_> {
     /// The shape of an f32 tensor, if it is one and known.
     fn shape(&self, id: ValueId) -> Option<Vec<usize>> {
+        (self.graph.value(id).dtype == DType::F32).then(|| self.any_shape(id))?
+    }
+
+    /// The shape of a tensor of any type, if it is known.
+    fn any_shape(&self, id: ValueId) -> Option<Vec<usize>> {
         let info = self.graph.value(id);
-        if info.kind != ValueKind::Tensor || info.dtype != DType::F32 {
+        if info.kind != ValueKind::Tensor {
             return None;
         }
         info.shape.iter().map(|dim| if let Dim::Const(n) = dim { Some(*n) } else { None }).collect()
@@ -115,7 +125,7 @@ impl Placer<'_> {
 
     /// The shape of a result of a fast operation.
     fn result_shape(&self, id: ValueId) -> Vec<usize> {
-        self.shape(id).expect("fast operations have f32 results of known shapes")
+        self.any_shape(id).expect("fast operations have results of known shapes")
     }
 
     /// A value that is a tensor of its own.
@@ -126,22 +136,31 @@ impl Placer<'_> {
     }
 
     fn assign_parts(&mut self, protos: &[Proto]) {
-        let mut makers: HashMap<ValueId, &Kind> = HashMap::new();
+        let mut makers: HashMap<ValueId, &Proto> = HashMap::new();
         for proto in protos {
-            makers.insert(proto.output, &proto.kind);
+            makers.insert(proto.output, proto);
             let Kind::Concat { axis } = proto.kind else { continue };
             let image = self.result_shape(proto.output).len() == 4 && axis == 1;
             let mut start = 0;
             for input in &proto.inputs {
-                let Some(id) = input.value() else { continue };
-                let fits = match makers.get(&id) {
-                    Some(Kind::Convolve(_) | Kind::Pool { .. } | Kind::Resize { .. }) => image,
-                    Some(Kind::Chain(_)) => true,
+                let Some(mut id) = input.value() else { continue };
+                let length = self.result_shape(id)[axis];
+                // What is held as codes lies where the codes do.
+                let mut same = true;
+                while let Some(Proto { kind: Kind::Decode | Kind::Same, inputs, code, .. }) = makers.get(&id)
+                {
+                    let Some(from) = inputs.first().and_then(Input::value) else { break };
+                    same &= *code == proto.code;
+                    id = from;
+                }
+                let fits = match makers.get(&id).map(|maker| (&maker.kind, maker.code)) {
+                    Some((_, code)) if code != proto.code => false,
+                    Some((Kind::Convolve(_) | Kind::Pool { .. } | Kind::Resize { .. }, _)) => image,
+                    Some((Kind::Chain(_), _)) => true,
                     _ => false,
                 };
                 let free = !self.parts.contains_key(&id) && !self.outputs.contains_key(&id);
-                let length = self.result_shape(id)[axis];
-                if fits && free {
+                if fits && free && same {
                     self.parts.insert(id, Part { whole: proto.output, axis, start });
                 }
                 start += length;
@@ -149,16 +168,17 @@ impl Placer<'_> {
         }
     }
 
-    fn buffer(&mut self, shape: &[usize], strides: Vec<usize>) -> View {
-        let view =
-            View { place: Place::Buffer(self.buffers.len()), offset: 0, shape: shape.to_vec(), strides };
-        self.buffers.push(view.extent());
+    fn buffer(&mut self, shape: &[usize], strides: Vec<usize>, codes: bool) -> View {
+        let place = Place::Buffer(self.buffers.len());
+        let view = View { place, offset: 0, shape: shape.to_vec(), strides, codes };
+        self.buffers.push(if codes { view.extent() + SLACK } else { 4 * view.extent() });
         view
     }
 
     /// Memory for a result with the strides asked for, unless it is part of a concatenation.
     fn result(&mut self, id: ValueId, strides: impl FnOnce(&[usize]) -> Vec<usize>) -> View {
         let shape = self.result_shape(id);
+        let codes = self.coded.contains(&id);
         if let Some(part) = self.parts.get(&id).copied() {
             let whole = self.whole(part.whole);
             let view = whole.sliced(part.axis, part.start, 1, shape[part.axis]);
@@ -166,11 +186,11 @@ impl Placer<'_> {
             return view;
         }
         let strides = strides(&shape);
-        let view =
-            View { place: Place::Buffer(0), offset: 0, shape: shape.clone(), strides: strides.clone() };
+        let place = Place::Buffer(0);
+        let view = View { place, offset: 0, shape: shape.clone(), strides: strides.clone(), codes };
         let view = match self.outputs.get(&id) {
-            Some(&index) if view.is_dense() => View { place: Place::Output(index), ..view },
-            _ => self.buffer(&shape, strides),
+            Some(&index) if view.is_dense() && !codes => View { place: Place::Output(index), ..view },
+            _ => self.buffer(&shape, strides, codes),
         };
         self.views.insert(id, view.clone());
         view
@@ -201,10 +221,13 @@ impl Placer<'_> {
             }
         };
         if let Some(view) = self.views.get(&id) {
+            if view.codes {
+                return self.numbers(id);
+            }
             return Ok(view.clone());
         }
-        if let Some(&(node, _)) = self.sources.get(&id) {
-            let tensor = self.tensor(node)?;
+        if self.sources.contains_key(&id) {
+            let tensor = self.known.tensor(id).map_err(|what| self.fail(what))?;
             let numbers = tensor.as_f32().ok_or_else(|| self.fail("a constant that is no f32".into()))?;
             self.constants.push(Arc::from(numbers));
             let view = View::dense(Place::Constant(self.constants.len() - 1), tensor.shape());
@@ -218,15 +241,6 @@ impl Placer<'_> {
         CompileError::Node { node: self.graph.nodes[self.node].name.clone(), what }
     }
 
-    /// The tensor of a constant's node.
-    fn tensor(&self, node: usize) -> Result<Arc<kun_tensor::Tensor>, CompileError> {
-        match &self.graph.nodes[node].op {
-            Op::Tensor(TensorOp::Constant(tensor)) => Ok(Arc::clone(tensor)),
-            Op::Weight(id) => self.context.weight(self.graph.weight(*id)).map_err(|what| self.fail(what)),
-            _ => Err(self.fail("no constant".into())),
-        }
-    }
-
     /// `view` with other strides, copied if need be.
     fn copied(&mut self, view: View, strides: Vec<usize>) -> View {
         let same = view.shape.iter().zip(&view.strides).zip(&strides).all(|((&n, a), b)| n <= 1 || a == b);
@@ -238,7 +252,7 @@ impl Placer<'_> {
         if let Some((_, to)) = known {
             return to.clone();
         }
-        target = self.buffer(&target.shape.clone(), target.strides);
+        target = self.buffer(&target.shape.clone(), target.strides, target.codes);
         self.copy(view.clone(), target.clone());
         self.copies.push((view, target.clone()));
         target
@@ -292,14 +306,20 @@ impl Placer<'_> {
     }
 
     fn proto(&mut self, proto: Proto) -> Result<(), CompileError> {
-        let Proto { kind, inputs, output, .. } = proto;
+        let Proto { kind, inputs, output, code, .. } = proto;
         match kind {
             Kind::Plain => self.plain(&inputs)?,
+            Kind::Decode | Kind::Same => self.same(&inputs[0], output, code)?,
+            Kind::Table(table) => self.table(table, &inputs[0], output)?,
             Kind::Convolve(convolve) => self.convolve(*convolve, &inputs, output)?,
             Kind::Transposed { convolve, block } => self.transposed(*convolve, block, &inputs, output)?,
+            Kind::Overlapping(task) => self.overlapping(*task, &inputs, output)?,
             Kind::Multiply(multiply) => self.multiply(*multiply, &inputs, output)?,
             Kind::MatMul => self.matmul(&inputs, output)?,
             Kind::Attend { scale } => self.attend(scale, &inputs, output)?,
+            Kind::Pool { geometry, .. } if code.is_some() => {
+                self.codes_pool(geometry, &inputs[0], output, code)?;
+            }
             Kind::Pool { pooling, geometry } => {
                 let x = self.view(&inputs[0])?;
                 let x = self.channels_last(x);
@@ -312,7 +332,7 @@ impl Placer<'_> {
                 let out = self.result(output, dense_strides);
                 self.push(Work::Mean { x, out });
             }
-            Kind::Chain(steps) => self.chain(steps, &inputs, output)?,
+            Kind::Chain(steps) => self.chain(steps, &inputs, output, code)?,
             Kind::Softmax { axis } => {
                 let x = self.view(&inputs[0])?;
                 // What is summed lies together, in the result as well.
@@ -337,25 +357,24 @@ impl Placer<'_> {
                 self.push(Work::Resize { x, out, rows, columns });
             }
             Kind::Move(change) => self.change(&change, &inputs[0], output)?,
-            Kind::Concat { axis } => self.concat(axis, &inputs, output)?,
+            Kind::Concat { axis } => self.concat(axis, &inputs, output, code)?,
         }
         Ok(())
     }
 
     fn plain(&mut self, inputs: &[Input]) -> Result<(), CompileError> {
         let mut made = Vec::new();
-        let reader = self.node;
         for id in inputs.iter().filter_map(Input::value) {
-            if let Some((node, run)) = self.sources.get_mut(&id) {
-                let (node, first) = (*node, !std::mem::replace(run, true));
-                if first {
-                    self.node = node;
-                    self.push(Work::Plain { inputs: Vec::new() });
-                    self.node = reader;
-                }
+            if self.sources.contains_key(&id) {
+                self.source(id);
                 continue;
             }
-            if let Some(view) = self.views.get(&id)
+            // Numbers of what is held as codes; results of quantisation as they are.
+            if self.shape(id).is_some() && self.views.contains_key(&id) {
+                self.view(&Input::Value(id))?;
+            }
+            let view = self.decoded.get(&id).or_else(|| self.views.get(&id));
+            if let Some(view) = view
                 && view.place != Place::Datum(id)
                 && !made.iter().any(|(known, _)| *known == id)
             {
@@ -370,9 +389,28 @@ impl Placer<'_> {
         Ok(())
     }
 
+    /// Runs the node of a constant, if it has not run.
+    fn source(&mut self, id: ValueId) {
+        let Some((node, run)) = self.sources.get_mut(&id) else { return };
+        let (node, first) = (*node, !std::mem::replace(run, true));
+        if first {
+            let graph = self.graph;
+            graph.nodes[node].inputs.iter().for_each(|&id| self.source(id));
+            let reader = std::mem::replace(&mut self.node, node);
+            self.push(Work::Plain { inputs: Vec::new() });
+            self.node = reader;
+        }
+    }
+
     fn change(&mut self, change: &Move, input: &Input, output: ValueId) -> Result<(), CompileError> {
         let shape = self.result_shape(output);
-        let x = self.view(input)?;
+        let x = match self.held(input) {
+            Some((view, code)) => {
+                self.codes.insert(output, code);
+                view
+            }
+            None => self.view(input)?,
+        };
         let reshape = |placer: &mut Self, x: View| match x.reshaped(&shape) {
             Some(view) => Some(view),
             None => placer.dense(x).reshaped(&shape),
@@ -401,6 +439,9 @@ impl Placer<'_> {
             None => self.dense(x).reshaped(split)?,
         };
         let wide = wide.permuted(order);
+        if wide.codes {
+            self.coded.insert(output);
+        }
         let out = self.result(output, channels_last_strides);
         // Splitting dimensions never needs a copy.
         let target = out.reshaped(&wide.shape)?;
@@ -408,11 +449,21 @@ impl Placer<'_> {
         Some(out)
     }
 
-    fn concat(&mut self, axis: usize, inputs: &[Input], output: ValueId) -> Result<(), CompileError> {
+    fn concat(
+        &mut self,
+        axis: usize,
+        inputs: &[Input],
+        output: ValueId,
+        code: Option<Code>,
+    ) -> Result<(), CompileError> {
         let whole = self.whole(output);
         let mut start = 0;
         for input in inputs {
-            let view = self.view(input)?;
+            let held = if code.is_some() { self.held(input) } else { None };
+            let (view, from) = match held {
+                Some((view, from)) => (view, Some(from)),
+                None => (self.view(input)?, None),
+            };
             let target = whole.sliced(axis, start, 1, view.shape[axis]);
             start += view.shape[axis];
             let there = view.place == target.place
@@ -423,7 +474,9 @@ impl Placer<'_> {
                     .zip(&view.strides)
                     .zip(&target.strides)
                     .all(|((&n, a), b)| n <= 1 || a == b);
-            if !there {
+            if from != code {
+                self.convert(view, from, target, code);
+            } else if !there {
                 self.copy(view, target);
             }
         }
@@ -435,16 +488,12 @@ impl Placer<'_> {
         self.node = self.graph.nodes.len().saturating_sub(1);
         let outputs = self.graph.outputs.clone();
         for (index, &id) in outputs.iter().enumerate() {
-            let Some(view) = self.views.get(&id).cloned() else {
-                if let Some((node, run)) = self.sources.get_mut(&id)
-                    && !std::mem::replace(run, true)
-                {
-                    self.node = *node;
-                    self.push(Work::Plain { inputs: Vec::new() });
-                }
+            if !self.views.contains_key(&id) {
+                self.source(id);
                 self.targets.push(None);
                 continue;
-            };
+            }
+            let view = self.view(&Input::Value(id))?;
             match view.place {
                 Place::Datum(own) if own == id => self.targets.push(None),
                 Place::Output(own) if own == index => self.targets.push(Some(view.shape)),

@@ -1,11 +1,13 @@
 //! What a plan does, one phase of the pool after the other.
 
 mod bottleneck;
+mod codes;
 mod describe;
 mod elements;
 mod products;
 
 pub(crate) use bottleneck::BottleneckStep;
+pub(crate) use codes::{CodesForm, CodesStep, TableStep};
 pub(crate) use elements::ChainStep;
 pub(crate) use products::{ConvolveStep, Ending, Form, MultiplyStep};
 
@@ -50,6 +52,14 @@ pub(crate) enum Work {
     Convolve(Box<ConvolveStep>),
     Bottleneck(Box<BottleneckStep>),
     Multiply(Box<MultiplyStep>),
+    /// A convolution or product of codes.
+    Codes(Box<CodesStep>),
+    Table(Box<TableStep>),
+    CodesPool {
+        x: View,
+        out: View,
+        geometry: Geometry,
+    },
     MatMul {
         a: View,
         b: View,
@@ -112,6 +122,11 @@ impl Work {
             Work::Multiply(step) => {
                 [&step.x, &step.out].into_iter().chain(step.ending.residual.as_ref().map(|r| &r.0)).collect()
             }
+            Work::Codes(step) => {
+                [&step.x, &step.out].into_iter().chain(step.added.as_ref().map(|added| &added.0)).collect()
+            }
+            Work::Table(step) => vec![&step.x, &step.out],
+            Work::CodesPool { x, out, .. } => vec![x, out],
             Work::MatMul { a, b, out, .. } => vec![a, b, out],
             Work::Attend { q, k, v, mask, out, .. } => [q, k, v, out].into_iter().chain(mask).collect(),
             Work::Pool { x, out, .. }
@@ -137,12 +152,19 @@ impl Work {
                 let group = (PIECE / copy.piece_elements().max(1)).max(1);
                 worker.phase(copy.pieces().div_ceil(group), |task| {
                     let pieces = task * group..((task + 1) * group).min(copy.pieces());
-                    memory.region(to).copy(copy, pieces, memory.read(from)).expect(PLANNED);
+                    if to.codes {
+                        memory.code_region(to).copy(copy, pieces, memory.codes(from)).expect(PLANNED);
+                    } else {
+                        memory.region(to).copy(copy, pieces, memory.read(from)).expect(PLANNED);
+                    }
                 })
             }
             Work::Convolve(step) => step.run(isa, memory, worker, thread),
             Work::Bottleneck(step) => step.run(isa, memory, worker, thread),
             Work::Multiply(step) => step.run(memory, worker, thread),
+            Work::Codes(step) => step.run(isa, memory, worker, thread),
+            Work::Table(step) => step.run(memory, worker),
+            Work::CodesPool { x, out, geometry } => codes::pool(isa, x, out, geometry, memory, worker),
             Work::MatMul { a, b, out, panels } => matmul([a, b, out], panels, memory, worker, thread),
             Work::Attend { q, k, v, mask, out, scale, bf16 } => {
                 attend(isa, [q, k, v, out], mask.as_ref(), *scale, *bf16, memory, worker, thread)

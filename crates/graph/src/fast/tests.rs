@@ -13,6 +13,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
+mod codes;
+
 /// All weights are in the graph.
 struct Nothing;
 
@@ -446,6 +448,46 @@ fn pixels_become_blocks() {
         net.output(y);
         net.output(z);
         net.check(0);
+    }
+}
+
+#[test]
+fn overlapping_windows_of_transposed_convolutions() {
+    for (kernel, stride, pads, extra) in [
+        ([4, 4], [2, 2], vec![1; 4], vec![]),
+        ([3, 3], [2, 2], vec![1; 4], vec![1, 1]),
+        ([3, 3], [1, 1], vec![1; 4], vec![]),
+        ([5, 3], [3, 2], vec![0, 0, 1, 0], vec![]),
+        ([9, 4], [4, 2], vec![4, 1, 4, 1], vec![3, 0]),
+    ] {
+        let mut net = Net::default();
+        let x = net.input(&[2, 18, 5, 7]);
+        let operands = [x, net.weight(&[18, 20, kernel[0], kernel[1]]), net.weight(&[20])];
+        let padding = Padding::Explicit(pads);
+        let convolution = Convolution { strides: stride.to_vec(), dilations: Vec::new(), padding, groups: 1 };
+        let transposed =
+            TransposedConvolution { convolution, output_padding: extra, output_shape: Vec::new() };
+        let y = net.op(TensorOp::ConvTranspose(transposed), &operands);
+        let z = net.conv(y, [4, 20, 1], 1, 1);
+        net.output(y);
+        net.output(z);
+        net.check(0);
+    }
+}
+
+#[test]
+fn windows_may_reach_beyond_the_image() {
+    for kind in [PoolKind::Max, PoolKind::Average { include_pad: false }] {
+        for (kernel, stride, pad) in [(2, 2, 0), (3, 2, 1), (3, 3, 1)] {
+            let mut net = Net::default();
+            let x = net.input(&[2, 18, 5, 8]);
+            let padding = Padding::Explicit(vec![pad; 4]);
+            let window = Convolution { strides: vec![stride; 2], dilations: Vec::new(), padding, groups: 1 };
+            let pool = PoolOp { kind, kernel: vec![kernel; 2], window, ceil: true, column_major: false };
+            let y = net.op(TensorOp::Pool(pool), &[x]);
+            net.output(y);
+            net.check(0);
+        }
     }
 }
 

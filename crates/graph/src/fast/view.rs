@@ -24,6 +24,8 @@ pub(crate) struct View {
     pub shape: Vec<usize>,
     /// Elements between neighbours; 0 where all are the same one.
     pub strides: Vec<usize>,
+    /// Whether elements are u8 codes, not f32.
+    pub codes: bool,
 }
 
 /// Strides of a row-major tensor.
@@ -54,7 +56,7 @@ pub(crate) fn channels_last_strides(shape: &[usize]) -> Vec<usize> {
 
 impl View {
     pub(crate) fn dense(place: Place, shape: &[usize]) -> View {
-        View { place, offset: 0, shape: shape.to_vec(), strides: dense_strides(shape) }
+        View { place, offset: 0, shape: shape.to_vec(), strides: dense_strides(shape), codes: false }
     }
 
     pub(crate) fn elements(&self) -> usize {
@@ -171,7 +173,13 @@ mod tests {
     use super::{Place, View, channels_last_strides, dense_strides};
 
     fn view(shape: &[usize], strides: &[usize]) -> View {
-        View { place: Place::Buffer(0), offset: 0, shape: shape.to_vec(), strides: strides.to_vec() }
+        View {
+            place: Place::Buffer(0),
+            offset: 0,
+            shape: shape.to_vec(),
+            strides: strides.to_vec(),
+            codes: false,
+        }
     }
 
     fn places(view: &View) -> Vec<usize> {

@@ -82,7 +82,9 @@ impl Few<'_> {
             let lines = (count - 1) * geometry.stride[0] + span;
             // Never grown below, so that pointers into it stay valid.
             scratch.floats.resize((lines * line).max(scratch.floats.len()), 0.0);
-            let copy = Copy { task: self, image, first, line, out: &mut scratch.floats[..lines * line] };
+            let Few { channels, channel_stride, x, .. } = *self;
+            let out = &mut scratch.floats[..lines * line];
+            let copy = Lines { geometry, channels, channel_stride, x, image, first, line, zero: 0.0, out };
             vector::run(panels.isa(), copy);
             let at = |r: usize, ky: usize| {
                 scratch.floats[(r * geometry.stride[0] + ky * geometry.dilation[0]) * line..].as_ptr()
@@ -136,21 +138,26 @@ impl Few<'_> {
 }
 
 /// Copies the lines that some output rows need.
-struct Copy<'a> {
-    task: &'a Few<'a>,
-    image: usize,
+pub(super) struct Lines<'a, T> {
+    pub geometry: &'a Geometry,
+    pub channels: usize,
+    pub channel_stride: usize,
+    pub x: Images<'a, T>,
+    pub image: usize,
     /// The first output row.
-    first: usize,
-    line: usize,
-    out: &'a mut [f32],
+    pub first: usize,
+    pub line: usize,
+    /// What lies outside of the image.
+    pub zero: T,
+    pub out: &'a mut [T],
 }
 
-impl Kernel for Copy<'_> {
+impl<T: Copy> Kernel for Lines<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self, _: V) {
-        let Few { geometry, channels, channel_stride, x, .. } = *self.task;
+        let Lines { geometry, channels, channel_stride, x, zero, .. } = self;
         let [top, left] = geometry.padding;
         let [height, width] = geometry.input;
         let columns = self.line / channels;
@@ -160,11 +167,11 @@ impl Kernel for Copy<'_> {
         for (i, line) in self.out.chunks_exact_mut(self.line).enumerate() {
             let y = (self.first * geometry.stride[0] + i).checked_sub(top).filter(|&y| y < height);
             let Some(y) = y else {
-                line.fill(0.0);
+                line.fill(zero);
                 continue;
             };
-            line[..start * channels].fill(0.0);
-            line[(start + inside) * channels..].fill(0.0);
+            line[..start * channels].fill(zero);
+            line[(start + inside) * channels..].fill(zero);
             if inside == 0 {
                 continue;
             }
@@ -173,7 +180,7 @@ impl Kernel for Copy<'_> {
             if channel_stride == 1 && x.pixel_stride == channels {
                 to.copy_from_slice(&from[..inside * channels]);
             } else if channels == 3 && x.pixel_stride == 1 {
-                let planes: [&[f32]; 3] = std::array::from_fn(|c| &from[c * channel_stride..][..inside]);
+                let planes: [&[T]; 3] = std::array::from_fn(|c| &from[c * channel_stride..][..inside]);
                 for (i, to) in to.chunks_exact_mut(3).enumerate() {
                     (to[0], to[1], to[2]) = (planes[0][i], planes[1][i], planes[2][i]);
                 }

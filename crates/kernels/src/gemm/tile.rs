@@ -155,68 +155,88 @@ impl Args {
     }
 }
 
+/// What computes tiles of rows by vectors.
+pub(crate) trait Tiles {
+    /// Computes one of `R` by `C`; must be `inline(always)`.
+    ///
+    /// # Safety
+    /// Its pointers must be valid for what they stand for.
+    unsafe fn tile<V: Vector, const R: usize, const C: usize>(&self, v: V);
+}
+
+impl Tiles for Args {
+    #[inline(always)]
+    unsafe fn tile<V: Vector, const R: usize, const C: usize>(&self, v: V) {
+        // SAFETY: passed on.
+        unsafe { Tile::<R, C>(self).compute(v) }
+    }
+}
+
 /// Runs the tile of `rows` by `columns` vectors.
 ///
 /// # Safety
-/// The pointers of `args` must be valid for what they stand for.
+/// The pointers of `tiles` must be valid for what they stand for.
 #[inline(always)]
-pub(crate) unsafe fn dispatch<V: Vector>(v: V, rows: usize, columns: usize, args: &Args) {
+pub(crate) unsafe fn dispatch<V: Vector, T: Tiles>(v: V, rows: usize, columns: usize, tiles: &T) {
     match columns {
-        1 => by_many_rows::<V, 1>(v, rows, args),
-        2 => by_many_rows::<V, 2>(v, rows, args),
-        3 => by_more_rows::<V, 3>(v, rows, args),
-        4 => by_rows::<V, 4>(v, rows, args),
+        1 => by_many_rows::<V, T, 1>(v, rows, tiles),
+        2 => by_many_rows::<V, T, 2>(v, rows, tiles),
+        3 => by_more_rows::<V, T, 3>(v, rows, tiles),
+        4 => by_rows::<V, T, 4>(v, rows, tiles),
         _ => unreachable!("panels have at most four vectors"),
     }
 }
 
 #[inline(always)]
-fn by_rows<V: Vector, const C: usize>(v: V, rows: usize, args: &Args) {
+fn by_rows<V: Vector, T: Tiles, const C: usize>(v: V, rows: usize, tiles: &T) {
     if C > V::COLUMNS {
         unreachable!("panels are no wider than the registers allow");
     }
     match rows {
-        1 => v.call(Tile::<1, C>(args)),
-        2 => v.call(Tile::<2, C>(args)),
-        3 => v.call(Tile::<3, C>(args)),
-        4 => v.call(Tile::<4, C>(args)),
-        5 => v.call(Tile::<5, C>(args)),
-        6 => v.call(Tile::<6, C>(args)),
+        1 => v.call(Call::<T, 1, C>(tiles)),
+        2 => v.call(Call::<T, 2, C>(tiles)),
+        3 => v.call(Call::<T, 3, C>(tiles)),
+        4 => v.call(Call::<T, 4, C>(tiles)),
+        5 => v.call(Call::<T, 5, C>(tiles)),
+        6 => v.call(Call::<T, 6, C>(tiles)),
         _ => unreachable!("wide tiles have at most six rows"),
     }
 }
 
 #[inline(always)]
-fn by_more_rows<V: Vector, const C: usize>(v: V, rows: usize, args: &Args) {
+fn by_more_rows<V: Vector, T: Tiles, const C: usize>(v: V, rows: usize, tiles: &T) {
     match rows {
-        7 => v.call(Tile::<7, C>(args)),
-        8 => v.call(Tile::<8, C>(args)),
-        _ => by_rows::<V, C>(v, rows, args),
+        7 => v.call(Call::<T, 7, C>(tiles)),
+        8 => v.call(Call::<T, 8, C>(tiles)),
+        _ => by_rows::<V, T, C>(v, rows, tiles),
     }
 }
 
 #[inline(always)]
-fn by_many_rows<V: Vector, const C: usize>(v: V, rows: usize, args: &Args) {
+fn by_many_rows<V: Vector, T: Tiles, const C: usize>(v: V, rows: usize, tiles: &T) {
     match rows {
-        9 => v.call(Tile::<9, C>(args)),
-        10 => v.call(Tile::<10, C>(args)),
-        11 => v.call(Tile::<11, C>(args)),
-        12 => v.call(Tile::<12, C>(args)),
-        _ => by_more_rows::<V, C>(v, rows, args),
+        9 => v.call(Call::<T, 9, C>(tiles)),
+        10 => v.call(Call::<T, 10, C>(tiles)),
+        11 => v.call(Call::<T, 11, C>(tiles)),
+        12 => v.call(Call::<T, 12, C>(tiles)),
+        _ => by_more_rows::<V, T, C>(v, rows, tiles),
     }
 }
 
-struct Tile<'a, const R: usize, const C: usize>(&'a Args);
+/// A tile as a function of its own.
+struct Call<'a, T, const R: usize, const C: usize>(&'a T);
 
-impl<const R: usize, const C: usize> Kernel for Tile<'_, R, C> {
+impl<T: Tiles, const R: usize, const C: usize> Kernel for Call<'_, T, R, C> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
         // SAFETY: the caller of `dispatch` vouches for the pointers.
-        unsafe { self.compute(v) }
+        unsafe { self.0.tile::<V, R, C>(v) }
     }
 }
+
+struct Tile<'a, const R: usize, const C: usize>(&'a Args);
 
 impl<const R: usize, const C: usize> Tile<'_, R, C> {
     #[inline(always)]

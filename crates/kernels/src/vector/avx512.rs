@@ -1,15 +1,8 @@
 //! AVX-512: 16 lanes.
 
 use super::{Kernel, Vector};
-use std::arch::x86_64::{
-    __m512, __m512bh, __mmask16, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128,
-    _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtepi8_epi32,
-    _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_div_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
-    _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permute_ps, _mm512_rcp14_ps, _mm512_reduce_add_ps,
-    _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_sqrt_ps,
-    _mm512_storeu_ps, _mm512_sub_ps,
-};
+#[allow(clippy::wildcard_imports, reason = "intrinsics carry their prefix")]
+use std::arch::x86_64::*;
 
 use std::mem::transmute;
 
@@ -19,14 +12,14 @@ pub(crate) struct Avx512<const PAIRS: bool>(());
 
 /// Runs `kernel` with the instruction set enabled.
 #[inline(never)]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx512::<false>(()))
 }
 
 /// The same with bf16 dot products.
 #[inline(never)]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
 pub(super) fn run_pairs<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx512::<true>(()))
 }
@@ -42,6 +35,8 @@ fn first(len: usize) -> __mmask16 {
 
 impl<const PAIRS: bool> Vector for Avx512<PAIRS> {
     type F32 = __m512;
+    type I32 = __m512i;
+    const DOT_OFFSET: i32 = 0;
     const LANES: usize = 16;
     // Six rows by four, four loads and a broadcast fill 29 of the 32 registers.
     const COLUMNS: usize = 4;
@@ -200,5 +195,97 @@ impl<const PAIRS: bool> Vector for Avx512<PAIRS> {
     fn max_lane(self, x: Self::F32) -> f32 {
         // SAFETY: `self` proves the instruction set.
         unsafe { _mm512_reduce_max_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i32(self, from: *const u8) -> Self::I32 {
+        // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_i32(self, to: *mut u8, x: Self::I32) {
+        // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
+        unsafe { _mm512_storeu_si512(to.cast(), x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_u8(self, from: *const u8) -> Self::I32 {
+        // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_u8(self, to: *mut u8, x: Self::I32) {
+        // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
+        unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(x)) }
+    }
+
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> Self::I32 {
+        // SAFETY: `self` proves the instruction set.
+        unsafe { _mm512_set1_epi32(x) }
+    }
+
+    #[inline(always)]
+    fn dot(self, a: Self::I32, b: Self::I32, c: Self::I32) -> Self::I32 {
+        // SAFETY: `self` proves the instruction set.
+        unsafe { _mm512_dpbusd_epi32(c, a, b) }
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        // SAFETY: `self` proves the instruction set.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn max_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        // SAFETY: `self` proves the instruction set.
+        unsafe { _mm512_max_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn min_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        // SAFETY: `self` proves the instruction set.
+        unsafe { _mm512_min_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn to_f32(self, x: Self::I32) -> Self::F32 {
+        // SAFETY: `self` proves the instruction set.
+        unsafe { _mm512_cvtepi32_ps(x) }
+    }
+
+    #[inline(always)]
+    fn to_i32(self, x: Self::F32) -> Self::I32 {
+        // SAFETY: `self` proves the instruction set; the rounding mode is the default one.
+        unsafe { _mm512_cvtps_epi32(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_codes<const C: usize>(self, to: *mut u8, x: [Self::I32; C], [zero, low, high]: [u8; 3]) {
+        // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
+        unsafe {
+            if C == 4 {
+                // Saturated twice: to 16 bits, in which `zero` is added, and to bytes.
+                let zero = _mm512_set1_epi16(i16::from(zero));
+                let pack = |a, b| _mm512_adds_epi16(_mm512_packs_epi32(a, b), zero);
+                let bytes = _mm512_packus_epi16(pack(x[0], x[1]), pack(x[2], x[3]));
+                // Each quarter holds four elements of every operand.
+                let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+                let bytes = _mm512_permutexvar_epi32(order, bytes);
+                let (low, high) = (_mm512_set1_epi8(low.cast_signed()), _mm512_set1_epi8(high.cast_signed()));
+                let bytes = _mm512_min_epu8(high, _mm512_max_epu8(low, bytes));
+                _mm512_storeu_si512(to.cast(), bytes);
+                return;
+            }
+            let splat = |x: u8| _mm512_set1_epi32(i32::from(x));
+            let (zero, low, high) = (splat(zero), splat(low), splat(high));
+            for (c, x) in x.into_iter().enumerate() {
+                let x = _mm512_min_epi32(high, _mm512_max_epi32(low, _mm512_add_epi32(x, zero)));
+                _mm_storeu_si128(to.add(c * Self::LANES).cast(), _mm512_cvtepi32_epi8(x));
+            }
+        }
     }
 }

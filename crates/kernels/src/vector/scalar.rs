@@ -17,6 +17,8 @@ fn zip(a: Lanes, b: Lanes, f: impl Fn(f32, f32) -> f32) -> Lanes {
 
 impl Vector for Scalar {
     type F32 = Lanes;
+    type I32 = [i32; LANES];
+    const DOT_OFFSET: i32 = 0;
     const LANES: usize = LANES;
     // Six rows by two fill 12 of the 16 registers that any x86-64 has.
     const COLUMNS: usize = 2;
@@ -142,5 +144,69 @@ impl Vector for Scalar {
     #[inline(always)]
     fn max_lane(self, [a, b, c, d]: Lanes) -> f32 {
         a.max(c).max(b.max(d))
+    }
+
+    #[inline(always)]
+    unsafe fn load_i32(self, from: *const u8) -> Self::I32 {
+        // SAFETY: the caller promises `LANES` readable words.
+        unsafe { from.cast::<[i32; LANES]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store_i32(self, to: *mut u8, x: Self::I32) {
+        // SAFETY: the caller promises `LANES` writable words.
+        unsafe { to.cast::<[i32; LANES]>().write_unaligned(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_u8(self, from: *const u8) -> Self::I32 {
+        // SAFETY: the caller promises `LANES` readable bytes.
+        unsafe { from.cast::<[u8; LANES]>().read_unaligned() }.map(i32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn store_u8(self, to: *mut u8, x: Self::I32) {
+        // SAFETY: the caller promises `LANES` writable bytes.
+        unsafe { to.cast::<[u8; LANES]>().write_unaligned(x.map(|x| x as u8)) }
+    }
+
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> Self::I32 {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn dot(self, a: Self::I32, b: Self::I32, c: Self::I32) -> Self::I32 {
+        let one = |i: usize| {
+            let (a, b) = (a[i].to_le_bytes(), b[i].to_le_bytes().map(|b| b as i8));
+            let product = |j: usize| i32::from(a[j]) * i32::from(b[j]);
+            c[i].wrapping_add(product(0) + product(1) + product(2) + product(3))
+        };
+        [one(0), one(1), one(2), one(3)]
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+
+    #[inline(always)]
+    fn max_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        std::array::from_fn(|i| a[i].max(b[i]))
+    }
+
+    #[inline(always)]
+    fn min_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        std::array::from_fn(|i| a[i].min(b[i]))
+    }
+
+    #[inline(always)]
+    fn to_f32(self, x: Self::I32) -> Lanes {
+        x.map(|x| x as f32)
+    }
+
+    #[inline(always)]
+    fn to_i32(self, x: Lanes) -> Self::I32 {
+        x.map(|x| x.round_ties_even() as i32)
     }
 }

@@ -4,7 +4,7 @@ use super::call::Call;
 use super::convolution::window;
 use kun_graph::ops::matmul::NBits;
 use kun_graph::ops::{
-    AttentionAttributes, Binary, Cast, LayerNorm, PoolKind, Quantize, RotaryEmbedding, Round, Unary,
+    AttentionAttributes, Binary, Cast, Gemm, LayerNorm, PoolKind, Quantize, RotaryEmbedding, Round, Unary,
 };
 use kun_graph::{TensorOp, ValueId};
 use kun_tensor::DType;
@@ -111,6 +111,22 @@ pub(super) fn import(call: &mut Call<'_, '_>) -> Result<bool, String> {
             let x = real(call, 0);
             let y = call.value(TensorOp::GlobalPool(PoolKind::Average { include_pad: false }), vec![x]);
             quantized(call, y, 3)
+        }
+        "QGemm" => {
+            let transpose_b = call.flag("transB");
+            let (alpha, transpose_a) = (call.float_or("alpha", 1.0), call.flag("transA"));
+            let a = real(call, 0);
+            let operands = [3, 4, 5].map(|i| call.input(i)).to_vec();
+            let by_output = Quantize { axis: i64::from(!transpose_b), ..PLAIN };
+            let b = call.value(TensorOp::DequantizeLinear(by_output), operands);
+            let mut operands = vec![a, b];
+            if call.input(6) != ABSENT {
+                // In units of products of codes.
+                operands.push(rescaled(call, call.input(6), call.input(1), call.input(4)));
+            }
+            let gemm = Gemm { alpha, beta: alpha, transpose_a, transpose_b };
+            let y = call.value(TensorOp::Gemm(gemm), operands);
+            if call.input(7) == ABSENT { call.give(vec![y]) } else { quantized(call, y, 7) }
         }
         "QLinearConcat" => {
             let axis = call.int("axis").ok_or("attribute `axis` is missing")?;

@@ -1,7 +1,7 @@
 //! Convolutions, pools and other work on images.
 
 use super::elementwise::add_to;
-use super::{Convolve, Input, Kind, Lower, Proto, Tail};
+use super::{Convolve, Input, Kind, Lower, Overlapping, Phase, Proto, Tail};
 use crate::graph::Node;
 use crate::ops::{
     Convolution, Geometry as Spatial, Pool, PoolKind, Reduce, ReduceKind, Resize, TransposedConvolution,
@@ -20,7 +20,7 @@ fn two(values: &[usize], missing: usize) -> Option<[usize; 2]> {
     }
 }
 
-fn geometry(batch: usize, spatial: &Spatial) -> Option<Geometry> {
+pub(super) fn geometry(batch: usize, spatial: &Spatial) -> Option<Geometry> {
     Some(Geometry {
         batch,
         input: two(&spatial.input, 1)?,
@@ -30,6 +30,44 @@ fn geometry(batch: usize, spatial: &Spatial) -> Option<Geometry> {
         dilation: two(&spatial.dilations, 1)?,
         padding: two(&spatial.pad_begin, 0)?,
     })
+}
+
+/// Along one axis, of the outputs `phase, phase + stride, ..` of a transposed convolution: how many there are, the places of
+/// the window that make them, by the input that they read, and how many inputs before its own the first output reads.
+fn phase(spatial: &Spatial, axis: usize, phase: usize) -> Option<(usize, Vec<usize>, usize)> {
+    let (stride, padding) = (spatial.strides[axis], spatial.pad_begin[axis]);
+    let count = spatial.input[axis].saturating_sub(phase).div_ceil(stride);
+    let taps: Vec<usize> =
+        (0..spatial.kernel[axis]).rev().filter(|tap| (phase + padding) % stride == tap % stride).collect();
+    // The place `tap` reads input `(phase + padding - tap) / stride`.
+    let before = taps.first()?.checked_sub(phase + padding)? / stride;
+    (count > 0).then_some((count, taps, before))
+}
+
+/// See [`Overlapping::phases`]; `None` if some pixels read no input at all or none at or before their own.
+fn phases(batch: usize, spatial: &Spatial, input: [usize; 2]) -> Option<Vec<Phase>> {
+    if spatial.dilations.iter().any(|&d| d != 1) {
+        return None;
+    }
+    let mut all = Vec::new();
+    for row in 0..spatial.strides[0].min(spatial.input[0]) {
+        for column in 0..spatial.strides[1].min(spatial.input[1]) {
+            let (height, rows, above) = phase(spatial, 0, row)?;
+            let (width, columns, left) = phase(spatial, 1, column)?;
+            let geometry = Geometry {
+                batch,
+                input,
+                output: [height, width],
+                kernel: [rows.len(), columns.len()],
+                stride: [1, 1],
+                dilation: [1, 1],
+                padding: [above, left],
+            };
+            let places = rows.iter().flat_map(|y| columns.iter().map(move |x| y * spatial.kernel[1] + x));
+            all.push(Phase { first: [row, column], geometry, places: places.collect() });
+        }
+    }
+    Some(all)
 }
 
 impl Lower<'_> {
@@ -51,13 +89,21 @@ impl Lower<'_> {
         let geometry = geometry(shape[0], &spatial)?;
         let mut tail = Tail::default();
         add_to(&mut tail.bias, &bias);
-        let convolve = Convolve { weight, geometry, channels, outputs, groups, tail };
+        let depthwise = groups == channels && outputs == channels;
+        let coded = (groups == 1 || depthwise).then(|| self.coded(x, weight, 0, outputs)).flatten();
+        let convolve = Convolve { weight, geometry, channels, outputs, groups, tail, coded };
         let kind = Kind::Convolve(Box::new(convolve));
-        self.push(Proto { kind, inputs: vec![Input::Value(x)], output: node.outputs[0], node: index });
+        self.push(Proto {
+            kind,
+            inputs: vec![Input::Value(x)],
+            output: node.outputs[0],
+            node: index,
+            code: None,
+        });
         Some(())
     }
 
-    /// A transposed convolution whose windows do not overlap.
+    /// A transposed convolution in one group.
     pub(super) fn transposed(
         &mut self,
         index: usize,
@@ -71,34 +117,38 @@ impl Lower<'_> {
             return None;
         };
         let spatial = conv.geometry(&shape[2..], &kernel[2..]).ok()?;
+        let bad = conv.convolution.groups != 1 || kernel.contains(&0) || shape.contains(&0);
+        if !self.is_constant(weight) || bad {
+            return None;
+        }
+        let bias = match self.operand(node, 2) {
+            Some(bias) => self.numbers(bias, outputs)?,
+            None => Vec::new(),
+        };
         let apart = spatial.strides == [rows, columns]
             && spatial.pad_begin == [0, 0]
             && spatial.input == [height * rows, width * columns];
-        if !self.is_constant(weight)
-            || conv.convolution.groups != 1
-            || !apart
-            || kernel.contains(&0)
-            || shape.contains(&0)
-        {
-            return None;
-        }
-        let geometry = Geometry {
-            batch,
-            input: [height, width],
-            output: [height, width],
-            kernel: [1, 1],
-            stride: [1, 1],
-            dilation: [1, 1],
-            padding: [0, 0],
+        let kind = if apart {
+            let geometry = Geometry {
+                batch,
+                input: [height, width],
+                output: [height, width],
+                kernel: [1, 1],
+                stride: [1, 1],
+                dilation: [1, 1],
+                padding: [0, 0],
+            };
+            let tail = Tail { bias: bias.repeat(rows * columns), ..Tail::default() };
+            let outputs = outputs * rows * columns;
+            let convolve = Convolve { weight, geometry, channels, outputs, groups: 1, tail, coded: None };
+            Kind::Transposed { convolve: Box::new(convolve), block: [rows, columns] }
+        } else {
+            let phases = phases(batch, &spatial, [height, width])?;
+            let stride = two(&spatial.strides, 1)?;
+            Kind::Overlapping(Box::new(Overlapping { weight, channels, outputs, stride, bias, phases }))
         };
-        let mut tail = Tail::default();
-        if let Some(bias) = self.operand(node, 2) {
-            tail.bias = self.numbers(bias, outputs)?.repeat(rows * columns);
-        }
-        let outputs = outputs * rows * columns;
-        let convolve = Box::new(Convolve { weight, geometry, channels, outputs, groups: 1, tail });
-        let kind = Kind::Transposed { convolve, block: [rows, columns] };
-        self.push(Proto { kind, inputs: vec![Input::Value(x)], output: node.outputs[0], node: index });
+        let inputs = vec![Input::Value(x)];
+        self.push(Proto { kind, inputs, output: node.outputs[0], node: index, code: None });
         Some(())
     }
 
@@ -107,7 +157,9 @@ impl Lower<'_> {
         let shape = self.shape(x)?;
         let indices_read =
             node.outputs.get(1).is_some_and(|&id| id != crate::graph::ValueId::ABSENT && self.uses(id) > 0);
-        if indices_read || pool.ceil {
+        // With sizes rounded up, the last windows reach beyond the padding, which that mean does not count.
+        let counts_pads = matches!(pool.kind, PoolKind::Average { include_pad: true });
+        if indices_read || pool.ceil && counts_pads {
             return None;
         }
         let pooling = match pool.kind {
@@ -118,7 +170,12 @@ impl Lower<'_> {
         };
         let geometry = geometry(shape[0], &pool.geometry(&shape[2..]).ok()?)?;
         let kind = Kind::Pool { pooling, geometry };
-        self.push(Proto { kind, inputs: vec![Input::Value(x)], output: node.outputs[0], node: index });
+        // Codes are in the order of what they stand for.
+        let code = self.coded.get(&x).copied().filter(|_| pooling == Pooling::Max);
+        if let Some(code) = code {
+            self.coded.insert(node.outputs[0], code);
+        }
+        self.push(Proto { kind, inputs: vec![Input::Value(x)], output: node.outputs[0], node: index, code });
         Some(())
     }
 
@@ -152,6 +209,7 @@ impl Lower<'_> {
             inputs: vec![Input::Value(x)],
             output: node.outputs[0],
             node: index,
+            code: None,
         });
         Some(())
     }
@@ -185,7 +243,13 @@ impl Lower<'_> {
             Some(axis)
         };
         let kind = Kind::Resize { rows: axis(2)?, columns: axis(3)? };
-        self.push(Proto { kind, inputs: vec![Input::Value(x)], output: node.outputs[0], node: index });
+        self.push(Proto {
+            kind,
+            inputs: vec![Input::Value(x)],
+            output: node.outputs[0],
+            node: index,
+            code: None,
+        });
         Some(())
     }
 }

@@ -142,7 +142,13 @@ impl Lower<'_> {
                 return Some(());
             }
         }
-        self.push(Proto { kind: Kind::Chain(chain.steps), inputs: chain.inputs, output: out, node });
+        self.push(Proto {
+            kind: Kind::Chain(chain.steps),
+            inputs: chain.inputs,
+            output: out,
+            node,
+            code: None,
+        });
         Some(())
     }
 
@@ -194,7 +200,15 @@ impl Lower<'_> {
     ) -> Option<()> {
         match (function, operands) {
             (Function::Activation(activation), [Operand::Input(Input::Value(x)), _]) => {
-                let tail = self.tail_before_activation(*x)?;
+                let bounds = matches!(activation, Activation::Clamp { .. });
+                let tail = match &mut self.single_mut(*x)?.kind {
+                    Kind::Convolve(convolve) if convolve.coded.is_none() || bounds => &mut convolve.tail,
+                    Kind::Multiply(multiply) if multiply.coded.is_none() || bounds => &mut multiply.tail,
+                    _ => return None,
+                };
+                if tail.activation != Activation::None {
+                    return None;
+                }
                 tail.activation = activation;
                 self.rename(*x, out, node);
                 Some(())
@@ -225,17 +239,17 @@ impl Lower<'_> {
         (tail.activation == Activation::None).then_some(tail)
     }
 
-    /// The tail of the convolution or product that makes `id` for one reader.
+    /// The tail of the convolution or product of numbers that makes `id` for one reader.
     fn tail(&mut self, id: ValueId) -> Option<&mut Tail> {
         match &mut self.single_mut(id)?.kind {
-            Kind::Convolve(convolve) => Some(&mut convolve.tail),
-            Kind::Multiply(multiply) => Some(&mut multiply.tail),
+            Kind::Convolve(convolve) if convolve.coded.is_none() => Some(&mut convolve.tail),
+            Kind::Multiply(multiply) if multiply.coded.is_none() => Some(&mut multiply.tail),
             _ => None,
         }
     }
 
     /// The result of the operation that makes `from` is `to` from now on.
-    fn rename(&mut self, from: ValueId, to: ValueId, node: usize) {
+    pub(super) fn rename(&mut self, from: ValueId, to: ValueId, node: usize) {
         if let Some(at) = self.made.remove(&from)
             && let Some(proto) = &mut self.protos[at]
         {
@@ -369,7 +383,7 @@ impl Lower<'_> {
             Step { function: Function::Add, a: Source::Step(0), b: Source::Operand(2) },
         ];
         let inputs = vec![Input::Value(x), scale, shift];
-        self.push(Proto { kind: Kind::Chain(steps), inputs, output: out, node: index });
+        self.push(Proto { kind: Kind::Chain(steps), inputs, output: out, node: index, code: None });
         Some(())
     }
 }
@@ -479,7 +493,16 @@ impl Lower<'_> {
     /// A view of `x` with the shape of `out`.
     pub(super) fn view(&mut self, node: usize, x: ValueId, out: ValueId, change: Move) -> Option<()> {
         self.shape(x)?;
-        self.push(Proto { kind: Kind::Move(change), inputs: vec![Input::Value(x)], output: out, node });
+        if let Some(&code) = self.coded.get(&x) {
+            self.coded.insert(out, code);
+        }
+        self.push(Proto {
+            kind: Kind::Move(change),
+            inputs: vec![Input::Value(x)],
+            output: out,
+            node,
+            code: None,
+        });
         Some(())
     }
 }

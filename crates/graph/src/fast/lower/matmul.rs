@@ -15,16 +15,18 @@ impl Lower<'_> {
         let out = node.outputs[0];
         if self.is_constant(b) && right.len() == 2 && !self.is_constant(a) {
             let (k, n) = (right[0], right[1]);
-            let multiply = Multiply { weight: b, n, k, n_stride: 1, k_stride: n, tail: Tail::default() };
+            let coded = self.coded(a, b, 1, n);
+            let tail = Tail::default();
+            let multiply = Multiply { weight: b, n, k, n_stride: 1, k_stride: n, tail, coded };
             let kind = Kind::Multiply(Box::new(multiply));
-            self.push(Proto { kind, inputs: vec![Input::Value(a)], output: out, node: index });
+            self.push(Proto { kind, inputs: vec![Input::Value(a)], output: out, node: index, code: None });
             return Some(());
         }
         if self.attention(index, a, b, out).is_some() {
             return Some(());
         }
         let inputs = vec![Input::Value(a), Input::Value(b)];
-        self.push(Proto { kind: Kind::MatMul, inputs, output: out, node: index });
+        self.push(Proto { kind: Kind::MatMul, inputs, output: out, node: index, code: None });
         Some(())
     }
 
@@ -74,7 +76,7 @@ impl Lower<'_> {
         }
         self.take(scores);
         let inputs = [q, k, Input::Value(v)].into_iter().chain(mask).collect();
-        self.push(Proto { kind: Kind::Attend { scale }, inputs, output: out, node: index });
+        self.push(Proto { kind: Kind::Attend { scale }, inputs, output: out, node: index, code: None });
         Some(())
     }
 
@@ -101,9 +103,17 @@ impl Lower<'_> {
             tail.bias = bias.into_iter().map(|x| x * gemm.beta).collect();
         }
         let (n_stride, k_stride) = if gemm.transpose_b { (k, 1) } else { (1, n) };
-        let multiply = Multiply { weight: b, n, k, n_stride, k_stride, tail };
+        let axis = usize::from(!gemm.transpose_b);
+        let coded = if gemm.alpha == 1.0 { self.coded(a, b, axis, n) } else { None };
+        let multiply = Multiply { weight: b, n, k, n_stride, k_stride, tail, coded };
         let kind = Kind::Multiply(Box::new(multiply));
-        self.push(Proto { kind, inputs: vec![Input::Value(a)], output: node.outputs[0], node: index });
+        self.push(Proto {
+            kind,
+            inputs: vec![Input::Value(a)],
+            output: node.outputs[0],
+            node: index,
+            code: None,
+        });
         Some(())
     }
 
@@ -116,6 +126,7 @@ impl Lower<'_> {
             inputs: vec![Input::Value(x)],
             output: node.outputs[0],
             node: index,
+            code: None,
         });
         Some(())
     }
@@ -150,7 +161,13 @@ impl Lower<'_> {
             return None;
         }
         let kind = Kind::LayerNorm { weight, bias, epsilon: norm.epsilon };
-        self.push(Proto { kind, inputs: vec![Input::Value(x)], output: node.outputs[0], node: index });
+        self.push(Proto {
+            kind,
+            inputs: vec![Input::Value(x)],
+            output: node.outputs[0],
+            node: index,
+            code: None,
+        });
         Some(())
     }
 }

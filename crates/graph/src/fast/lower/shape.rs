@@ -85,7 +85,7 @@ impl Lower<'_> {
         }
         self.join_splits(&mut inputs, axis);
         let inputs = inputs.into_iter().map(Input::Value).collect();
-        self.push(Proto { kind: Kind::Concat { axis }, inputs, output: out, node: index });
+        self.push(Proto { kind: Kind::Concat { axis }, inputs, output: out, node: index, code: None });
         Some(())
     }
 

@@ -3,10 +3,12 @@
 use super::Placer;
 use crate::backend::CompileError;
 use crate::fast::lower::Input;
-use crate::fast::steps::{ChainStep, Work};
+use crate::fast::steps::{ChainStep, TableStep, Work};
 use crate::fast::view::{View, ordered_strides};
 use crate::graph::ValueId;
-use kun_kernels::chain::Step;
+use kun_kernels::chain::{Function, Source, Step};
+use kun_kernels::gemm::Activation;
+use kun_kernels::gemm::quads::Code;
 
 impl Placer<'_> {
     pub(super) fn chain(
@@ -14,11 +16,16 @@ impl Placer<'_> {
         steps: Vec<Step>,
         inputs: &[Input],
         output: ValueId,
+        code: Option<Code>,
     ) -> Result<(), CompileError> {
         let shape = self.result_shape(output);
-        let mut views = Vec::new();
+        let (mut views, mut codes) = (Vec::new(), Vec::new());
         for input in inputs {
-            let view = self.view(input)?;
+            let (view, code) = match self.held(input) {
+                Some((view, code)) => (view, Some(code)),
+                None => (self.view(input)?, None),
+            };
+            codes.push(code);
             views.push(view.broadcast(&shape).ok_or_else(|| self.fail("operands do not broadcast".into()))?);
         }
         // The result lies like the operand that has as many elements, if one does.
@@ -36,9 +43,36 @@ impl Placer<'_> {
                 }
             }
         }
-        let step = merged(steps, views, out, &order);
+        let step = ChainStep { codes, code, ..merged(steps, views, out, &order) };
         self.push(Work::Chain(Box::new(step)));
         Ok(())
+    }
+
+    /// Writes a value in other codes, or as codes.
+    pub(super) fn convert(&mut self, from: View, code: Option<Code>, to: View, as_code: Option<Code>) {
+        let function = Function::Activation(Activation::None);
+        let steps = vec![Step { function, a: Source::Operand(0), b: Source::Number(0.0) }];
+        let order = to.order();
+        let inner = order.iter().rev().copied().find(|&d| to.shape[d] > 1);
+        let from = match inner {
+            Some(inner) if from.strides[inner] > 1 => {
+                let strides = ordered_strides(&from.shape, &order);
+                self.copied(from, strides)
+            }
+            _ => from,
+        };
+        if let (Some(code), Some(as_code)) = (code, as_code) {
+            // Dimensions of 1 take no part.
+            let longer: Vec<usize> = order.iter().copied().filter(|&d| to.shape[d] > 1).collect();
+            let (x, out) = (from.permuted(&longer), to.permuted(&longer));
+            if !longer.is_empty() && x.rows().is_some() && out.rows().is_some() {
+                let table = std::array::from_fn(|i| as_code.encode(code.decode(i as u8)));
+                self.push(Work::Table(Box::new(TableStep { table: Box::new(table), x, out })));
+                return;
+            }
+        }
+        let step = ChainStep { codes: vec![code], code: as_code, ..merged(steps, vec![from], to, &order) };
+        self.push(Work::Chain(Box::new(step)));
     }
 }
 
@@ -73,5 +107,5 @@ fn merged(steps: Vec<Step>, inputs: Vec<View>, out: View, order: &[usize]) -> Ch
     };
     let out = remake(&out);
     let inputs = inputs.iter().map(&mut remake).collect();
-    ChainStep { steps, inputs, out }
+    ChainStep { steps, inputs, out, codes: Vec::new(), code: None }
 }

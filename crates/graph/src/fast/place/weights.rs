@@ -2,7 +2,7 @@
 
 use super::Placer;
 use crate::backend::CompileError;
-use crate::fast::lower::{Convolve, Input, Multiply};
+use crate::fast::lower::{Convolve, Input, Multiply, Overlapping, Phase, Tail};
 use crate::fast::pack::Layout;
 use crate::fast::steps::{ConvolveStep, Form, MultiplyStep, Work};
 use crate::fast::view::{View, channels_last_strides, dense_strides};
@@ -17,7 +17,13 @@ impl Placer<'_> {
         inputs: &[Input],
         output: ValueId,
     ) -> Result<(), CompileError> {
-        let Convolve { weight, geometry, channels, outputs, groups, tail } = convolve;
+        // Convolutions of single channels write codes or nothing.
+        if let Some(coded) = &convolve.coded
+            && (convolve.groups == 1 || coded.out.is_some())
+        {
+            return self.codes_convolve(&convolve, coded, inputs, output);
+        }
+        let Convolve { weight, geometry, channels, outputs, groups, tail, .. } = convolve;
         let (each, into) = (channels / groups, outputs / groups);
         let taps = geometry.taps();
         let (form, panels) = choose(self.isa, self.bf16, &geometry, each, into, groups);
@@ -78,7 +84,7 @@ impl Placer<'_> {
         let ending = self.ending(&tail, inputs, |values| panels.pad(values), |_, view| view)?;
         let (batch, [height, width]) = (geometry.batch, geometry.input);
         let shape = [batch, outputs, height, width];
-        let wide = self.buffer(&shape, channels_last_strides(&shape));
+        let wide = self.buffer(&shape, channels_last_strides(&shape), false);
         self.push(Work::Convolve(Box::new(ConvolveStep {
             form: Form::Direct,
             geometry,
@@ -104,13 +110,56 @@ impl Placer<'_> {
         Ok(())
     }
 
+    /// A convolution for the pixels of every remainder of the stride, each into memory of its own, from where they go to their
+    /// places.
+    pub(super) fn overlapping(
+        &mut self,
+        task: Overlapping,
+        inputs: &[Input],
+        output: ValueId,
+    ) -> Result<(), CompileError> {
+        let Overlapping { weight, channels, outputs, stride, bias, phases } = task;
+        let tail = Tail { bias, ..Tail::default() };
+        let x = self.view(&inputs[0])?;
+        let x = self.channels_last(x);
+        let out = self.result(output, channels_last_strides);
+        for Phase { first: [row, column], geometry, places } in phases {
+            let [height, width] = geometry.output;
+            let panels = Panels::with_precision(self.isa, self.bf16, outputs, places.len(), channels);
+            let layout = Layout::Places { panels: panels.clone(), places };
+            let packed = self.packer.packed(self.sources[&weight].0, layout, &[])?;
+            let ending = self.ending(&tail, &[], |values| panels.pad(values), |_, view| view)?;
+            let shape = [geometry.batch, outputs, height, width];
+            let own = self.buffer(&shape, channels_last_strides(&shape), false);
+            self.push(Work::Convolve(Box::new(ConvolveStep {
+                form: Form::Direct,
+                geometry,
+                channels,
+                outputs,
+                groups: 1,
+                panels,
+                packed,
+                ending,
+                x: x.clone(),
+                out: own.clone(),
+                factors: None,
+            })));
+            let target = out.sliced(2, row, stride[0], height).sliced(3, column, stride[1], width);
+            self.copy(own, target);
+        }
+        Ok(())
+    }
+
     pub(super) fn multiply(
         &mut self,
         multiply: Multiply,
         inputs: &[Input],
         output: ValueId,
     ) -> Result<(), CompileError> {
-        let Multiply { weight, n, k, n_stride, k_stride, tail } = multiply;
+        if let Some(coded) = &multiply.coded {
+            return self.codes_multiply(&multiply, coded, inputs, output);
+        }
+        let Multiply { weight, n, k, n_stride, k_stride, tail, .. } = multiply;
         let panels = Panels::with_precision(self.isa, self.bf16, n, 1, k);
         let layout = Layout::Matrix { panels: panels.clone(), n_stride, k_stride };
         let packed = self.packer.packed(self.sources[&weight].0, layout, &tail.scale)?;
@@ -124,7 +173,7 @@ impl Placer<'_> {
 }
 
 /// Whether pixel `p` of all images starts at `p` times one distance, its channels together.
-fn even_pixels(view: &View) -> bool {
+pub(super) fn even_pixels(view: &View) -> bool {
     let order: Vec<usize> = std::iter::once(0).chain(2..view.shape.len()).chain([1]).collect();
     (view.shape[1] == 1 || view.strides[1] == 1) && view.permuted(&order).rows().is_some()
 }

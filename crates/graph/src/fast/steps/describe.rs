@@ -1,6 +1,6 @@
 //! What profiles say of a step.
 
-use super::{ConvolveStep, Form, Work};
+use super::{CodesForm, ConvolveStep, Form, Work};
 use crate::fast::view::View;
 
 impl Work {
@@ -17,6 +17,13 @@ impl Work {
             },
             Work::Bottleneck(_) => "expand and depthwise",
             Work::Multiply(_) => "product",
+            Work::Codes(step) => match step.form {
+                CodesForm::Convolve(_) => "convolution of codes",
+                CodesForm::Depthwise(_) => "depthwise of codes",
+                CodesForm::Product => "product of codes",
+            },
+            Work::Table(_) => "table",
+            Work::CodesPool { .. } => "pool of codes",
             Work::MatMul { .. } => "matmul",
             Work::Attend { .. } => "attention",
             Work::Pool { .. } => "pool",
@@ -57,6 +64,13 @@ impl Work {
         match self {
             Work::Convolve(step) => of(step),
             Work::Bottleneck(step) => of(&step.expand) + of(&step.depthwise),
+            Work::Codes(step) => match &step.form {
+                CodesForm::Convolve(g) => product(&[g.pixels(), g.taps(), step.channels, step.outputs]),
+                CodesForm::Depthwise(g) => product(&[g.pixels(), g.taps(), step.outputs]),
+                CodesForm::Product => {
+                    product(&[step.x.rows().map_or(0, |(count, _)| count), step.channels, step.outputs])
+                }
+            },
             Work::Multiply(step) => {
                 let (n, k) = step.panels.shape();
                 product(&[step.x.rows().map_or(0, |(count, _)| count), n, k])

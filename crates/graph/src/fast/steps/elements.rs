@@ -6,8 +6,10 @@ use crate::cpu::{Panicked, Worker};
 use crate::fast::memory::{Memory, Thread};
 use crate::fast::view::View;
 use kun_kernels::Isa;
-use kun_kernels::chain::{self, Operand};
+use kun_kernels::chain::{self, Operand, Out};
+use kun_kernels::gemm::quads::Code;
 use kun_kernels::pool::add_rows;
+use std::ops::Range;
 
 /// An element-wise program over dimensions that lie in the order of the result.
 #[derive(Debug)]
@@ -15,6 +17,10 @@ pub(crate) struct ChainStep {
     pub steps: Vec<chain::Step>,
     pub inputs: Vec<View>,
     pub out: View,
+    /// What the codes of each input stand for, of those that are held as codes.
+    pub codes: Vec<Option<Code>>,
+    /// What those of the result do.
+    pub code: Option<Code>,
 }
 
 /// The mean of all pixels; the channels of a pixel lie together.
@@ -71,6 +77,9 @@ impl ChainStep {
         if let Some(lines) = self.lines_together() {
             return self.run_lines(isa, lines, memory, worker, thread);
         }
+        if let Some(lines) = self.short_lines() {
+            return self.run_gathered(isa, lines, memory, worker, thread);
+        }
         // Long lines are split as well.
         let pieces = inner.div_ceil(PIECE);
         let group = (PIECE / inner.max(1)).max(1);
@@ -79,20 +88,46 @@ impl ChainStep {
             let first = task / pieces * group;
             for line in first..(first + group).min(outer) {
                 let mut operands = [Operand::Number(0.0); 16];
-                for (operand, view) in operands.iter_mut().zip(&self.inputs) {
-                    let (data, at) = (memory.read(view), line_at(view, line));
+                for (index, (operand, view)) in operands.iter_mut().zip(&self.inputs).enumerate() {
+                    let at = line_at(view, line);
                     *operand = if view.strides.last() == Some(&0) || inner == 1 {
-                        Operand::Number(data[at])
+                        Operand::Number(self.number(memory, index, at))
                     } else {
-                        Operand::Slice(&data[at + columns.start..at + columns.end])
+                        self.elements(memory, index, at + columns.start..at + columns.end)
                     };
                 }
                 let at = line_at(&self.out, line) + columns.start;
-                let out = memory.region(&self.out).row_mut(at, columns.len());
-                chain::run(isa, &self.steps, &operands[..self.inputs.len()], out, &mut thread.chain)
+                let out = self.out(memory, at, columns.len());
+                chain::run_into(isa, &self.steps, &operands[..self.inputs.len()], out, &mut thread.chain)
                     .expect(PLANNED);
             }
         })
+    }
+
+    /// Elements of an input that lie together.
+    fn elements<'a>(&self, memory: &Memory<'a>, index: usize, range: Range<usize>) -> Operand<'a> {
+        let view = &self.inputs[index];
+        match self.codes.get(index) {
+            Some(&Some(code)) => Operand::Codes(&memory.codes(view)[range], code),
+            _ => Operand::Slice(&memory.read(view)[range]),
+        }
+    }
+
+    /// One element of an input.
+    fn number(&self, memory: &Memory<'_>, index: usize, at: usize) -> f32 {
+        match self.elements(memory, index, at..at + 1) {
+            Operand::Codes(codes, code) => code.decode(codes[0]),
+            Operand::Slice(slice) => slice[0],
+            Operand::Number(x) => x,
+        }
+    }
+
+    /// A part of the result that lies together.
+    fn out<'a>(&self, memory: &Memory<'a>, start: usize, len: usize) -> Out<'a> {
+        match self.code {
+            Some(code) => Out::Codes(memory.code_region(&self.out).row_mut(start, len), code),
+            None => Out::Numbers(memory.region(&self.out).row_mut(start, len)),
+        }
     }
 }
 
@@ -130,29 +165,119 @@ impl ChainStep {
             let (index, first) = (task / pieces, task % pieces * group);
             let at = |view: &View, line: usize| line_at(view, index * count + line);
             // Operands that are the same for every line, as often as there are lines.
-            let repeated = |view: &&View| view.strides[rank - 2] == 0 && view.strides[rank - 1] == 1;
+            let repeated = |view: &View| view.strides[rank - 2] == 0 && view.strides[rank - 1] == 1;
             thread.packed.clear();
-            for view in self.inputs.iter().filter(repeated) {
-                let line = &memory.read(view)[at(view, 0)..][..inner];
-                (0..lines).for_each(|_| thread.packed.extend_from_slice(line));
+            for (index, view) in self.inputs.iter().enumerate().filter(|(_, view)| repeated(view)) {
+                let first = at(view, 0);
+                let line = self.elements(memory, index, first..first + inner);
+                for _ in 0..lines {
+                    match line {
+                        Operand::Slice(line) => thread.packed.extend_from_slice(line),
+                        Operand::Codes(codes, code) => {
+                            thread.packed.extend(codes.iter().map(|x| code.decode(*x)));
+                        }
+                        Operand::Number(_) => {}
+                    }
+                }
             }
             for start in (first..(first + group).min(count)).step_by(lines) {
                 let length = lines.min(count - start) * inner;
                 let mut copies = thread.packed.chunks_exact(lines * inner);
                 let mut operands = [Operand::Number(0.0); 16];
-                for (operand, view) in operands.iter_mut().zip(&self.inputs) {
-                    let data = memory.read(view);
+                for (index, (operand, view)) in operands.iter_mut().zip(&self.inputs).enumerate() {
+                    let first = at(view, start);
                     *operand = if view.strides[rank - 1] == 0 {
-                        Operand::Number(data[at(view, start)])
+                        Operand::Number(self.number(memory, index, first))
                     } else if view.strides[rank - 2] == 0 {
                         Operand::Slice(&copies.next().expect("a copy of each")[..length])
                     } else {
-                        Operand::Slice(&data[at(view, start)..][..length])
+                        self.elements(memory, index, first..first + length)
                     };
                 }
-                let out = memory.region(&self.out).row_mut(at(&self.out, start), length);
-                chain::run(isa, &self.steps, &operands[..self.inputs.len()], out, &mut thread.chain)
+                let out = self.out(memory, at(&self.out, start), length);
+                chain::run_into(isa, &self.steps, &operands[..self.inputs.len()], out, &mut thread.chain)
                     .expect(PLANNED);
+            }
+        })
+    }
+}
+
+impl ChainStep {
+    /// How many lines are gathered and worked on as one, if they are short.
+    fn short_lines(&self) -> Option<usize> {
+        let inner = *self.out.shape.last()?;
+        let d = self.out.shape.len().checked_sub(2)?;
+        let fits = |view: &View| view.strides[d + 1] == 1 || view.strides[d] == 0 && view.strides[d + 1] == 0;
+        let lines = (chain::BLOCK / inner.max(1)).min(self.out.shape[d]);
+        let short = lines > 3 && inner > 1;
+        (short && self.out.strides[d + 1] == 1 && self.inputs.iter().all(fits)).then_some(lines)
+    }
+
+    /// [`ChainStep::run`] with `lines` lines as one, which lie anywhere.
+    fn run_gathered(
+        &self,
+        isa: Isa,
+        lines: usize,
+        memory: &Memory<'_>,
+        worker: &Worker<'_>,
+        thread: &mut Thread,
+    ) -> Result<(), Panicked> {
+        let rank = self.out.shape.len();
+        let (inner, count) = (self.out.shape[rank - 1], self.out.shape[rank - 2]);
+        let outer: usize = self.out.shape[..rank - 2].iter().product();
+        let group = (PIECE / inner).next_multiple_of(lines).min(count.next_multiple_of(lines));
+        let pieces = count.div_ceil(group);
+        let (numbers, codes) = (&mut thread.packed, &mut thread.codes);
+        worker.phase(outer * pieces, |task| {
+            let (index, first) = (task / pieces, task % pieces * group);
+            let at = |view: &View, line: usize| line_at(view, index * count + line);
+            for start in (first..(first + group).min(count)).step_by(lines) {
+                let together = lines.min(count - start);
+                let length = together * inner;
+                numbers.clear();
+                codes.clear();
+                for (index, view) in
+                    self.inputs.iter().enumerate().filter(|(_, view)| view.strides[rank - 1] == 1)
+                {
+                    for line in start..start + together {
+                        let first = at(view, line);
+                        match self.elements(memory, index, first..first + inner) {
+                            Operand::Codes(line, _) => codes.extend_from_slice(line),
+                            Operand::Slice(line) => numbers.extend_from_slice(line),
+                            Operand::Number(_) => {}
+                        }
+                    }
+                }
+                let (made, places) = (numbers.len(), codes.len());
+                // The result behind them.
+                numbers.resize(made + length, 0.0);
+                codes.resize(places + length, 0);
+                let (numbers, result) = numbers.split_at_mut(made);
+                let (codes, coded) = codes.split_at_mut(places);
+                let (mut numbers, mut codes) = (numbers.chunks_exact(length), codes.chunks_exact(length));
+                let mut operands = [Operand::Number(0.0); 16];
+                for (index, (operand, view)) in operands.iter_mut().zip(&self.inputs).enumerate() {
+                    *operand = match self.codes.get(index) {
+                        _ if view.strides[rank - 1] == 0 => {
+                            Operand::Number(self.number(memory, index, at(view, start)))
+                        }
+                        Some(&Some(code)) => Operand::Codes(codes.next().expect("gathered"), code),
+                        _ => Operand::Slice(numbers.next().expect("gathered")),
+                    };
+                }
+                let out = match self.code {
+                    Some(code) => Out::Codes(&mut *coded, code),
+                    None => Out::Numbers(&mut *result),
+                };
+                chain::run_into(isa, &self.steps, &operands[..self.inputs.len()], out, &mut thread.chain)
+                    .expect(PLANNED);
+                for line in 0..together {
+                    let from = line * inner..(line + 1) * inner;
+                    match self.out(memory, at(&self.out, start + line), inner) {
+                        Out::Codes(to, _) => to.copy_from_slice(&coded[from]),
+                        Out::Numbers(to) => to.copy_from_slice(&result[from]),
+                    }
+                }
             }
         })
     }

@@ -62,7 +62,7 @@ pub(crate) struct MultiplyStep {
 }
 
 /// How `rows` rows and `panels` panels are dealt out: parts of both, rows in parts of at least `few`.
-fn grid(threads: usize, rows: usize, panels: usize, few: usize, operations: usize) -> [usize; 2] {
+pub(super) fn grid(threads: usize, rows: usize, panels: usize, few: usize, operations: usize) -> [usize; 2] {
     // About 5 microseconds of one core.
     const TASK: usize = 1 << 19;
     if threads == 1 || operations < TASK {

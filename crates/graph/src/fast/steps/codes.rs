@@ -1,0 +1,231 @@
+//! Work on u8 codes.
+
+use super::products::{grid, row_stride};
+use super::{PIECE, PLANNED, part, pixel_stride};
+use crate::cpu::shared::{AnyRegion, Block};
+use crate::cpu::{Panicked, Worker};
+use crate::fast::memory::{Memory, Thread};
+use crate::fast::view::View;
+use kun_kernels::Isa;
+use kun_kernels::codes::{CodesPool, Table, map};
+use kun_kernels::conv::codes::CodesConvolution;
+use kun_kernels::conv::codes::depthwise::CodesDepthwise;
+use kun_kernels::conv::{Geometry, Images, few};
+use kun_kernels::gemm::Panels;
+use kun_kernels::gemm::quads::{CodesAdded, CodesProduct, CodesTarget, Scaling, starts};
+use std::sync::{Arc, OnceLock};
+
+/// What is multiplied.
+#[derive(Clone, Debug)]
+pub(crate) enum CodesForm {
+    Convolve(Geometry),
+    Depthwise(Geometry),
+    Product,
+}
+
+/// A convolution or product of codes.
+#[derive(Debug)]
+pub(crate) struct CodesStep {
+    pub form: CodesForm,
+    /// Of one group.
+    pub channels: usize,
+    pub outputs: usize,
+    pub panels: Panels,
+    /// Weights, and the sums of outputs.
+    pub packed: Arc<Block>,
+    /// What sums begin with, once the weights are packed.
+    pub start: OnceLock<Vec<i32>>,
+    /// The zero of the input.
+    pub zero: u8,
+    /// Bias in products of codes, or none.
+    pub whole: Vec<i32>,
+    pub scale: Vec<f32>,
+    pub bias: Vec<f32>,
+    /// Zero, lowest and highest code of a result in codes.
+    pub codes: [u8; 3],
+    /// Bounds of a result in numbers.
+    pub numbers: [f32; 2],
+    /// What is added: its codes, the factors of both sides, its zero, and the zero and bounds of the sum.
+    pub added: Option<(View, f32, f32, u8, [u8; 3])>,
+    pub table: Option<Box<Table>>,
+    pub x: View,
+    pub out: View,
+}
+
+impl CodesStep {
+    fn start(&self, isa: Isa) -> &[i32] {
+        self.start.get_or_init(|| {
+            let from = 4 * self.panels.packed_len();
+            let bytes = self.packed.bytes(from..from + 4 * self.outputs);
+            let sum = |bytes: &[u8]| i32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            let sums: Vec<i32> = bytes.chunks_exact(4).map(sum).collect();
+            let mut start = starts(isa, self.zero, &sums, &self.whole);
+            start.resize(self.panels.padded(), 0);
+            start
+        })
+    }
+
+    pub(super) fn run(
+        &self,
+        isa: Isa,
+        memory: &Memory<'_>,
+        worker: &Worker<'_>,
+        thread: &mut Thread,
+    ) -> Result<(), Panicked> {
+        let of_view = |view: &View| match self.form {
+            CodesForm::Product => row_stride(view),
+            _ => pixel_stride(view),
+        };
+        let added = self.added.as_ref().map(|(view, own, factor, zero, bounds)| CodesAdded {
+            data: memory.codes(view).as_ptr(),
+            stride: of_view(view),
+            own: *own,
+            factor: *factor,
+            zero: *zero,
+            bounds: *bounds,
+        });
+        let scaling = Scaling {
+            start: self.start(isa),
+            scale: &self.scale,
+            bias: &self.bias,
+            codes: self.codes,
+            numbers: self.numbers,
+            added,
+        };
+        let Self { panels, channels, zero, .. } = self;
+        let (channels, zero, table) = (*channels, *zero, self.table.as_deref());
+        let packed = self.packed.bytes(0..4 * panels.packed_len());
+        let stride = of_view(&self.out);
+        let region = || match self.out.codes {
+            true => AnyRegion::Codes(memory.code_region(&self.out)),
+            false => AnyRegion::Numbers(memory.region(&self.out)),
+        };
+        // Set by the region.
+        let out = CodesTarget::Codes { data: std::ptr::null_mut(), stride };
+        match &self.form {
+            CodesForm::Product => {
+                let (count, x_stride) = self.x.rows().expect("rows were planned");
+                let operations = count * self.outputs * channels / 2;
+                let [by_rows, by_panels] = grid(worker.threads, count, panels.count(), 24, operations);
+                worker.phase(by_rows * by_panels, |task| {
+                    let columns = part(panels.count(), by_panels, task / by_rows);
+                    let rows = part(count, by_rows, task % by_rows);
+                    let x = memory.codes(&self.x);
+                    let product = CodesProduct { panels, packed, x, x_stride, scaling, table, out };
+                    region().product(&product, stride, rows, columns).expect(PLANNED);
+                })
+            }
+            CodesForm::Convolve(geometry) => {
+                let few = few::fits(geometry, channels);
+                let lines = geometry.batch * geometry.output[0];
+                let (rows, least) = if few { (lines, 1) } else { (geometry.pixels(), 24) };
+                let operations = geometry.pixels() * geometry.taps() * channels * self.outputs / 2;
+                let [by_rows, by_panels] = grid(worker.threads, rows, panels.count(), least, operations);
+                worker.phase(by_rows * by_panels, |task| {
+                    // Neighbouring tasks share their panels.
+                    let columns = part(panels.count(), by_panels, task / by_rows);
+                    let rows = part(rows, by_rows, task % by_rows);
+                    let x = images(memory, &self.x);
+                    let channel_stride = if few { self.x.strides[1] } else { 1 };
+                    let convolution = CodesConvolution {
+                        geometry,
+                        channels,
+                        panels,
+                        packed,
+                        x,
+                        channel_stride,
+                        zero,
+                        scaling,
+                        table,
+                        out,
+                    };
+                    let kernel = &mut thread.kernel;
+                    region().convolution(&convolution, stride, rows, columns, kernel).expect(PLANNED);
+                })
+            }
+            CodesForm::Depthwise(geometry) => {
+                let rows = geometry.batch * geometry.output[0];
+                let operations = 4 * geometry.pixels() * geometry.taps() * self.outputs;
+                let parts = (self.outputs / 128).max(1);
+                let [by_rows, by_parts] = grid(worker.threads, rows, parts, 4, operations);
+                worker.phase(by_rows * by_parts, |task| {
+                    let rows = part(rows, by_rows, task % by_rows);
+                    // Whole lines of the cache.
+                    let range = part(self.outputs.div_ceil(64), by_parts, task / by_rows);
+                    let range = range.start * 64..(range.end * 64).min(self.outputs);
+                    let depthwise = CodesDepthwise {
+                        geometry,
+                        channels: self.outputs,
+                        weights: packed,
+                        x: images(memory, &self.x),
+                        zero,
+                        scaling,
+                        table,
+                        out: std::ptr::null_mut(),
+                        stride,
+                    };
+                    let region = memory.code_region(&self.out);
+                    region.depthwise(isa, &depthwise, rows, range, &mut thread.kernel).expect(PLANNED);
+                })
+            }
+        }
+    }
+}
+
+/// Channels of a pixel together.
+fn images<'a>(memory: &Memory<'a>, x: &View) -> Images<'a, u8> {
+    let last = x.strides.len() - 1;
+    let row_stride = if x.shape.len() == 4 { x.strides[2] } else { 0 };
+    Images { data: memory.codes(x), image_stride: x.strides[0], row_stride, pixel_stride: x.strides[last] }
+}
+
+/// The largest codes of windows.
+pub(super) fn pool(
+    isa: Isa,
+    x: &View,
+    out: &View,
+    geometry: &Geometry,
+    memory: &Memory<'_>,
+    worker: &Worker<'_>,
+) -> Result<(), Panicked> {
+    let (channels, stride) = (x.shape[1], pixel_stride(out));
+    let rows = geometry.batch * geometry.output[0];
+    let line = geometry.output[1] * stride;
+    let group = (4 * PIECE / (geometry.output[1] * channels).max(1)).max(1);
+    worker.phase(rows.div_ceil(group), |task| {
+        let pool = CodesPool { geometry, channels, x: images(memory, x) };
+        for row in task * group..((task + 1) * group).min(rows) {
+            let to = memory.code_region(out).row_mut(row * line, line - stride + channels);
+            pool.run(isa, row, to, stride).expect(PLANNED);
+        }
+    })
+}
+
+/// A function of every code, row by row.
+#[derive(Debug)]
+pub(crate) struct TableStep {
+    pub table: Box<Table>,
+    /// Evenly spaced rows.
+    pub x: View,
+    pub out: View,
+}
+
+impl TableStep {
+    pub(super) fn run(&self, memory: &Memory<'_>, worker: &Worker<'_>) -> Result<(), Panicked> {
+        let ((count, from), to) = (self.x.rows().expect("rows were planned"), row_stride(&self.out));
+        let width = self.x.shape.last().copied().unwrap_or(1);
+        let group = (4 * PIECE / width.max(1)).max(1);
+        // Long rows are split as well.
+        let pieces = width.div_ceil(4 * PIECE).max(1);
+        worker.phase(count.div_ceil(group) * pieces, |task| {
+            let columns = part(width, pieces, task % pieces);
+            let first = task / pieces * group;
+            let codes = memory.codes(&self.x);
+            for row in first..(first + group).min(count) {
+                let to = memory.code_region(&self.out).row_mut(row * to + columns.start, columns.len());
+                to.copy_from_slice(&codes[row * from + columns.start..][..columns.len()]);
+                map(&self.table, to);
+            }
+        })
+    }
+}
