@@ -2,8 +2,10 @@
 
 pub mod bench;
 pub mod machine;
+pub mod onnx;
 pub mod texts;
 
 pub use bench::{Bench, BenchOptions, Phase, Row, bench};
 pub use machine::{Limits, Machine, machine};
+pub use onnx::{OnnxBench, OnnxBenchOptions, OnnxRow, onnx};
 pub use texts::{TextCase, TextTime, embed_texts};

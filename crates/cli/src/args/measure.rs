@@ -7,11 +7,12 @@ use clap::{Args, Subcommand};
 use kun_engine::DType;
 use std::path::PathBuf;
 
-/// Measure prefill and decode speed beside the machine's limits
+/// Measure a model's speed beside the machine's limits
 #[derive(Args, Debug)]
 #[command(before_help = "Examples:
   kun bench smollm2
-  kun bench ./model.gguf -p 512 -n 128 -t 2 --batch 1,4,16 --json")]
+  kun bench ./model.gguf -p 512 -n 128 -t 2 --batch 1,4,16 --json
+  kun bench ./model.onnx -t 2 --batch 1,8")]
 pub struct BenchArgs {
     /// Model name, file or folder
     pub model: String,
@@ -21,7 +22,7 @@ pub struct BenchArgs {
     /// Tokens decoded by each sequence in the decode test
     #[arg(short = 'n', long, default_value = "128", value_parser = parse_count, value_name = "TOKENS")]
     pub decode_tokens: usize,
-    /// Sequences decoded together, one test each
+    /// Sequences decoded together, or items of an ONNX model's batch; one test each
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = parse_count, value_name = "LIST")]
     pub batch: Vec<usize>,
     /// Repetitions; the median counts
@@ -30,8 +31,8 @@ pub struct BenchArgs {
     /// Time an encoder on the texts of a JSON file instead: a list of { name, texts, batch }
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub texts: Option<PathBuf>,
-    /// Type that an encoder's weights are multiplied in: f32 or bf16
-    #[arg(long, value_parser = parse_precision, requires = "texts", value_name = "TYPE", hide_short_help = true)]
+    /// Type that the weights of an encoder (with --texts) or an ONNX model are multiplied in: f32 or bf16
+    #[arg(long, value_parser = parse_precision, value_name = "TYPE", hide_short_help = true)]
     pub precision: Option<DType>,
     /// Leave out the machine's limits, which take a second to measure
     #[arg(long)]

@@ -6,7 +6,8 @@ use crate::exit::Misuse;
 use crate::terminal::human_bytes;
 use anyhow::Context;
 use kun_engine::EncodeOptions;
-use kun_evals::speed::{self, Bench, BenchOptions, Limits, Phase, Row, TextCase, TextTime};
+use kun_engine::onnx::OnnxOptions;
+use kun_evals::speed::{self, Bench, BenchOptions, Limits, OnnxBenchOptions, Phase, Row, TextCase, TextTime};
 use serde_json::json;
 use std::path::Path;
 
@@ -17,6 +18,12 @@ pub fn bench(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
     }
     if let Some(path) = &args.texts {
         return texts(app, args, path);
+    }
+    if super::onnx::is_onnx(&args.model) {
+        return onnx(app, args);
+    }
+    if args.precision.is_some() {
+        return Err(Misuse("--precision goes with --texts or an ONNX model".to_owned()).into());
     }
     let model = app.fetch(&args.model)?;
     let options = BenchOptions {
@@ -40,6 +47,53 @@ pub fn bench(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
     } else {
         Ok(app.output.write(&summary(&model.name, &measured))?)
     }
+}
+
+/// Measures an ONNX model on made-up inputs.
+fn onnx(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
+    let options = OnnxBenchOptions {
+        batch: args.batch.clone(),
+        repetitions: args.repetitions,
+        load: OnnxOptions {
+            threads: args.compute.threads,
+            no_mmap: args.compute.no_mmap,
+            max_memory_bytes: args.compute.max_memory,
+            bf16: super::onnx::is_bf16(app, args.precision)?,
+            ..OnnxOptions::default()
+        },
+        limits: !args.no_limits,
+    };
+    let mut printed = Ok(());
+    let measured = speed::onnx(Path::new(&args.model), &options, |row| {
+        let share = row
+            .share_of_peak
+            .map_or_else(String::new, |share| format!("  {:.0} % of the f32 peak", share * 100.0));
+        let line = format!(
+            "batch {:<4}{:>9.1}/s{:>10.2} ms  first {:>8.1} ms  {:>7.1} GFLOP/s{share}  {}",
+            row.batch,
+            row.items_per_s,
+            row.median_ms,
+            row.first_ms,
+            row.gflops,
+            human_bytes(row.memory_bytes)
+        );
+        match args.json {
+            true => app.messages.note(&line),
+            false if printed.is_ok() => printed = app.output.line(&line),
+            false => {}
+        }
+    })?;
+    printed?;
+    if args.json {
+        return app.output.json(&measured);
+    }
+    let limits =
+        measured.limits.as_ref().map_or_else(String::new, |limits| format!("{}\n", limits_line(limits)));
+    let model = format!(
+        "{}, {} threads, {}, opened in {:.0} ms\n",
+        args.model, measured.threads, measured.precision, measured.load_ms
+    );
+    Ok(app.output.write(&(model + &limits))?)
 }
 
 /// Measures how fast an encoder reads texts.

@@ -3,6 +3,7 @@
 use super::pass::OnnxPass;
 use crate::EngineError;
 use kun_graph::{Dim, Fact, Graph, Op, TensorOp, ValueId, ValueInfo, ValueKind};
+use kun_tensor::{DType, Elements, Tensor, Tensors};
 
 /// Cost of one run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,34 +23,64 @@ impl OnnxPass {
     /// # Errors
     /// [`EngineError::Compile`] if the model does not take such inputs.
     pub fn cost_of_one(&self) -> Result<Cost, EngineError> {
-        let graph = self.graph();
-        let mut cost = Cost::default();
-        let mut facts = Vec::new();
-        for &id in &graph.inputs {
-            let info = graph.value(id);
-            if info.kind != ValueKind::Tensor {
-                facts.push(Fact::Unknown);
-                cost.shapes.push(Vec::new());
-                continue;
-            }
-            let length = |(i, dim): (usize, &Dim)| match dim {
-                Dim::Const(length) => *length,
-                _ if i == 0 => 1,
-                _ if info.shape.len() < 4 => 128,
-                _ => 256,
-            };
-            let shape: Vec<usize> = info.shape.iter().enumerate().map(length).collect();
-            facts.push(Fact::Shaped(info.dtype, shape.clone()));
-            cost.shapes.push(shape);
-        }
+        self.cost_of(1)
+    }
+
+    /// [`OnnxPass::cost_of_one`] with `batch` where first dimensions may have any length.
+    ///
+    /// # Errors
+    /// As [`OnnxPass::cost_of_one`].
+    pub fn cost_of(&self, batch: usize) -> Result<Cost, EngineError> {
+        let facts: Vec<Fact> = self.example_shapes(batch);
+        let shapes = facts.iter().map(|fact| fact.shape().map(<[usize]>::to_vec).unwrap_or_default());
         let special = self.specialized(&facts)?;
-        cost.operations = special
+        let operations = special
             .nodes
             .iter()
             .map(|node| operations(&special, &node.op, &node.inputs, &node.outputs))
             .sum();
-        cost.workspace_bytes = self.workspace_bytes(&facts)?;
-        Ok(cost)
+        Ok(Cost { shapes: shapes.collect(), operations, workspace_bytes: self.workspace_bytes(&facts)? })
+    }
+
+    /// Inputs of the shapes of [`OnnxPass::cost_of`]: floats between -1 and 1, always the same; ones where the type is
+    /// another. `None` if an input is no tensor.
+    pub fn example_inputs(&self, batch: usize) -> Option<Tensors> {
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        };
+        let mut inputs = Tensors::new();
+        for (port, fact) in self.info().inputs.iter().zip(self.example_shapes(batch)) {
+            let (shape, count) = (fact.shape()?.to_vec(), fact.shape()?.iter().product());
+            let elements = match fact.dtype()? {
+                DType::F32 => Elements::F32((0..count).map(|_| next()).collect()),
+                DType::I64 => Elements::I64(vec![1; count]),
+                DType::I32 => Elements::I32(vec![1; count]),
+                DType::Bool => Elements::Bool(vec![true; count]),
+                other => Elements::zeros(other, count)?,
+            };
+            inputs.insert(port.name.clone(), Tensor::new(shape, elements).ok()?);
+        }
+        Some(inputs)
+    }
+
+    fn example_shapes(&self, batch: usize) -> Vec<Fact> {
+        let graph = self.graph();
+        let fact = |&id: &ValueId| {
+            let info = graph.value(id);
+            if info.kind != ValueKind::Tensor {
+                return Fact::Unknown;
+            }
+            let length = |(i, dim): (usize, &Dim)| match dim {
+                Dim::Const(length) => *length,
+                _ if i == 0 => batch,
+                _ if info.shape.len() < 4 => 128,
+                _ => 256,
+            };
+            Fact::Shaped(info.dtype, info.shape.iter().enumerate().map(length).collect())
+        };
+        graph.inputs.iter().map(fact).collect()
     }
 }
 
