@@ -250,6 +250,30 @@ struct Add<'a> {
     stride: usize,
 }
 
+/// What [`Add`] needs in registers.
+struct Sum<V: Vector> {
+    low: V::I32,
+    high: V::I32,
+    own: V::F32,
+    factor: V::F32,
+    away: V::I32,
+}
+
+impl<V: Vector> Sum<V> {
+    /// The code of a sum, less its zero, from a register of codes at `code` and one of what is added at `other`.
+    ///
+    /// # Safety
+    /// Both must be valid for reading a register.
+    #[inline(always)]
+    unsafe fn of(&self, v: V, code: *const u8, other: *const u8) -> V::I32 {
+        // SAFETY: passed on.
+        let (code, other) = unsafe { (v.load_i32(code), v.load_u8(other)) };
+        let other = v.to_f32(v.add_i32(other, self.away));
+        let code = v.to_f32(v.min_i32(self.high, v.max_i32(self.low, code)));
+        v.to_i32(v.fma(code, self.own, v.mul(other, self.factor)))
+    }
+}
+
 impl Kernel for Add<'_> {
     type Output = ();
 
@@ -258,27 +282,42 @@ impl Kernel for Add<'_> {
         let added = self.added;
         let [zero, low, high] = self.args.codes;
         let bound = |x: u8| v.splat_i32(i32::from(x) - i32::from(zero));
-        let (low, high) = (bound(low), bound(high));
-        let (own, factor) = (v.splat(added.own), v.splat(added.factor));
-        let away = v.splat_i32(-i32::from(added.zero));
+        let sum: Sum<V> = Sum {
+            low: bound(low),
+            high: bound(high),
+            own: v.splat(added.own),
+            factor: v.splat(added.factor),
+            away: v.splat_i32(-i32::from(added.zero)),
+        };
+        let width = self.args.width;
         for r in 0..self.rows {
+            let from = added.data.wrapping_add(r * added.stride);
+            let to = self.data.wrapping_add(r * self.stride);
+            let codes = self.codes.wrapping_add(4 * r * self.columns * V::LANES);
+            if width == MOST_COLUMNS * V::LANES {
+                let mut sums = [v.splat_i32(0); MOST_COLUMNS];
+                for (c, to) in sums.iter_mut().enumerate() {
+                    let at = c * V::LANES;
+                    // SAFETY: whoever calls this vouches for the tile.
+                    *to = unsafe { sum.of(v, codes.wrapping_add(4 * at), from.wrapping_add(at)) };
+                }
+                // SAFETY: as above.
+                unsafe { v.store_codes(to, sums, added.bounds) };
+                continue;
+            }
             for c in 0..self.columns {
                 let at = c * V::LANES;
-                let lanes = V::LANES.min(self.args.width - at.min(self.args.width));
+                let lanes = V::LANES.min(width - at.min(width));
                 // SAFETY: whoever calls this vouches for the tile; parts of registers go through `part`.
                 unsafe {
-                    let from = added.data.add(r * added.stride + at);
-                    let to = self.data.add(r * self.stride + at);
+                    let (from, to) = (from.add(at), to.add(at));
                     let mut part = [0u8; MAX_LANES];
                     let whole = lanes == V::LANES;
                     if !whole {
                         std::ptr::copy_nonoverlapping(from, part.as_mut_ptr(), lanes);
                     }
-                    let from = if whole { from } else { part.as_ptr() };
-                    let other = v.to_f32(v.add_i32(v.load_u8(from), away));
-                    let code = v.load_i32(self.codes.add(4 * (r * self.columns + c) * V::LANES));
-                    let code = v.to_f32(v.min_i32(high, v.max_i32(low, code)));
-                    let sum = v.to_i32(v.fma(code, own, v.mul(other, factor)));
+                    let other = if whole { from } else { part.as_ptr() };
+                    let sum = sum.of(v, codes.add(4 * at), other);
                     let target = if whole { to } else { part.as_mut_ptr() };
                     v.store_codes(target, [sum], added.bounds);
                     if !whole {
