@@ -60,5 +60,5 @@ pub use request::{
 pub use seq2seq::Seq2SeqModel;
 pub use speculate::Speculate;
 pub use tools::{Tool, ToolChoice, ToolUse};
-pub use vision::{OcrModel, VisionModel, VisionOptions, Words};
+pub use vision::{DiffusionModel, DrawPlan, DrawRequest, OcrModel, VisionModel, VisionOptions, Words};
 pub use worker::StepTimes;

@@ -1,5 +1,6 @@
 //! Picture models: an ONNX file with what is known of it, behind verbs.
 
+mod diffusion;
 mod facts;
 mod ocr;
 mod open;
@@ -7,6 +8,10 @@ mod transform;
 mod verbs;
 mod words;
 
+pub use diffusion::{
+    DiffusionModel, DrawPlan, DrawRequest, LAYOUT, MAX_SIDE, Noise, Normals, Planes, STRENGTH, fresh_seed,
+    is_drawing,
+};
 pub use ocr::OcrModel;
 pub use transform::{Plan, Progress, TILE_SIDE};
 pub use verbs::{Looks, looks_at, verb_of};

@@ -174,6 +174,7 @@ impl App {
         let used_for = match looks_at(&found.path) {
             None => Use::Text,
             Some(Looks::Pages) => Use::Pages,
+            Some(Looks::Drawing) => Use::Drawing,
             Some(Looks::Verb(verb)) => Use::Pictures(verb),
             Some(Looks::Unknown) => Use::Pictures(verb_of(&found.path, &VisionOptions::default())?),
         };

@@ -3,8 +3,8 @@
 use crate::load::total;
 use crate::seq2seq::is_seq2seq;
 use crate::{
-    EncodeOptions, Engine, EngineError, LoadOptions, LoadedEncoder, LoadedModel, Loading, OcrModel,
-    Seq2SeqModel, Speculate, VisionModel, VisionOptions,
+    DiffusionModel, EncodeOptions, Engine, EngineError, LoadOptions, LoadedEncoder, LoadedModel, Loading,
+    OcrModel, Seq2SeqModel, Speculate, VisionModel, VisionOptions,
 };
 use kun_tasks::describe::Verb;
 use std::path::Path;
@@ -20,6 +20,8 @@ pub enum Use {
     Pictures(Verb),
     /// Reading the text of pictures.
     Pages,
+    /// Drawing pictures from words.
+    Drawing,
 }
 
 /// A loaded model of any kind.
@@ -36,6 +38,8 @@ pub enum Resident {
     Pictures(Arc<VisionModel>),
     /// Reads the text of pictures.
     Pages(Arc<OcrModel>),
+    /// Draws pictures from words.
+    Drawing(Arc<DiffusionModel>),
 }
 
 impl Resident {
@@ -47,6 +51,7 @@ impl Resident {
             Resident::Seq2Seq(model) => total(&model.memory()),
             Resident::Pictures(model) => model.memory_bytes(),
             Resident::Pages(model) => model.memory_bytes(),
+            Resident::Drawing(model) => model.memory_bytes(),
         }
     }
 
@@ -58,6 +63,7 @@ impl Resident {
             Resident::Seq2Seq(model) => Arc::strong_count(model),
             Resident::Pictures(model) => Arc::strong_count(model),
             Resident::Pages(model) => Arc::strong_count(model),
+            Resident::Drawing(model) => Arc::strong_count(model),
         };
         holders > 1
     }
@@ -84,6 +90,7 @@ impl Resident {
                 let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
                 Ok(Resident::Pages(Arc::new(OcrModel::open(folder, &pictures)?)))
             }
+            Use::Drawing => Ok(Resident::Drawing(Arc::new(DiffusionModel::open(path, &pictures)?))),
             Use::Text if path == crate::null::path() => Ok(Resident::Decoder(engine.load(path, options)?)),
             Use::Text if is_seq2seq(path) => {
                 // Its own numbers of rows and tokens are other numbers than a decoder's.

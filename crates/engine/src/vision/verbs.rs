@@ -1,6 +1,6 @@
 //! What a picture model on this disk is for.
 
-use super::{VisionOptions, facts, open};
+use super::{VisionOptions, facts, is_drawing, open};
 use crate::EngineError;
 use kun_tasks::describe::{DescribeError, Verb, describe, model_toml};
 use std::path::Path;
@@ -12,6 +12,8 @@ pub enum Looks {
     Verb(Verb),
     /// It reads text, with one network that finds and one that reads.
     Pages,
+    /// It draws pictures from words.
+    Drawing,
     /// Only the model itself can say.
     Unknown,
 }
@@ -21,6 +23,9 @@ pub fn looks_at(path: &Path) -> Option<Looks> {
     let is_file = path.is_file();
     if is_file && !path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")) {
         return None;
+    }
+    if is_drawing(path) {
+        return Some(Looks::Drawing);
     }
     let files = if is_file { vec![path.to_owned()] } else { facts::onnx_files(path).ok()? };
     let has = |word: &str| {

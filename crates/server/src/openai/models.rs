@@ -98,11 +98,13 @@ fn describe(call: &Call, name: &str, found: &ModelPath, created: u64, read: bool
             Looks::Pages => ("vision", Some("ocr"), "text"),
             Looks::Verb(verb) if verb.makes_pictures() => ("image", Some(verb.name()), "image"),
             Looks::Verb(verb) => ("vision", Some(verb.name()), "text"),
+            Looks::Drawing => ("image", Some("image"), "image"),
             Looks::Unknown => ("vision", None, "text"),
         };
+        let takes = if looks == Looks::Drawing { json!(["text", "image"]) } else { json!(["image"]) };
         model["type"] = json!(kind);
         model["task"] = json!(task);
-        model["architecture"] = json!({ "input_modalities": ["image"], "output_modalities": [outputs] });
+        model["architecture"] = json!({ "input_modalities": takes, "output_modalities": [outputs] });
         return model;
     }
     if is_seq2seq(&found.path) {

@@ -12,6 +12,7 @@ fn word(used_for: Use) -> &'static str {
     match used_for {
         Use::Text => "text",
         Use::Pages => "ocr",
+        Use::Drawing => "image",
         // `classify` alone is for texts there.
         Use::Pictures(Verb::Classify) => "classify-image",
         Use::Pictures(verb) => verb.name(),
@@ -20,7 +21,7 @@ fn word(used_for: Use) -> &'static str {
 
 fn is_for(looks: Looks, used_for: Use) -> bool {
     match (looks, used_for) {
-        (Looks::Pages, Use::Pages) => true,
+        (Looks::Pages, Use::Pages) | (Looks::Drawing, Use::Drawing) => true,
         (Looks::Verb(own), Use::Pictures(verb)) => {
             // A matte is a segmentation, and cuts out as well.
             own == verb || matches!((own, verb), (Verb::Cutout, Verb::Segment))
@@ -42,9 +43,13 @@ impl App {
                 looks_at(&found.path).is_some_and(|looks| is_for(looks, used_for))
             })?,
         };
-        if looks_at(&found.path).is_none() {
-            let what = format!("`{name}` is no model for pictures");
-            return Err(Refusal::invalid("model", what).code("model_not_supported"));
+        let looks = looks_at(&found.path);
+        if looks.is_none() {
+            return Err(unsuitable(&name, "is no model for pictures"));
+        }
+        if (looks == Some(Looks::Drawing)) != (used_for == Use::Drawing) {
+            let draws = used_for == Use::Drawing;
+            return Err(unsuitable(&name, if draws { "draws no pictures" } else { "draws pictures alone" }));
         }
         Ok((name, self.library.get_for(&found.path, used_for)?))
     }
