@@ -115,3 +115,18 @@ fn an_empty_store_lists_nothing() {
     scratch.run(&["rm", "no-such-model"]).expect(3);
     scratch.run(&["show", "no-such-model"]).expect(3);
 }
+
+#[test]
+fn bench_measures_onnx_models_of_every_batch() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/clip/onnx/vision_model.onnx");
+    let bench = ["bench", model, "-t", "1", "--no-limits", "-r", "1", "--batch", "1,2"];
+    let ran = Scratch::new().run(&[&bench[..], &["--json"]].concat()).expect(0).json();
+    assert_eq!((&ran["threads"], &ran["precision"]), (&1.into(), &"f32".into()), "{ran}");
+    let shapes: Vec<_> =
+        ran["rows"].as_array().unwrap().iter().map(|row| row["shapes"][0][0].clone()).collect();
+    assert_eq!(shapes, [1, 2]);
+    let ran = Scratch::new().run(&bench).expect(0);
+    assert!(ran.stdout.contains("batch 2") && ran.stdout.contains("GFLOP/s"), "{}", ran.stdout);
+    let ran = Scratch::new().run(&["bench", &stories(), "--precision", "bf16"]).expect(2);
+    assert!(ran.stderr.contains("--precision"), "{}", ran.stderr);
+}
