@@ -95,7 +95,7 @@ impl Lower<'_> {
             _ => None,
         };
         if let Some((depth, coded)) = depth_and_scale {
-            let largest = coded.scales.iter().fold(0f32, |most, &x| most.max(x));
+            let largest = coded.scales.iter().fold(0f32, |most, x| most.max(x.abs()));
             let bound = depth as f64 * 255.0 * 128.0 * f64::from(largest * coded.x.scale / code.scale);
             if bound < MOST
                 && let Some(proto) = self.single_mut(x)
@@ -352,7 +352,7 @@ impl Lower<'_> {
         let depthwise = groups == channels && outputs == channels;
         let spatial = conv.geometry(&shape[2..], &kernel[2..]).ok()?;
         let geometry = super::convolution::geometry(shape[0], &spatial)?;
-        let largest = scales.iter().fold(0f32, |most, &x| most.max(x));
+        let largest = scales.iter().fold(0f32, |most, x| most.max(x.abs()));
         let depth = (channels / groups.max(1) * geometry.taps()) as f64;
         let bound = depth * 255.0 * 128.0 * f64::from(largest * from.scale / code.scale);
         if groups != 1 && !depthwise || kernel.contains(&0) || shape.contains(&0) || bound >= MOST {
@@ -380,7 +380,7 @@ impl Lower<'_> {
         let scales = self.numbers(operand(4)?, usize::MAX)?;
         let (weight, scales) = self.plain_weights(weight, operand(5), scales, n)?;
         let shape = self.known_shape(x)?;
-        let largest = scales.iter().fold(0f32, |most, &x| most.max(x));
+        let largest = scales.iter().fold(0f32, |most, x| most.max(x.abs()));
         let bound = k as f64 * 255.0 * 128.0 * f64::from(largest * from.scale / code.scale);
         if shape.len() < 2 || shape.contains(&0) || right.contains(&0) || bound >= MOST {
             return None;
