@@ -162,9 +162,7 @@ fn open_classify(bound: &Bound) -> Result<Arc<dyn Function>, BulkError> {
         false => drop(model.zero_shot(&[], &task)?),
     }
     let holds = match multi_label {
-        true => {
-            model.holds_from(call.number("threshold")?).map_err(|error| call.wrong(&error.to_string()))?
-        }
+        true => model.holds_from(call.number("threshold")?).map_err(|error| call.wrong(error))?,
         false => 0.0,
     };
     let one = structure(&[("label", DataType::Utf8), ("score", DataType::Float32)]);
