@@ -145,7 +145,7 @@ async fn checked(app: Arc<App>, route: &'static Route, request: Request) -> Resu
         true => (Some((parts.headers.clone(), Mutex::new(body))), Body::empty()),
         false => (None, body),
     };
-    let (mut object, mut file) = (Map::new(), None);
+    let (mut object, mut file, mut mask) = (Map::new(), None, None);
     if let Some(fields) = route.fields {
         if app.draining.load(Ordering::Relaxed) {
             return Err(app.busy(Kind::Unavailable, "The server is stopping."));
@@ -159,9 +159,9 @@ async fn checked(app: Arc<App>, route: &'static Route, request: Request) -> Resu
         let bytes = body::read(&parts.headers, body, &app.options.limits).await?;
         let value = match form {
             Some(boundary) => {
-                let (value, picture) = read_form(&bytes, &boundary, fields)?;
-                file = picture;
-                value
+                let form = read_form(&bytes, &boundary, fields)?;
+                (file, mask) = (form.file, form.mask);
+                form.fields
             }
             None if is_picture => {
                 file = Some(bytes);
@@ -178,19 +178,38 @@ async fn checked(app: Arc<App>, route: &'static Route, request: Request) -> Resu
     let query = parts.uri.query().unwrap_or_default().to_owned();
     let Check { warnings, .. } = check;
     let Passed { tenant, admin, trace } = passed;
-    (route.handler)(Call { app, tenant, admin, trace, body: object, file, warnings, id, query, stream }).await
+    (route.handler)(Call { app, tenant, admin, trace, body: object, file, mask, warnings, id, query, stream })
+        .await
 }
 
-/// The fields of a form as JSON, and the file among them.
-fn read_form(bytes: &[u8], boundary: &str, fields: &[&[Field]]) -> Result<(Value, Option<Vec<u8>>), Refusal> {
-    let (mut object, mut file) = (Map::new(), None);
+/// A form taken apart.
+struct Form {
+    /// Its fields, as JSON.
+    fields: Value,
+    file: Option<Vec<u8>>,
+    mask: Option<Vec<u8>>,
+}
+
+/// The fields of a form as JSON, and the files among them.
+fn read_form(bytes: &[u8], boundary: &str, fields: &[&[Field]]) -> Result<Form, Refusal> {
+    let (mut object, mut file, mut mask) = (Map::new(), None, None);
+    let takes_mask = fields.iter().copied().flatten().any(|field| field.name == "mask");
     for part in form::parts(bytes, boundary)? {
         if part.is_file {
-            if part.name != "image" || file.is_some() {
-                let what = format!("One file is taken, named `image`, not `{}`", short(&part.name));
+            let place = match part.name.as_str() {
+                // As clients write a list of one.
+                "image" | "image[]" => &mut file,
+                "mask" if takes_mask => &mut mask,
+                other => {
+                    let what = format!("One file is taken, named `image`, not `{}`", short(other));
+                    return Err(Refusal::invalid("image", what).code("invalid_form"));
+                }
+            };
+            if place.is_some() {
+                let what = format!("One file is taken, and `{}` comes twice", short(&part.name));
                 return Err(Refusal::invalid("image", what).code("invalid_form"));
             }
-            file = Some(part.bytes.to_vec());
+            *place = Some(part.bytes.to_vec());
             continue;
         }
         let text = std::str::from_utf8(part.bytes)
@@ -210,7 +229,7 @@ fn read_form(bytes: &[u8], boundary: &str, fields: &[&[Field]]) -> Result<(Value
             }
         }
     }
-    Ok((Value::Object(object), file))
+    Ok(Form { fields: Value::Object(object), file, mask })
 }
 
 /// What stands in `actual` where the route has `{id}`.

@@ -3,6 +3,7 @@
 pub(crate) mod answer;
 pub(crate) mod choice;
 pub(crate) mod classify;
+pub(crate) mod draw;
 pub(crate) mod extract;
 pub(crate) mod image;
 pub(crate) mod moderate;

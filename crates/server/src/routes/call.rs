@@ -30,6 +30,8 @@ pub(crate) struct Call {
     pub(crate) body: Map<String, Value>,
     /// The file that came with it, where the route takes one.
     pub(crate) file: Option<Vec<u8>>,
+    /// The mask that came with it, where the route takes one.
+    pub(crate) mask: Option<Vec<u8>>,
     pub(crate) warnings: Warnings,
     /// What stands in the path for `{id}`.
     pub(crate) id: String,

@@ -56,5 +56,9 @@ pub fn openapi() -> Value {
 fn with_file(mut schema: Value) -> Value {
     schema["properties"]["image"] =
         json!({ "type": "string", "format": "binary", "description": "The picture" });
+    if schema["properties"].get("mask").is_some() {
+        let about = schema["properties"]["mask"]["description"].clone();
+        schema["properties"]["mask"] = json!({ "type": "string", "format": "binary", "description": about });
+    }
     schema
 }

@@ -267,6 +267,16 @@ fn made_picture() -> Value {
     answer([("model", text()), ("created", count()), ("data", list(object([("b64_json", text())])))])
 }
 
+fn drawn_pictures() -> Value {
+    answer([
+        ("model", text()),
+        ("created", count()),
+        ("size", text()),
+        ("output_format", text()),
+        ("data", list(object([("b64_json", text()), ("seed", count())]))),
+    ])
+}
+
 /// Media types of the answer of a route and their schemas.
 fn contents(verb: &str, path: &str) -> Option<Vec<(&'static str, Value)>> {
     const JSON: &str = "application/json";
@@ -313,6 +323,9 @@ fn contents(verb: &str, path: &str) -> Option<Vec<(&'static str, Value)>> {
         }
         ("post", "/v1/detect" | "/v1/segment" | "/v1/depth" | "/v1/pose" | "/v1/faces" | "/v1/ocr") => {
             picture(picture_facts())
+        }
+        ("post", "/v1/images/generations" | "/v1/images/edits" | "/v1/images/variations") => {
+            json(drawn_pictures())
         }
         ("post", path) if path.starts_with("/v1/images/") => picture(made_picture()),
         ("post", "/v1/extract") => json(listed(object([

@@ -126,6 +126,9 @@ pub(crate) const ROUTES: &[Route] = &[
     picture("/v1/pose", tasks::pictures::SCORED, "Key points of people", tasks::pictures::pose),
     picture("/v1/faces", tasks::pictures::SCORED, "Faces", tasks::pictures::faces),
     picture("/v1/ocr", tasks::pictures::SCORED, "The text of a picture", tasks::pictures::ocr),
+    post("/v1/images/generations", tasks::draw::DRAW, "Draw a picture from words", tasks::draw::generate),
+    picture("/v1/images/edits", tasks::draw::EDIT, "Change a picture by words", tasks::draw::edit),
+    picture("/v1/images/variations", tasks::draw::VARY, "Draw a picture anew", tasks::draw::vary),
     picture("/v1/images/upscale", tasks::pictures::MADE, "Enlarge a picture", tasks::pictures::upscale),
     picture(
         "/v1/images/denoise",

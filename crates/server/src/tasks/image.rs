@@ -41,22 +41,33 @@ fn invalid(what: impl Into<String>) -> Refusal {
 /// The bytes of the picture that came with a request.
 pub(crate) async fn bytes(call: &mut Call) -> Result<Vec<u8>, Refusal> {
     let file = call.file.take();
-    let stated = match call.get("image") {
+    found(call, file, "image").await?.ok_or_else(|| {
+        let what = "Missing required parameter: `image`";
+        Refusal::invalid("image", what).code("missing_required_parameter")
+    })
+}
+
+/// The bytes of the mask that came with a request, if one did.
+pub(crate) async fn mask_bytes(call: &mut Call) -> Result<Option<Vec<u8>>, Refusal> {
+    let file = call.mask.take();
+    found(call, file, "mask").await
+}
+
+/// A picture that came as a file or in a field.
+async fn found(call: &Call, file: Option<Vec<u8>>, field: &str) -> Result<Option<Vec<u8>>, Refusal> {
+    let stated = match call.get(field) {
         Some(Value::String(text)) => Some(text.as_str()),
         Some(object) => object["url"].as_str(),
         None => None,
     };
     match (file, stated) {
         (Some(_), Some(_)) => Err(invalid("The picture comes twice")),
-        (Some(bytes), None) => Ok(bytes),
+        (Some(bytes), None) => Ok(Some(bytes)),
         (None, Some(text)) => {
             let text = text.to_owned();
-            from_text(&call.app, call.tenant, &text).await
+            from_text(&call.app, call.tenant, &text).await.map(Some)
         }
-        (None, None) => {
-            let what = "Missing required parameter: `image`";
-            Err(Refusal::invalid("image", what).code("missing_required_parameter"))
-        }
+        (None, None) => Ok(None),
     }
 }
 

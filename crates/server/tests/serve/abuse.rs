@@ -375,6 +375,41 @@ fn rows() -> Vec<Row> {
         add(path, json!({}), 400);
         add(path, json!({ "image": "aGVsbG8=", "threshold": 1e308, "output": "tiff" }), 400);
     }
+    const DRAW: &str = "/v1/images/generations";
+    for more in [
+        json!({ "prompt": null }),
+        json!({ "prompt": 5 }),
+        json!({ "prompt": "x".repeat(32_001) }),
+        json!({ "n": 0 }),
+        json!({ "n": 9 }),
+        json!({ "n": huge }),
+        json!({ "steps": 0 }),
+        json!({ "steps": 151 }),
+        json!({ "steps": 1e308 }),
+        json!({ "seed": -1 }),
+        json!({ "guidance_scale": 1e308 }),
+        json!({ "guidance_scale": "NaN" }),
+        json!({ "size": "x" }),
+        json!({ "size": "0x0" }),
+        json!({ "size": "-512x512" }),
+        json!({ "size": "99999999999999999999x1" }),
+        json!({ "size": "512x512x512" }),
+        json!({ "size": 512 }),
+        json!({ "response_format": "url" }),
+        json!({ "output_format": "gif" }),
+        json!({ "background": "transparent" }),
+    ] {
+        let mut body = json!({ "prompt": "a fox" });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        add(DRAW, body.clone(), 400);
+        body["image"] = json!("aGVsbG8=");
+        add("/v1/images/edits", body, 400);
+    }
+    add(DRAW, json!({ "prompt": "a fox", "model": NAME }), 400);
+    add("/v1/images/edits", json!({ "prompt": "a fox" }), 400);
+    add("/v1/images/edits", json!({ "prompt": "a fox", "image": "file:///etc/passwd", "mask": 5 }), 400);
+    add("/v1/images/variations", json!({}), 400);
+    add("/v1/images/variations", json!({ "image": "***", "strength": 2 }), 400);
     // Bodies that are no JSON.
     let valid = chat(json!({})).to_string();
     let bytes: Vec<(&str, Vec<u8>, u16)> = vec![
