@@ -169,6 +169,7 @@ pub enum Verb {
     Enhance(pictures::EnhanceArgs),
     Stylize(pictures::StylizeArgs),
     Cutout(pictures::CutoutArgs),
+    Image(pictures::ImageArgs),
     Doctor(DoctorArgs),
     #[command(subcommand)]
     Config(ConfigVerb),

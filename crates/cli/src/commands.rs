@@ -19,6 +19,7 @@ mod find_answer;
 mod fit;
 mod generated;
 mod help;
+mod image;
 mod models;
 mod onnx;
 mod perplexity;
@@ -113,6 +114,7 @@ pub fn run(cli: Cli, messages: Messages, folders: Folders, files: Files) -> anyh
         Some(Verb::Enhance(args)) => pictures::make(&app, Task::Enhance, &args.transform),
         Some(Verb::Stylize(args)) => pictures::make(&app, Task::Stylize, &args.transform),
         Some(Verb::Cutout(args)) => pictures::make(&app, Task::Cutout, &args.transform),
+        Some(Verb::Image(args)) => image::image(&app, &args),
         Some(Verb::Doctor(args)) => doctor::doctor(&app, &args),
         Some(Verb::Config(args)) => config::config(&app, &args),
         Some(Verb::Completions(args)) => generated::completions(&app, &args),

@@ -237,6 +237,9 @@ fn real_content(path: &Path, home: &Path) -> Option<PathBuf> {
 
 /// Whether a folder of safetensors has everything that loading needs.
 pub(crate) fn folder_is_complete(dir: &Path, files: &[&str]) -> bool {
+    if select::is_whole_drawing(files) {
+        return true;
+    }
     let has = |name: &str| files.contains(&name);
     let described = has("config.json")
         && ["tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model"].into_iter().any(has);

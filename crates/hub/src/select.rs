@@ -47,6 +47,7 @@ pub(crate) fn choose<'a>(repo: &RepoName, files: &[&'a str]) -> Result<Vec<&'a s
                 ggufs.iter().find(|f| quant_of(f).as_deref() == Some(USUAL_QUANT)).unwrap_or(&ggufs[0]);
             with_parts(usual, files).map_err(not_found)?
         }
+        Want::Default if drawing_files(files).is_some() => drawing_files(files).unwrap_or_default(),
         Want::Default => match (safetensors_files(files), onnx_model(files)) {
             (Some(chosen), _) => chosen,
             (None, Some(model)) => with_neighbours(model, files),
@@ -66,6 +67,39 @@ pub(crate) fn choose<'a>(repo: &RepoName, files: &[&'a str]) -> Result<Vec<&'a s
         }),
         None => Ok(chosen),
     }
+}
+
+/// The files of a model that draws, as exporters of diffusers' pipelines lay them out: small ones first.
+fn drawing_files<'a>(files: &[&'a str]) -> Option<Vec<&'a str>> {
+    if !files.contains(&"model_index.json") || !files.contains(&"unet/model.onnx") {
+        return None;
+    }
+    let mut chosen = vec!["model_index.json"];
+    // The last one's weights are here only when all are.
+    let networks = ["text_encoder", "unet", "vae_encoder", "vae_decoder"];
+    chosen.extend(files.iter().copied().filter(|file| match file.split_once('/') {
+        Some(("scheduler" | "tokenizer", name)) => {
+            !name.contains('/') && (name.ends_with(".json") || name == "merges.txt")
+        }
+        Some((folder, "config.json")) => networks.contains(&folder),
+        _ => false,
+    }));
+    for network in networks {
+        chosen.extend(files.iter().copied().filter(|file| match file.split_once('/') {
+            // External data may have any name, but lies beside the graph.
+            Some((folder, name)) if folder == network && !name.contains('/') => {
+                [".onnx", ".onnx_data", ".onnx.data", ".pb"].iter().any(|end| name.ends_with(end))
+            }
+            _ => false,
+        }));
+    }
+    Some(chosen)
+}
+
+/// Whether these files are all that a model that draws needs.
+pub(crate) fn is_whole_drawing(files: &[&str]) -> bool {
+    let needed = ["scheduler/scheduler_config.json", "text_encoder/model.onnx", "vae_decoder/model.onnx"];
+    drawing_files(files).is_some() && needed.iter().all(|name| files.contains(name))
 }
 
 /// The ONNX file that a repository is about: the usual name, or the only one.
@@ -286,6 +320,34 @@ mod tests {
         assert!(missing.contains("Q2_K, Q4_K_M, Q4_K, Q8_0"), "{missing}");
         assert_eq!(choose(&repo(Want::Default), &["b-Q8_0.gguf", "a-Q2_K.gguf"]).unwrap(), ["b-Q8_0.gguf"]);
         assert!(choose(&repo(Want::Default), &["m-00001-of-00002.gguf"]).is_err());
+    }
+
+    #[test]
+    fn a_model_that_draws_is_all_of_its_networks() {
+        let files = [
+            ".gitattributes",
+            "README.md",
+            "feature_extractor/preprocessor_config.json",
+            "model_index.json",
+            "safety_checker/model.onnx",
+            "scheduler/scheduler_config.json",
+            "text_encoder/config.json",
+            "text_encoder/model.onnx",
+            "tokenizer/merges.txt",
+            "tokenizer/vocab.json",
+            "unet/config.json",
+            "unet/diffusion_pytorch_model.safetensors",
+            "unet/model.onnx",
+            "unet/model.onnx_data",
+            "unet/old/model.onnx",
+            "vae_decoder/model.onnx",
+            "vae_encoder/model.onnx",
+        ];
+        let wanted = "model_index.json scheduler/scheduler_config.json text_encoder/config.json tokenizer/merges.txt \
+            tokenizer/vocab.json unet/config.json text_encoder/model.onnx unet/model.onnx unet/model.onnx_data \
+            vae_encoder/model.onnx vae_decoder/model.onnx";
+        assert_eq!(choose(&repo(Want::Default), &files).unwrap().join(" "), wanted);
+        assert!(is_whole_drawing(&files) && !is_whole_drawing(&files[..14]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Flags of the verbs that look at pictures or make them.
 
-use super::values::{parse_count, parse_precision};
+use super::values::{parse_bytes, parse_count, parse_precision};
 use clap::Args;
 use kun_engine::DType;
 use std::path::PathBuf;
@@ -187,6 +187,66 @@ pub struct StylizeArgs {
 pub struct CutoutArgs {
     #[command(flatten)]
     pub transform: TransformArgs,
+}
+
+/// Draw a picture from words, or change one by words
+#[derive(Args, Debug)]
+#[command(before_help = "Examples:
+  kun image \"a red fox in the snow\" -m ./stable-diffusion-onnx -o fox.png
+  kun image \"a red fox\" --size 512x768 --steps 25 --seed 7 -n 4 -o fox.png
+  kun image \"a watercolour\" --image photo.jpg --strength 0.6 -o painted.png
+  kun image \"a red fox\" --image photo.png --mask hole.png -o filled.png")]
+pub struct ImageArgs {
+    /// What is in the picture
+    pub prompt: String,
+    /// Model name or folder of ONNX files [default: the catalogue's]
+    #[arg(short, long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// File to write (.png .jpg .webp .bmp .tiff); of several pictures, NAME-1.png, NAME-2.png, ..
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// What is not in the picture
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub negative: String,
+    /// Steps [default: what suits the model]
+    #[arg(long, value_parser = parse_count, value_name = "COUNT")]
+    pub steps: Option<usize>,
+    /// How far from --negative to the prompt; 1: no guidance [default: what suits the model]
+    #[arg(long, value_name = "SCALE")]
+    pub guidance: Option<f32>,
+    /// Pixels, WIDTHxHEIGHT [default: what the model was made for]
+    #[arg(long, value_parser = super::values::parse_size, value_name = "WxH")]
+    pub size: Option<(usize, usize)>,
+    /// The noise that is begun with: the same one gives the same picture [default: a new one, which is told]
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+    /// How many pictures; each has the next seed
+    #[arg(short = 'n', long, default_value = "1", value_parser = parse_count, value_name = "COUNT")]
+    pub count: usize,
+    /// A picture to change
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
+    /// How far it is changed, 0 to 1 [default: 0.8]
+    #[arg(long, requires = "image", value_name = "PART")]
+    pub strength: Option<f32>,
+    /// What of it is drawn anew: where this picture is white, or transparent if it has transparency
+    #[arg(long, requires = "image", value_name = "FILE")]
+    pub mask: Option<PathBuf>,
+    /// Cut prompts that are too long instead of refusing them
+    #[arg(long, hide_short_help = true)]
+    pub truncate: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Most memory the model may take, such as 8GiB [default: what is available]
+    #[arg(long, value_parser = parse_bytes, value_name = "BYTES", hide_short_help = true)]
+    pub max_memory: Option<u64>,
+    /// Compute threads [default: the physical cores this process may use]
+    #[arg(short = 't', long, value_parser = parse_count, value_name = "COUNT", hide_short_help = true)]
+    pub threads: Option<usize>,
+    /// Type that products are computed in: f32, or bf16 where the processor has it
+    #[arg(long, value_parser = parse_precision, value_name = "TYPE", hide_short_help = true)]
+    pub precision: Option<DType>,
 }
 
 /// Mean average precision of a detector over pictures with YOLO labels

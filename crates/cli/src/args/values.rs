@@ -60,6 +60,13 @@ fn scaled(number: &str, factor: u64) -> Result<u64, String> {
     }
 }
 
+/// Reads a size in pixels: `512x384`.
+pub(super) fn parse_size(text: &str) -> Result<(usize, usize), String> {
+    let sides =
+        text.split_once('x').and_then(|(w, h)| Some((w.trim().parse().ok()?, h.trim().parse().ok()?)));
+    sides.ok_or_else(|| "expected WIDTHxHEIGHT in pixels, such as 512x384".to_owned())
+}
+
 /// Reads a time: `90s`, `10m`, `2h`, or a plain number of seconds.
 pub(super) fn parse_seconds(text: &str) -> Result<std::time::Duration, String> {
     let (number, unit) = split_unit(text);

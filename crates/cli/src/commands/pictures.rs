@@ -2,7 +2,7 @@
 
 mod drive;
 mod export;
-mod inputs;
+pub mod inputs;
 pub mod measure;
 mod print;
 mod sink;

@@ -9,6 +9,7 @@ mod bulk;
 mod chat;
 mod generated;
 mod hostile_texts;
+mod image;
 mod models;
 mod picture_search;
 mod pictures;

@@ -40,7 +40,8 @@ pub(crate) fn open_path(path: &Path) -> Result<PathBuf, HubError> {
         }
         return Ok(path.to_owned());
     }
-    if path.join("config.json").is_file() || path.join("model.toml").is_file() {
+    let describes = ["config.json", "model.toml", "model_index.json"];
+    if describes.iter().any(|name| path.join(name).is_file()) {
         return Ok(path.to_owned());
     }
     let mut names = names_in(path);
