@@ -46,6 +46,12 @@ pub enum BulkError {
         #[source]
         source: std::io::Error,
     },
+    /// A query, or a condition, that cannot be followed or that failed.
+    #[error("{what}")]
+    Sql {
+        /// What is wrong with it.
+        what: String,
+    },
     /// This program was built without what the job needs.
     #[error("{what}: build with `cargo build --release --features {feature}`")]
     NotBuilt {

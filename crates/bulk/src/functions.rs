@@ -12,6 +12,7 @@ mod look;
 mod texts;
 mod write;
 
+pub(crate) use generate::prompt_parts;
 pub use loaded::Loaded;
 
 use crate::Registry;

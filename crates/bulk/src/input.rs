@@ -9,10 +9,12 @@ mod numbered;
 mod parquet_file;
 mod pattern;
 
-pub use discover::{Found, discover};
+pub use discover::{Found, discover, is_picture};
+pub(crate) use files::lazy_names;
 pub use numbered::{ROW, place_of};
 
 use crate::job::{Format, SplitSize};
+use crate::sql::Condition;
 use crate::store::{Object, ObjectInfo, Stores};
 use crate::{BulkError, Range, RowError, Split};
 use arrow_array::{RecordBatch, RecordBatchOptions, new_null_array};
@@ -36,6 +38,15 @@ pub struct Chunk {
     pub batch: RecordBatch,
     /// Which of them could not be read, in order, and why.
     pub errors: Vec<(usize, RowError)>,
+    /// Rows before or among these that a condition has left out.
+    pub dropped: u64,
+}
+
+impl Chunk {
+    /// Rows that were all read.
+    pub fn new(batch: RecordBatch) -> Chunk {
+        Chunk { batch, errors: Vec::new(), dropped: 0 }
+    }
 }
 
 /// Chunks of a split.
@@ -173,6 +184,8 @@ pub struct Reading<'a> {
     pub schema: &'a SchemaRef,
     /// Columns that are read; the chunks have these, in this order.
     pub columns: &'a [String],
+    /// Rows that do not match are left out.
+    pub(crate) condition: Option<&'a Condition>,
 }
 
 impl Reading<'_> {
@@ -192,7 +205,7 @@ impl Reading<'_> {
                 Ok(field) => Ok(field.clone().with_nullable(true)),
                 Err(_) => {
                     let known: Vec<&str> = self.schema.fields().iter().map(|f| f.name().as_str()).collect();
-                    let lazy = files::lazy_names(self.format);
+                    let lazy = lazy_names(self.format);
                     let known = [known.as_slice(), lazy].concat().join(", ");
                     Err(BulkError::job(format!("no column `{name}` in the input; there are {known}")))
                 }
@@ -210,6 +223,9 @@ impl Reading<'_> {
             let columns = [&self.columns[..at], &self.columns[at + 1..]].concat();
             let rest = Reading { columns: &columns, ..*self };
             return Ok(numbered::numbered(rest.open(stores, split)?, split.index, at, self.output_schema()?));
+        }
+        if let Some(condition) = self.condition {
+            return self.filtered(condition, stores, split);
         }
         let schema = self.output_schema()?;
         let chunks = match &split.range {
@@ -241,6 +257,18 @@ impl Reading<'_> {
         };
         Ok(Box::new(Caught { chunks, schema, left: split.rows, ended: false }))
     }
+
+    /// The rows of a split that match.
+    fn filtered(&self, condition: &Condition, stores: &Stores, split: &Split) -> Result<Chunks, BulkError> {
+        let mut columns = self.columns.to_vec();
+        columns.extend(condition.columns().iter().filter(|name| !self.columns.contains(name)).cloned());
+        let chunks = Reading { columns: &columns, condition: None, ..*self }.open(stores, split)?;
+        let (condition, own) = (condition.clone(), (0..self.columns.len()).collect::<Vec<_>>());
+        Ok(Box::new(chunks.map(move |chunk| {
+            let chunk = condition.filter(chunk?)?;
+            Ok(Chunk { batch: chunk.batch.project(&own)?, ..chunk })
+        })))
+    }
 }
 
 /// Rows that are there but cannot be read.
@@ -248,7 +276,7 @@ fn unreadable(schema: &SchemaRef, rows: usize, what: &str) -> Result<Chunk, Bulk
     let columns = schema.fields().iter().map(|field| new_null_array(field.data_type(), rows)).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     let batch = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
-    Ok(Chunk { batch, errors: (0..rows).map(|row| (row, RowError::fatal(what))).collect() })
+    Ok(Chunk { errors: (0..rows).map(|row| (row, RowError::fatal(what))).collect(), ..Chunk::new(batch) })
 }
 
 /// Chunks that end with their split, even if the decoder panics or fails: the rows that were promised and did not come

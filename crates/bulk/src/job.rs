@@ -35,6 +35,8 @@ pub struct Input {
     pub columns: Option<Vec<String>>,
     /// The files' format; `None`: by their endings.
     pub format: Option<Format>,
+    /// Instead of files: a query whose rows are the input.
+    pub query: Option<String>,
     /// Rows that count, as a condition of SQL.
     #[serde(rename = "where")]
     pub condition: Option<String>,
@@ -182,8 +184,13 @@ impl Job {
     /// [`BulkError::Job`].
     pub fn check(&self) -> Result<(), BulkError> {
         let wrong = |what: &str| Err(BulkError::job(what.to_owned()));
-        if self.input.uri.is_empty() {
-            return wrong("no input: give files, folders or addresses");
+        match (self.input.uri.is_empty(), &self.input.query) {
+            (true, None) => return wrong("no input: give files, folders or addresses"),
+            (false, Some(_)) => return wrong("either files or a query are the input"),
+            (_, Some(_)) if self.input.format.is_some() => {
+                return wrong("the rows of a query have no format");
+            }
+            _ => {}
         }
         if self.output.uri.is_empty() {
             return wrong("no output: say where the rows go");

@@ -20,6 +20,11 @@ mod progress;
 mod quality;
 mod run;
 mod split;
+#[cfg(feature = "sql")]
+pub mod sql;
+#[cfg(not(feature = "sql"))]
+#[path = "sql_absent.rs"]
+mod sql;
 pub mod store;
 pub mod survey;
 mod table;

@@ -6,6 +6,7 @@ mod call;
 use crate::function::{Function, Output, Prepared};
 use crate::input::{Chunk, Reading};
 use crate::job::{Dedup, Format, Job};
+use crate::sql::Condition;
 use crate::survey::Survey;
 use crate::{BulkError, Stop};
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, UInt32Array, new_null_array};
@@ -21,6 +22,8 @@ pub struct Calls {
     kept: Vec<String>,
     /// Input columns that are read: those kept, then those that only functions see.
     read: Vec<String>,
+    /// Rows that count.
+    condition: Option<Condition>,
 }
 
 impl Calls {
@@ -65,8 +68,14 @@ impl Calls {
             return Err(BulkError::job(what));
         }
         let calls = job.map.iter().map(|call| call.column.clone()).zip(prepared).collect();
-        let calls = Calls { calls, kept, read };
+        let mut calls = Calls { calls, kept, read, condition: None };
         calls.reading(format, schema).output_schema()?;
+        if let Some(text) = &job.input.condition {
+            let mut all: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+            all.extend(crate::input::lazy_names(format).iter().map(|name| (*name).to_owned()));
+            let all = Reading { columns: &all, ..calls.reading(format, schema) }.output_schema()?;
+            calls.condition = Some(Condition::new(text, &all)?);
+        }
         Ok(calls)
     }
 
@@ -82,7 +91,17 @@ impl Calls {
 
     /// How rows are read for these calls.
     pub fn reading<'a>(&'a self, format: Format, schema: &'a SchemaRef) -> Reading<'a> {
-        Reading { format, schema, columns: &self.read }
+        Reading { format, schema, columns: &self.read, condition: self.condition.as_ref() }
+    }
+
+    /// How some columns of the same rows are read.
+    pub fn reading_of<'a>(
+        &'a self,
+        columns: &'a [String],
+        format: Format,
+        schema: &'a SchemaRef,
+    ) -> Reading<'a> {
+        Reading { columns, ..self.reading(format, schema) }
     }
 
     /// What functions depend on, in order.
@@ -119,16 +138,10 @@ impl Calls {
                 (Some(survey), Some(found)) => survey.open(found)?,
                 _ => prepared.open()?,
             };
-            let output = function.output();
-            fields.push(Field::new(column, output.data_type.clone(), true));
-            steps.push(Step {
-                column: column.clone(),
-                reads: prepared.columns().to_vec(),
-                dedup: job.run.dedup == Dedup::InputHash && !function.limits().cheap,
-                cache: Mutex::default(),
-                function,
-                output,
-            });
+            let dedup = job.run.dedup == Dedup::InputHash;
+            let step = Step::new(column.clone(), prepared.columns().to_vec(), function, dedup);
+            fields.push(Field::new(column, step.output.data_type.clone(), true));
+            steps.push(step);
         }
         fields.push(Field::new(&job.errors.column, DataType::Utf8, true));
         let schema = Arc::new(Schema::new(fields));
@@ -137,7 +150,7 @@ impl Calls {
 }
 
 /// A function and the column that it fills.
-struct Step {
+pub(crate) struct Step {
     column: String,
     reads: Vec<String>,
     function: Arc<dyn Function>,
@@ -258,14 +271,30 @@ impl Errors {
 }
 
 /// The answers to some rows, spread over all.
-struct Answered {
-    column: ArrayRef,
-    errors: Vec<(usize, crate::RowError)>,
+pub(crate) struct Answered {
+    pub column: ArrayRef,
+    pub errors: Vec<(usize, crate::RowError)>,
     tokens: u64,
 }
 
 impl Step {
-    fn answer(
+    /// With `dedup`, repeated inputs are computed once, unless that costs more than computing them.
+    pub(crate) fn new(column: String, reads: Vec<String>, function: Arc<dyn Function>, dedup: bool) -> Step {
+        let (dedup, output) = (dedup && !function.limits().cheap, function.output());
+        Step { column, reads, function, output, dedup, cache: Mutex::default() }
+    }
+
+    /// The type of results.
+    #[cfg_attr(not(feature = "sql"), expect(dead_code, reason = "SQL asks for it"))]
+    pub(crate) fn data_type(&self) -> &DataType {
+        &self.output.data_type
+    }
+
+    /// Results of the rows `wanted` of `rows`, NULL in the others. Blocks as long as the function takes.
+    ///
+    /// # Errors
+    /// Those of [`Function::call`] that concern all rows.
+    pub(crate) fn answer(
         &self,
         inputs: &[ArrayRef],
         wanted: &[u32],

@@ -37,6 +37,9 @@ pub struct Identity {
     pub format: Format,
     /// Columns that are kept.
     pub columns: Vec<String>,
+    /// The query whose rows are the input.
+    #[serde(default)]
+    pub query: Option<String>,
     /// The condition on rows.
     pub condition: Option<String>,
     /// Functions, their parameters and models.
@@ -67,6 +70,9 @@ pub struct DoneSplit {
     pub errors: u64,
     /// Tokens read and written.
     pub tokens: u64,
+    /// Rows of the input that the condition has left out.
+    #[serde(default)]
+    pub dropped: u64,
     /// Seconds of work, those of earlier runs left out.
     pub seconds: f64,
 }
@@ -82,6 +88,9 @@ pub struct Manifest {
     pub errors: u64,
     /// Tokens read and written.
     pub tokens: u64,
+    /// Rows of the input that the condition has left out.
+    #[serde(default)]
+    pub dropped: u64,
     /// Parts, in order.
     pub parts: Vec<DoneSplit>,
     /// What results depend on.
@@ -381,6 +390,7 @@ impl Identity {
         differ("the input", format!("{} files", self.files), format!("{} files", now.files));
         differ("the input's format", format!("{:?}", self.format), format!("{:?}", now.format));
         differ("the list of columns", self.columns.join(", "), now.columns.join(", "));
+        differ("the query", format!("{:?}", self.query), format!("{:?}", now.query));
         differ("the condition", format!("{:?}", self.condition), format!("{:?}", now.condition));
         differ("the column of errors", self.errors.clone(), now.errors.clone());
         differ("the output's format", format!("{:?}", self.output), format!("{:?}", now.output));

@@ -15,6 +15,9 @@ pub struct Status {
     pub total_rows: Option<u64>,
     /// Rows that failed.
     pub errors: u64,
+    /// Rows of the input that the condition has left out.
+    #[serde(default)]
+    pub dropped: u64,
     /// Tokens read and written in this run.
     pub tokens: u64,
     /// Splits that are done.
@@ -48,6 +51,7 @@ struct Inner {
     before: u64,
     rows: u64,
     errors: u64,
+    dropped: u64,
     tokens: u64,
     splits: usize,
     /// The share of the work that is done, by bytes of the input.
@@ -61,6 +65,7 @@ struct Inner {
 pub(crate) struct Step {
     pub rows: u64,
     pub errors: u64,
+    pub dropped: u64,
     pub tokens: u64,
     pub first_error: Option<String>,
     /// Rows from an earlier run, which say nothing about this one's speed.
@@ -74,12 +79,19 @@ impl Counts {
             before: rows,
             rows,
             errors,
+            dropped: 0,
             tokens: 0,
             splits,
             bytes,
             bytes_before: bytes,
             first_error: None,
         }))
+    }
+
+    /// With rows that were left out before.
+    pub(crate) fn with_dropped(self, dropped: u64) -> Counts {
+        self.inner().dropped = dropped;
+        self
     }
 
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -91,6 +103,7 @@ impl Counts {
         let mut inner = self.inner();
         inner.rows += step.rows;
         inner.errors += step.errors;
+        inner.dropped += step.dropped;
         inner.before += if step.recovered { step.rows } else { 0 };
         inner.tokens += if step.recovered { 0 } else { step.tokens };
         if inner.first_error.is_none() {
@@ -104,6 +117,7 @@ impl Counts {
         let mut inner = self.inner();
         inner.rows = inner.rows.saturating_sub(step.rows);
         inner.errors = inner.errors.saturating_sub(step.errors);
+        inner.dropped = inner.dropped.saturating_sub(step.dropped);
         inner.tokens = inner.tokens.saturating_sub(step.tokens);
     }
 
@@ -119,7 +133,9 @@ impl Counts {
         let own = inner.rows.saturating_sub(inner.before);
         let rate = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
         let left = match total_rows {
-            Some(total) if own > 0 => Some(total.saturating_sub(inner.rows) as f64 / rate(own)),
+            Some(total) if own > 0 => {
+                Some(total.saturating_sub(inner.rows + inner.dropped) as f64 / rate(own))
+            }
             None if inner.bytes > inner.bytes_before => {
                 Some(total_bytes.saturating_sub(inner.bytes) as f64 / rate(inner.bytes - inner.bytes_before))
             }
@@ -130,6 +146,7 @@ impl Counts {
             rows: inner.rows,
             total_rows,
             errors: inner.errors,
+            dropped: inner.dropped,
             tokens: inner.tokens,
             splits: inner.splits,
             total_splits,

@@ -9,11 +9,12 @@ pub use sample::Estimate;
 
 use crate::function::{Context, Registry, Stop};
 use crate::input::{self, Found, Plan};
-use crate::job::Job;
+use crate::job::{Format, Job};
 use crate::pipeline::{Calls, Pipeline};
 use crate::place::{DoneSplit, Identity, Place};
 use crate::progress::{Counts, Status};
-use crate::store::Stores;
+use crate::sql::Query;
+use crate::store::{Folder, Stores};
 use crate::{BulkError, Split};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,6 +41,8 @@ pub struct Report {
     pub was_complete: bool,
 }
 
+/// Names of files with the rows of queries begin so.
+const QUERY_ROWS: &str = "query-";
 /// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 const STATUS_EVERY: Duration = Duration::from_secs(1);
@@ -51,6 +54,7 @@ pub struct Checked<'a> {
     job: &'a Job,
     stores: &'a Stores,
     found: Found,
+    query: Option<Query>,
     prepared: Vec<std::sync::Arc<dyn crate::Prepared>>,
 }
 
@@ -65,15 +69,15 @@ pub fn check<'a>(
     stores: &'a Stores,
 ) -> Result<Checked<'a>, BulkError> {
     job.check()?;
-    if job.input.condition.is_some() {
-        return Err(BulkError::job(
-            "`where` is not there yet: give an input that holds only the rows that count",
-        ));
-    }
     let prepared =
         job.map.iter().map(|call| registry.prepare(call, context)).collect::<Result<Vec<_>, _>>()?;
-    let found = input::discover(stores, &job.input)?;
-    Ok(Checked { job, stores, found, prepared })
+    let query = job.input.query.as_ref().map(|text| Query::new(text, registry, context)).transpose()?;
+    let found = match &query {
+        // Its rows will be a Parquet file; what it reads is what the job depends on.
+        Some(query) => Found { format: Format::Parquet, objects: query.objects().to_vec() },
+        None => input::discover(stores, &job.input)?,
+    };
+    Ok(Checked { job, stores, found, query, prepared })
 }
 
 impl Checked<'_> {
@@ -82,19 +86,41 @@ impl Checked<'_> {
         &self.found
     }
 
-    fn identity(&self, calls: &Calls, place: &Place) -> Identity {
+    /// A digest of the files that the input has, or that a query reads, and of the query.
+    fn input_digest(&self) -> String {
         let mut digest = blake3::Hasher::new();
         for info in &self.found.objects {
             for text in [&info.uri, &info.etag, &info.size.to_string()] {
                 digest.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
             }
         }
+        if let Some(query) = &self.job.input.query {
+            digest.update(query.as_bytes());
+        }
+        digest.finalize().to_hex()[..32].to_owned()
+    }
+
+    /// How the input is cut. The rows of a query come first into a file of `folder`; whoever comes first writes it.
+    fn plan(&self, folder: &Folder, most: Option<usize>, stop: &Stop) -> Result<Plan, BulkError> {
+        let Some(query) = &self.query else {
+            return input::plan(self.stores, &self.found, self.job.run.split);
+        };
+        let name = format!("{QUERY_ROWS}{}.parquet", &self.input_digest()[..16]);
+        if !folder.names()?.contains(&name) {
+            query.save(folder, &name, most, stop)?;
+        }
+        let objects = vec![self.stores.info(&folder.uri(&name))?];
+        input::plan(self.stores, &Found { format: Format::Parquet, objects }, self.job.run.split)
+    }
+
+    fn identity(&self, calls: &Calls, place: &Place) -> Identity {
         Identity {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            input: digest.finalize().to_hex()[..32].to_owned(),
+            input: self.input_digest(),
             files: self.found.objects.len(),
             format: self.found.format,
             columns: calls.kept().to_vec(),
+            query: self.job.input.query.clone(),
             condition: self.job.input.condition.clone(),
             functions: calls.identities(),
             errors: self.job.errors.column.clone(),
@@ -127,7 +153,7 @@ impl Checked<'_> {
             }
             None => {
                 place.refuse_foreign()?;
-                let plan = input::plan(self.stores, &self.found, self.job.run.split)?;
+                let plan = self.plan(&place.state, None, &options.stop)?;
                 let calls = self.calls(&plan)?;
                 let identity = self.identity(&calls, &place);
                 let plan = place.begin(&identity, plan)?;
@@ -238,9 +264,10 @@ impl Work<'_> {
         let pending = self.pending(done);
         let (total_rows, total_bytes) = self.totals();
         let (rows, errors) = done.values().fold((0, 0), |(r, e), d| (r + d.rows, e + d.errors));
+        let dropped = done.values().map(|done| done.dropped).sum();
         let bytes =
             self.plan.splits.iter().filter(|split| done.contains_key(&split.id)).map(|s| s.bytes).sum();
-        let counts = || Counts::new(rows, errors, done.len(), bytes);
+        let counts = || Counts::new(rows, errors, done.len(), bytes).with_dropped(dropped);
         let now = |counts: &Counts| counts.status(self.plan.splits.len(), total_rows, total_bytes);
         if pending.is_empty() {
             return Ok(now(&counts()));

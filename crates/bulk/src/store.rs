@@ -248,6 +248,19 @@ impl Folder {
         written.map_err(|source| BulkError::store("write", self.uri(name), source))
     }
 
+    /// Gives a finished draft its name, in place of what may be there.
+    ///
+    /// # Errors
+    /// [`BulkError::Store`].
+    pub fn publish_over(&self, draft: Draft, name: &str) -> Result<(), BulkError> {
+        let written = match &self.0 {
+            Kind::Local(folder) => folder.publish_over(draft, name),
+            #[cfg(feature = "cloud")]
+            Kind::Remote(folder) => folder.publish_over(draft, name),
+        };
+        written.map_err(|source| BulkError::store("write", self.uri(name), source))
+    }
+
     /// Removes a file; one that is not there is no error.
     ///
     /// # Errors

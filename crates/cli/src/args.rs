@@ -13,7 +13,7 @@ mod serve;
 mod text;
 mod values;
 
-pub use bulk::{BatchArgs, JobsVerb, MapArgs};
+pub use bulk::{BatchArgs, JobsVerb, MapArgs, SqlArgs};
 pub use encode::{EmbedArgs, EncodeArgs, RerankArgs, VectorEncoding};
 pub use generate::{GenerateArgs, LoadArgs, Thinking};
 pub use measure::{BenchArgs, DoctorArgs, EvalChoiceArgs, EvalVerb, PerplexityArgs};
@@ -149,6 +149,7 @@ pub enum Verb {
     Translate(TranslateArgs),
     Summarize(SummarizeArgs),
     Map(MapArgs),
+    Sql(SqlArgs),
     Batch(BatchArgs),
     #[command(subcommand)]
     Jobs(JobsVerb),

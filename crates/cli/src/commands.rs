@@ -89,6 +89,7 @@ pub fn run(cli: Cli, messages: Messages, folders: Folders, files: Files) -> anyh
         Some(Verb::Summarize(args)) => summarize::summarize(&app, &args),
         Some(Verb::Fit(args)) => fit::fit(&app, &args),
         Some(Verb::Map(args)) => bulk::map(&app, &args),
+        Some(Verb::Sql(args)) => bulk::sql(&app, &args),
         Some(Verb::Batch(args)) => bulk::batch(&app, &args),
         Some(Verb::Jobs(args)) => bulk::jobs(&app, &args),
         Some(Verb::Bench(args)) => bench::bench(&app, &args),

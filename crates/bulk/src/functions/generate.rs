@@ -28,6 +28,15 @@ pub(super) const GENERATE: Kind = Kind {
     open,
 };
 
+/// The texts and, marked true, the columns of a prompt, in order.
+///
+/// # Errors
+/// What is wrong with its braces.
+#[cfg_attr(not(feature = "sql"), expect(dead_code, reason = "SQL puts prompts together itself"))]
+pub(crate) fn prompt_parts(text: &str) -> Result<Vec<(bool, String)>, String> {
+    Ok(Template::parse(text)?.parts())
+}
+
 /// The template of a call: its text, or one column as it is.
 fn template(call: &Call) -> Result<Template, BulkError> {
     match call.arguments.as_slice() {

@@ -86,7 +86,7 @@ fn pieces(batch: &RecordBatch, schema: &SchemaRef) -> Vec<Result<Chunk, BulkErro
     let starts = (0..batch.num_rows()).step_by(CHUNK_ROWS);
     let piece = |start: usize| {
         let batch = batch.slice(start, CHUNK_ROWS.min(batch.num_rows() - start));
-        Ok(Chunk { batch, errors: Vec::new() })
+        Ok(Chunk::new(batch))
     };
     starts.map(piece).collect()
 }

@@ -157,7 +157,7 @@ pub(super) fn open(
                 builders.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef).collect();
             let options = RecordBatchOptions::new().with_row_count(Some(rows));
             let batch = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
-            Ok(Chunk { batch, errors })
+            Ok(Chunk { errors, ..Chunk::new(batch) })
         })
     }))
 }

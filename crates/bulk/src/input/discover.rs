@@ -45,6 +45,11 @@ fn is_item(name: &str) -> bool {
     PICTURES.contains(&ending.as_str()) || DOCUMENTS.contains(&ending.as_str())
 }
 
+/// Whether a file is a picture, by its name.
+pub fn is_picture(name: &str) -> bool {
+    PICTURES.contains(&ending(name).as_str())
+}
+
 /// Names that begin so are not meant: hidden files, and those that jobs keep for themselves.
 fn is_own(name: &str) -> bool {
     name.starts_with(['.', '_'])
@@ -127,7 +132,7 @@ fn of_folder(
     word: &str,
 ) -> Result<(Format, Vec<ObjectInfo>), BulkError> {
     let tables: Vec<Format> = all.iter().filter_map(|info| table_format(&info.uri)).collect();
-    let pictures = all.iter().filter(|info| PICTURES.contains(&ending(&info.uri).as_str())).count();
+    let pictures = all.iter().filter(|info| is_picture(&info.uri)).count();
     if asked.is_none() && pictures > 0 && !tables.is_empty() {
         return Err(BulkError::job(format!(
             "{word} has both pictures ({pictures}) and tables ({}): --read-as files takes the pictures, a pattern such as '*.csv' \

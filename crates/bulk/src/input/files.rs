@@ -21,7 +21,7 @@ const MAX_CONTENT_BYTES: u64 = 1 << 30;
 /// Columns that are there for functions and are kept only if asked for.
 const LAZY: [&str; 3] = ["image", "text", "content"];
 
-pub(super) fn lazy_names(format: Format) -> &'static [&'static str] {
+pub(crate) fn lazy_names(format: Format) -> &'static [&'static str] {
     if format == Format::Files { &LAZY } else { &[] }
 }
 
@@ -110,7 +110,7 @@ fn rows(stores: &Stores, files: &[ObjectInfo], schema: &SchemaRef) -> Result<Chu
     }
     errors.sort_by_key(|(row, _)| *row);
     errors.dedup_by_key(|(row, _)| *row);
-    Ok(Chunk { batch: RecordBatch::try_new(schema.clone(), columns)?, errors })
+    Ok(Chunk { errors, ..Chunk::new(RecordBatch::try_new(schema.clone(), columns)?) })
 }
 
 fn content(stores: &Stores, info: &ObjectInfo, limit: u64) -> Result<Vec<u8>, RowError> {

@@ -190,6 +190,6 @@ impl<'a> Rows<'a> {
         };
         let options = RecordBatchOptions::new().with_row_count(Some(self.len));
         let batch = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
-        Ok(Chunk { batch, errors: self.errors })
+        Ok(Chunk { errors: self.errors, ..Chunk::new(batch) })
     }
 }

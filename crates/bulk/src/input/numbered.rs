@@ -25,7 +25,7 @@ pub fn place_of(row: i64) -> (usize, u64) {
 pub(super) fn numbered(chunks: Chunks, split: usize, at: usize, schema: SchemaRef) -> Chunks {
     let mut next = 0_u64;
     Box::new(chunks.map(move |chunk| {
-        let Chunk { batch, errors } = chunk?;
+        let Chunk { batch, errors, dropped } = chunk?;
         let (first, rows) = (next, batch.num_rows() as u64);
         next += rows;
         if next > u64::from(u32::MAX) {
@@ -35,6 +35,6 @@ pub(super) fn numbered(chunks: Chunks, split: usize, at: usize, schema: SchemaRe
         let numbers = (first..next).map(|row| (base | row).cast_signed());
         let mut columns = batch.columns().to_vec();
         columns.insert(at, Arc::new(numbers.collect::<Int64Array>()));
-        Ok(Chunk { batch: RecordBatch::try_new(schema.clone(), columns)?, errors })
+        Ok(Chunk { batch: RecordBatch::try_new(schema.clone(), columns)?, errors, dropped })
     }))
 }

@@ -83,7 +83,7 @@ pub(super) fn open(
             columns.unwrap_or_default(),
             &options,
         );
-        Some(batch.map(|batch| Chunk { batch, errors: Vec::new() }).map_err(BulkError::from))
+        Some(batch.map(Chunk::new).map_err(BulkError::from))
     }))
 }
 

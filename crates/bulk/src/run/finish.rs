@@ -24,6 +24,7 @@ pub(super) fn finish(
         rows: sum(|part| part.rows),
         errors: sum(|part| part.errors),
         tokens: sum(|part| part.tokens),
+        dropped: sum(|part| part.dropped),
         parts,
         identity,
     };
@@ -58,6 +59,9 @@ fn tidy(place: &Place, manifest: &Manifest) -> Result<(), BulkError> {
         }
         folder.remove_drafts()?;
     }
+    for name in place.state.names()?.iter().filter(|name| name.starts_with(super::QUERY_ROWS)) {
+        place.state.remove(name)?;
+    }
     place.survey_folder().clear()?;
     place.parts.remove_drafts()?;
     place.state.remove_drafts()?;
@@ -70,6 +74,7 @@ pub(super) fn status(manifest: &Manifest, of_run: Status, splits: usize) -> Stat
         rows: manifest.rows,
         total_rows: Some(manifest.rows),
         errors: manifest.errors,
+        dropped: manifest.dropped,
         splits,
         total_splits: splits,
         eta_seconds: None,

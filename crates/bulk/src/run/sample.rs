@@ -2,7 +2,7 @@
 
 use super::Checked;
 use crate::function::Stop;
-use crate::input;
+use crate::input::Plan;
 use crate::{BulkError, Split};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -69,8 +69,15 @@ impl Checked<'_> {
     /// # Errors
     /// As [`Checked::run`].
     pub fn sample(&self) -> Result<Estimate, BulkError> {
-        let plan = input::plan(self.stores, &self.found, self.job.run.split)?;
-        let calls = self.calls(&plan)?;
+        let folder = std::env::temp_dir().join(format!("kun-sample-{}", std::process::id()));
+        let folder = self.stores.folder(&folder.to_string_lossy())?;
+        let estimate = self.sample_of(&self.plan(&folder, Some(ROWS), &Stop::default())?);
+        folder.clear()?;
+        estimate
+    }
+
+    fn sample_of(&self, plan: &Plan) -> Result<Estimate, BulkError> {
+        let calls = self.calls(plan)?;
         let began = Instant::now();
         let pipeline = calls.open(self.job, self.found.format, &plan.schema, &BTreeMap::new())?;
         let load_seconds = began.elapsed().as_secs_f64();
@@ -78,10 +85,13 @@ impl Checked<'_> {
         let step = plan.splits.len().div_ceil(SPLITS).max(1);
         let chosen: Vec<&Split> = plan.splits.iter().step_by(step).collect();
         let (mut rows, mut errors, mut tokens, mut first, mut seconds) = (0, 0, 0, None, 0.0);
+        let mut dropped = 0;
         for split in &chosen {
             let mut left = ROWS.div_ceil(chosen.len());
             for chunk in reading.open(self.stores, split)? {
-                let chunk = super::split::slice_of(&chunk?, left);
+                let chunk = chunk?;
+                dropped += chunk.dropped;
+                let chunk = super::split::slice_of(&chunk, left);
                 let began = Instant::now();
                 let done = pipeline.apply(&chunk, &Stop::default())?;
                 seconds += began.elapsed().as_secs_f64();
@@ -97,6 +107,10 @@ impl Checked<'_> {
         let rate = |count: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
         let bytes = plan.splits.iter().map(|split| split.bytes).fold(0, u64::saturating_add);
         let total_rows: Option<u64> = plan.splits.iter().map(|split| split.rows).sum();
+        // A condition leaves about as many of all rows as of these.
+        let share = rows as f64 / (rows as f64 + dropped as f64).max(1.0);
+        let total_rows =
+            total_rows.map(|total| if dropped > 0 { (total as f64 * share) as u64 } else { total });
         let rows_per_s = rate(rows as f64);
         Ok(Estimate {
             sampled_rows: rows,

@@ -111,7 +111,9 @@ impl Writing<'_> {
             let most = self.shared.pipeline.most_rows();
             let mut pace = Pace { rows: FIRST_ROWS.min(most), most };
             for chunk in receiver {
-                self.chunk(&chunk?, &mut pace, &halt)?;
+                let chunk = chunk?;
+                self.count(Step { dropped: chunk.dropped, ..Step::default() })?;
+                self.chunk(&chunk, &mut pace, &halt)?;
             }
             Ok(())
         })
@@ -143,7 +145,7 @@ impl Writing<'_> {
             errors: done.errors,
             tokens: done.tokens,
             first_error: done.first_error,
-            recovered: false,
+            ..Step::default()
         })
     }
 
@@ -151,6 +153,7 @@ impl Writing<'_> {
         self.own.rows += step.rows;
         self.own.errors += step.errors;
         self.own.tokens += step.tokens;
+        self.own.dropped += step.dropped;
         let (rows, errors, first) = self.shared.counts.add(&step);
         let limits = &self.work.checked.job.errors;
         if rows >= crate::job::Errors::FEW_ROWS && errors as f64 > limits.max_rate * rows as f64 {
@@ -198,6 +201,7 @@ impl Writing<'_> {
             rows: self.own.rows,
             errors: self.own.errors,
             tokens: self.own.tokens + self.recovered_tokens,
+            dropped: self.own.dropped,
             seconds: began.elapsed().as_secs_f64(),
         };
         let draft = self.part.finish()?;
@@ -243,7 +247,7 @@ fn slice(chunk: &Chunk, start: usize, count: usize) -> Chunk {
     }
     let own = chunk.errors.iter().filter(|(row, _)| (start..start + count).contains(row));
     let errors = own.map(|(row, error)| (row - start, error.clone())).collect();
-    Chunk { batch: chunk.batch.slice(start, count), errors }
+    Chunk { batch: chunk.batch.slice(start, count), errors, dropped: 0 }
 }
 
 /// Chunks without the first `rows` rows.
@@ -257,7 +261,13 @@ fn skip(chunks: crate::input::Chunks, rows: u64) -> impl Iterator<Item = Result<
         let all = chunk.batch.num_rows();
         let skipped = left.min(all);
         left -= skipped;
-        (skipped < all).then(|| Ok(slice(&chunk, skipped, all - skipped)))
+        let rest = (skipped < all).then(|| slice(&chunk, skipped, all - skipped));
+        // What was left out is counted whether or not its neighbours were done before.
+        let dropped = chunk.dropped;
+        match rest {
+            Some(rest) => Some(Ok(Chunk { dropped, ..rest })),
+            None => (dropped > 0).then(|| Ok(Chunk { dropped, ..slice(&chunk, 0, 0) })),
+        }
     })
 }
 

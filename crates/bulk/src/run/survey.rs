@@ -85,11 +85,8 @@ impl Pass<'_> {
         if self.work.options.shard.is_some() && self.folder.names()?.contains(&self.name(split)) {
             return Ok(());
         }
-        let reading = crate::input::Reading {
-            format: self.work.checked.found.format,
-            schema: &self.work.plan.schema,
-            columns: self.columns,
-        };
+        let (format, schema) = (self.work.checked.found.format, &self.work.plan.schema);
+        let reading = self.work.calls.reading_of(self.columns, format, schema);
         let mut notes = Vec::new();
         for chunk in reading.open(self.work.checked.stores, split)? {
             if self.work.options.stop.is_raised() {

@@ -156,7 +156,10 @@ impl LocalFolder {
     }
 
     pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut draft = self.written(bytes)?;
+        self.publish_over(self.written(bytes)?, name)
+    }
+
+    pub(super) fn publish_over(&self, mut draft: Draft, name: &str) -> io::Result<()> {
         self.sync(&mut draft)?;
         let path = self.root.join(name);
         self.faults.before("rename")?;

@@ -253,6 +253,11 @@ impl RemoteFolder {
         self.put(name, std::fs::read(&draft.path)?, PutMode::Create)
     }
 
+    pub(super) fn publish_over(&self, mut draft: Draft, name: &str) -> io::Result<()> {
+        drop(draft.file.take());
+        self.put(name, std::fs::read(&draft.path)?, PutMode::Overwrite).map(|_| ())
+    }
+
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
         self.faults.before("delete")?;
         match wait(self.client.delete(&self.path(name))) {

@@ -12,6 +12,7 @@ use std::time::Duration;
   kun map docs/*.parquet --with 'embed(text) as vector' -o out/
   kun map photos/ --with 'detect(image) as boxes' -o boxes.parquet
   kun map reviews.csv --with \"generate('Summarise: {text}', max_tokens = 60) as summary\" -o out.jsonl
+  kun map pages.parquet --where \"lang = 'en'\" --with 'quality(text) as q' -o good.parquet
   kun map job.toml --shard 3/64
   kun map --functions")]
 pub struct MapArgs {
@@ -27,6 +28,12 @@ pub struct MapArgs {
     /// Input columns that the output keeps [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub columns: Vec<String>,
+    /// Instead of files: a query of SQL whose rows are the input, such as a join of two tables
+    #[arg(long, value_name = "SQL", conflicts_with = "inputs")]
+    pub query: Option<String>,
+    /// Rows that count, as a condition of SQL over the input's columns
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub condition: Option<String>,
     /// List the functions
     #[arg(long)]
     pub functions: bool,
@@ -69,6 +76,41 @@ pub struct MapArgs {
     /// Print the report as one JSON document
     #[arg(long)]
     pub json: bool,
+}
+
+/// Ask files, tables and models in SQL; without a query on a terminal, a prompt
+#[derive(Args, Debug)]
+#[command(before_help = "Examples:
+  kun sql \"SELECT lang, count(*) FROM 'docs/*.parquet' GROUP BY lang\"
+  kun sql \"SELECT uri, classify_image(image) AS kind FROM images('photos/') WHERE size < 20e6\" -o kinds.jsonl
+  kun sql \"SELECT text FROM 'faq.csv' ORDER BY cosine(embed(text), embed('lost parcel')) DESC LIMIT 3\"
+  kun sql report.sql --json
+  kun sql")]
+pub struct SqlArgs {
+    /// Statements in quotes, or a file that ends in .sql; `-`: stdin
+    #[arg(value_name = "SQL|FILE")]
+    pub query: Option<String>,
+    /// A file of statements
+    #[arg(short, long, value_name = "FILE", conflicts_with = "query")]
+    pub file: Option<PathBuf>,
+    /// Write the rows to a file (.parquet .jsonl .csv .tsv .arrow) or into an empty folder
+    #[arg(short, long, value_name = "FILE|DIR", conflicts_with_all = ["json", "jsonl", "csv"])]
+    pub output: Option<String>,
+    /// Print one JSON document
+    #[arg(long, conflicts_with_all = ["jsonl", "csv"])]
+    pub json: bool,
+    /// Print a JSON object a line
+    #[arg(long, conflicts_with = "csv")]
+    pub jsonl: bool,
+    /// Print CSV, as is usual where the output is no terminal
+    #[arg(long)]
+    pub csv: bool,
+    /// Bytes of sorts, joins and groups in memory; more of them go to files [default: half of what is free]
+    #[arg(long, value_parser = parse_bytes, value_name = "BYTES", hide_short_help = true)]
+    pub memory: Option<u64>,
+    /// Compute threads of each model [default: the physical cores this process may use]
+    #[arg(short = 't', long, value_parser = parse_count, value_name = "COUNT", hide_short_help = true)]
+    pub threads: Option<usize>,
 }
 
 /// Answer a file of requests in the form of OpenAI's Batch API; the same command resumes

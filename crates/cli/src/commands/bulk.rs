@@ -1,14 +1,20 @@
-//! `kun map`, `kun batch` and `kun jobs`.
+//! `kun map`, `kun sql`, `kun batch` and `kun jobs`.
 
 mod batch;
 mod jobs;
 mod map;
 mod models;
 mod show;
+#[cfg(feature = "sql")]
+mod sql;
+#[cfg(not(feature = "sql"))]
+#[path = "bulk/sql_absent.rs"]
+mod sql;
 
 pub use batch::batch;
 pub use jobs::jobs;
 pub use map::map;
+pub use sql::sql;
 
 use crate::exit::{DOES_NOT_FIT, FAILED, MISUSE};
 use kun_bulk::BulkError;
@@ -25,6 +31,7 @@ pub fn outcome(error: &(dyn std::error::Error + 'static)) -> Option<(u8, Option<
         BulkError::Job { .. }
         | BulkError::Changed { .. }
         | BulkError::Input { .. }
+        | BulkError::Sql { .. }
         | BulkError::NotBuilt { .. } => Some((MISUSE, None)),
         BulkError::Busy { .. } => {
             Some((FAILED, Some("`kun jobs list` shows what runs; `kun jobs cancel` ends it")))

@@ -1,7 +1,7 @@
-//! `kun map` and `kun jobs` in a build without them.
+//! `kun map`, `kun sql` and `kun jobs` in a build without them.
 
 use super::App;
-use crate::args::{BatchArgs, JobsVerb, MapArgs};
+use crate::args::{BatchArgs, JobsVerb, MapArgs, SqlArgs};
 use crate::exit::Misuse;
 
 fn absent() -> anyhow::Error {
@@ -31,6 +31,14 @@ pub fn jobs(_: &App, _: &JobsVerb) -> anyhow::Result<()> {
 /// Always.
 pub fn batch(_: &App, _: &BatchArgs) -> anyhow::Result<()> {
     Err(absent())
+}
+
+/// Says how to build it.
+///
+/// # Errors
+/// Always.
+pub fn sql(_: &App, _: &SqlArgs) -> anyhow::Result<()> {
+    Err(Misuse("this build has no SQL: build with `cargo build --release --features sql`".to_owned()).into())
 }
 
 /// No error is one of bulk work.

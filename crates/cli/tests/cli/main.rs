@@ -18,6 +18,10 @@ mod serve;
 mod settings;
 #[cfg(unix)]
 mod signals;
+#[cfg(feature = "sql")]
+mod sql;
+#[cfg(not(feature = "sql"))]
+mod sql_absent;
 mod support;
 mod texts;
 mod translate;

@@ -68,6 +68,15 @@ impl Template {
         self.columns.clone()
     }
 
+    /// Texts and, marked true, columns, in order; texts that are empty are left out.
+    pub(super) fn parts(&self) -> Vec<(bool, String)> {
+        let part = |part: &Part| match part {
+            Part::Text(text) => (false, text.clone()),
+            Part::Column(at) => (true, self.columns[*at].clone()),
+        };
+        self.parts.iter().map(part).filter(|(is_column, text)| *is_column || !text.is_empty()).collect()
+    }
+
     /// The prompt of a row: `values` has one text for each of the columns.
     pub(super) fn fill(&self, values: &[&str]) -> String {
         let part = |part: &Part| match part {

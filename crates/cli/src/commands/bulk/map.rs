@@ -84,6 +84,12 @@ fn job(args: &MapArgs) -> anyhow::Result<Job> {
     if !args.columns.is_empty() {
         job.input.columns = Some(args.columns.clone());
     }
+    if args.query.is_some() {
+        job.input.query.clone_from(&args.query);
+    }
+    if args.condition.is_some() {
+        job.input.condition.clone_from(&args.condition);
+    }
     job.input.format = args.read_as.map(format).or(job.input.format);
     job.output.format = args.write_as.map(format).or(job.output.format);
     job.errors.max_rate = args.max_error_rate.unwrap_or(job.errors.max_rate);
@@ -121,6 +127,7 @@ fn tell(app: &App, args: &MapArgs, job: &Job, report: &Report) -> anyhow::Result
             "was_complete": report.was_complete,
             "rows": status.rows,
             "failed_rows": status.errors,
+            "dropped_rows": status.dropped,
             "tokens": status.tokens,
             "splits": status.splits,
             "total_splits": status.total_splits,

@@ -79,9 +79,10 @@ impl Show {
 
 /// The status in words.
 pub fn line(status: &Status) -> String {
-    let rows = match status.total_rows {
-        Some(total) => format!("{} of {total} rows", status.rows),
-        None => format!("{} rows", status.rows),
+    let rows = match (status.total_rows, status.dropped) {
+        (_, dropped @ 1..) => format!("{} rows, {dropped} did not match", status.rows),
+        (Some(total), _) => format!("{} of {total} rows", status.rows),
+        (None, _) => format!("{} rows", status.rows),
     };
     let tokens = match status.tokens_per_second {
         rate if rate >= 1.0 => format!(", {rate:.0} tokens/s"),
