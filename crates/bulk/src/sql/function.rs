@@ -131,7 +131,7 @@ impl Shared {
         let (mut plain, mut options) = (Vec::new(), Map::new());
         for (at, argument) in arguments.iter().enumerate() {
             let literal = argument.and_then(value);
-            match literal.as_ref().and_then(|literal| options_of(literal)) {
+            match literal.as_ref().and_then(options_of) {
                 Some(given) => options = given,
                 None => plain.push((format!("argument {}", at + 1), literal)),
             }

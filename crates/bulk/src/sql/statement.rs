@@ -134,7 +134,7 @@ fn arguments(name: &str, function: &mut Function) -> Result<(), BulkError> {
         let (option, value) = match option(argument) {
             Ok(option) => option,
             Err(argument) if options.is_empty() => {
-                plain.push(argument);
+                plain.push(*argument);
                 continue;
             }
             Err(_) => return Err(wrong(format!("`{name}`: arguments come before options"))),
@@ -162,7 +162,7 @@ fn arguments(name: &str, function: &mut Function) -> Result<(), BulkError> {
 }
 
 /// The name and the value of an option, or the argument again.
-fn option(argument: FunctionArg) -> Result<(String, Expr), FunctionArg> {
+fn option(argument: FunctionArg) -> Result<(String, Expr), Box<FunctionArg>> {
     match argument {
         FunctionArg::Named { name, arg: FunctionArgExpr::Expr(value), .. } => Ok((name.value, value)),
         FunctionArg::ExprNamed {
@@ -176,10 +176,10 @@ fn option(argument: FunctionArg) -> Result<(String, Expr), FunctionArg> {
             Expr::Identifier(name) => Ok((name.value, *right)),
             left => {
                 let same = Expr::BinaryOp { left: Box::new(left), op: BinaryOperator::Eq, right };
-                Err(FunctionArg::Unnamed(FunctionArgExpr::Expr(same)))
+                Err(Box::new(FunctionArg::Unnamed(FunctionArgExpr::Expr(same))))
             }
         },
-        other => Err(other),
+        other => Err(Box::new(other)),
     }
 }
 
