@@ -86,6 +86,22 @@ pub enum BulkError {
         /// The first reason.
         first: String,
     },
+    /// An address lies where this process may neither read nor write.
+    #[error("{uri}: {what}")]
+    Refused {
+        /// What was asked for.
+        uri: String,
+        /// What is allowed.
+        what: String,
+    },
+    /// The machines that were to do the job cannot be reached, or could not do it.
+    #[error("{what}")]
+    Cluster {
+        /// What is the matter.
+        what: String,
+        /// Whether asking again may help, as with a network that is down.
+        unreachable: bool,
+    },
     /// The job was stopped; what was done is kept.
     #[error("the job was stopped")]
     Stopped,

@@ -2,19 +2,19 @@
 
 use crate::call::{Argument, Call};
 use crate::{BulkError, units};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::path::Path;
 use std::time::Duration;
 
 /// A job. Every field has the meaning and the default of `docs/bulk.md`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Job {
     /// What goes in.
     pub input: Input,
     /// What is done with each row, in order; a later call may read an earlier one's column.
-    #[serde(deserialize_with = "calls")]
+    #[serde(deserialize_with = "calls", serialize_with = "tables")]
     pub map: Vec<Call>,
     /// What becomes of rows that fail.
     pub errors: Errors,
@@ -25,7 +25,7 @@ pub struct Job {
 }
 
 /// What goes in.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Input {
     /// Files, folders, patterns and addresses.
@@ -63,7 +63,7 @@ pub enum Format {
 }
 
 /// What becomes of rows that fail.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Errors {
     /// The column of reasons.
@@ -86,7 +86,7 @@ impl Default for Errors {
 }
 
 /// Where a job's rows go.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Output {
     /// A file, or a folder or prefix of a bucket for one file a split.
@@ -98,7 +98,7 @@ pub struct Output {
 }
 
 /// How the work is cut and done.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Run {
     /// How large splits are.
@@ -106,7 +106,7 @@ pub struct Run {
     /// Whether repeated inputs are computed once.
     pub dedup: Dedup,
     /// How much work a crash within a split may cost.
-    #[serde(deserialize_with = "time")]
+    #[serde(deserialize_with = "time", serialize_with = "whole_seconds")]
     pub checkpoint: Duration,
     /// Splits worked on at once.
     pub workers: usize,
@@ -124,7 +124,7 @@ impl Default for Run {
 }
 
 /// How large splits are: whichever is reached first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SplitSize {
     /// Bytes of the input.
@@ -141,7 +141,7 @@ impl Default for SplitSize {
 }
 
 /// Whether repeated inputs are computed once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dedup {
     /// Equal inputs get one result.
@@ -248,6 +248,11 @@ fn size<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
         .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no size, such as 256MiB")))
 }
 
+/// At least one second: shorter ones are not written in job files.
+fn whole_seconds<S: Serializer>(time: &Duration, output: S) -> Result<S::Ok, S::Error> {
+    output.serialize_u64(time.as_secs().max(1))
+}
+
 fn text_or_number<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -267,7 +272,19 @@ fn calls<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Call>, D::Error> {
     tables.into_iter().map(|table| call(table).map_err(serde::de::Error::custom)).collect()
 }
 
+/// What [`calls`] reads, of calls that were checked: all of a call in one value.
+fn tables<S: Serializer>(calls: &[Call], output: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Table<'a> {
+        call: &'a Call,
+    }
+    output.collect_seq(calls.iter().map(|call| Table { call }))
+}
+
 fn call(mut table: Map<String, Value>) -> Result<Call, String> {
+    if let (Some(call), 1) = (table.get("call"), table.len()) {
+        return Call::deserialize(call).map_err(|error| error.to_string());
+    }
     let mut text = |key: &str| match table.remove(key) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -332,6 +349,20 @@ mod tests {
         assert_eq!(job.map[1].column, "h");
         assert_eq!(job.run.split, SplitSize { bytes: 1 << 20, rows: 10 });
         assert_eq!((job.run.dedup, job.run.checkpoint), (Dedup::Off, Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_job_that_was_written_down_is_the_same_job() {
+        let text = r#"
+            input = { uri = ["a.csv", "b.csv"], columns = ["id"], format = "csv" }
+            map = [{ with = "generate('Say {text}', max_tokens = 3, schema = '{}') as said" }, { fn = "hash", input = ["id", "text"] }]
+            errors = { column = "why", retry = 1, max_rate = 0.25 }
+            output = { uri = "out/", format = "jsonl" }
+            run = { split = { bytes = 7, rows = 5 }, dedup = "off", checkpoint = "90s", workers = 3 }
+        "#;
+        let job = Job::parse(text).unwrap();
+        let again: Job = serde_json::from_str(&serde_json::to_string(&job).unwrap()).unwrap();
+        assert_eq!(format!("{job:?}"), format!("{again:?}"));
     }
 
     #[test]

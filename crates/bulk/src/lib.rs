@@ -6,6 +6,8 @@
 
 mod call;
 mod cells;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 mod error;
 pub mod function;
 mod functions;

@@ -23,6 +23,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Files of state that are read whole are shorter.
 const MAX_STATE_BYTES: u64 = 16 << 30;
+/// Records of a bucket that are read at once.
+const READERS: usize = 64;
 
 /// What results depend on; written once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -188,6 +190,26 @@ impl Place {
         }
     }
 
+    /// What was begun here, and what it depends on.
+    ///
+    /// # Errors
+    /// [`BulkError::Changed`] if it cannot be read.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn stored_job(&self) -> Result<Option<(Identity, Plan)>, BulkError> {
+        let bytes = self.state.read("job.json", MAX_STATE_BYTES)?;
+        bytes.map(|bytes| self.stored(&bytes)).transpose()
+    }
+
+    /// Whether a split has its record and its part.
+    ///
+    /// # Errors
+    /// [`BulkError::Store`].
+    #[cfg(feature = "cluster")]
+    pub(crate) fn is_done(&self, split: &Split) -> Result<bool, BulkError> {
+        let record = self.done_folder().read(&format!("{}.json", split.id), MAX_STATE_BYTES)?;
+        Ok(record.is_some() && self.parts.open(&self.part(split)).is_ok())
+    }
+
     fn stored(&self, bytes: &[u8]) -> Result<(Identity, Plan), BulkError> {
         let damaged = |what: String| BulkError::Changed {
             what: format!("{} is damaged ({what}); remove it to begin anew", self.state.uri("job.json")),
@@ -259,24 +281,42 @@ impl Place {
     ///
     /// # Errors
     /// [`BulkError::Store`].
-    pub fn done(&self, splits: &[Split]) -> Result<BTreeMap<String, DoneSplit>, BulkError> {
+    pub fn done<'a>(
+        &self,
+        splits: impl IntoIterator<Item = &'a Split>,
+    ) -> Result<BTreeMap<String, DoneSplit>, BulkError> {
         let records: BTreeSet<String> = self.done_folder().names()?.into_iter().collect();
         if records.is_empty() {
             return Ok(BTreeMap::new());
         }
         let parts: BTreeSet<String> = self.parts.names()?.into_iter().collect();
-        let mut done = BTreeMap::new();
-        for split in splits {
-            let record = format!("{}.json", split.id);
-            if !records.contains(&record) || !parts.contains(&self.part(split)) {
-                continue;
+        let there = |split: &&Split| {
+            records.contains(&format!("{}.json", split.id)) && parts.contains(&self.part(split))
+        };
+        let found: Vec<&Split> = splits.into_iter().filter(there).collect();
+        let folder = self.done_folder();
+        // A bucket answers late, but many at once.
+        let readers = if folder.path().is_some() { 1 } else { READERS.min(found.len().max(1)) };
+        let read = |some: &[&Split]| -> Result<BTreeMap<String, DoneSplit>, BulkError> {
+            let mut done = BTreeMap::new();
+            for split in some {
+                let bytes = folder.read(&format!("{}.json", split.id), MAX_STATE_BYTES)?.unwrap_or_default();
+                if let Ok(record) = serde_json::from_slice(&bytes) {
+                    done.insert(split.id.clone(), record);
+                }
             }
-            let bytes = self.done_folder().read(&record, MAX_STATE_BYTES)?.unwrap_or_default();
-            if let Ok(record) = serde_json::from_slice(&bytes) {
-                done.insert(split.id.clone(), record);
+            Ok(done)
+        };
+        let read = &read;
+        std::thread::scope(|scope| {
+            let chunks = found.chunks(found.len().div_ceil(readers).max(1));
+            let reading: Vec<_> = chunks.map(|some| scope.spawn(move || read(some))).collect();
+            let mut done = BTreeMap::new();
+            for reader in reading {
+                done.append(&mut reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
             }
-        }
-        Ok(done)
+            Ok(done)
+        })
     }
 
     /// Where records of splits lie.
@@ -379,7 +419,7 @@ pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
 
 impl Identity {
     /// What differs, in words: before and now.
-    fn differences(&self, now: &Identity) -> Vec<String> {
+    pub(crate) fn differences(&self, now: &Identity) -> Vec<String> {
         let mut found = Vec::new();
         let mut differ = |what: &str, before: String, now: String| {
             if before != now {

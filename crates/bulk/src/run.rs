@@ -2,10 +2,14 @@
 
 mod finish;
 mod sample;
+#[cfg(feature = "cluster")]
+mod single;
 mod split;
 mod survey;
 
 pub use sample::Estimate;
+#[cfg(feature = "cluster")]
+pub(crate) use single::{Phase, Single};
 
 use crate::function::{Context, Registry, Stop};
 use crate::input::{self, Found, Plan};
@@ -51,7 +55,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 
 /// A job whose description was checked against its input.
 pub struct Checked<'a> {
-    job: &'a Job,
+    pub(crate) job: &'a Job,
     stores: &'a Stores,
     found: Found,
     query: Option<Query>,
@@ -138,6 +142,16 @@ impl Checked<'_> {
     /// [`BulkError::Changed`], [`BulkError::Busy`], [`BulkError::Stopped`] with everything done so far kept, and whatever
     /// ends a job.
     pub fn run(&self, options: &RunOptions, tell: &(dyn Fn(&Status) + Sync)) -> Result<Report, BulkError> {
+        self.run_by(options, tell, |work, done| work.run(done))
+    }
+
+    /// Begins or goes on with the job, lets `labour` do the splits that are not among those done, and ends it.
+    pub(crate) fn run_by(
+        &self,
+        options: &RunOptions,
+        tell: &(dyn Fn(&Status) + Sync),
+        labour: impl FnOnce(&Work<'_>, &BTreeMap<String, DoneSplit>) -> Result<Status, BulkError>,
+    ) -> Result<Report, BulkError> {
         let place = Place::of(self.job, self.stores)?;
         let lock = match options.shard {
             None => "lock".to_owned(),
@@ -171,7 +185,7 @@ impl Checked<'_> {
         place.state.remove("cancel")?;
         let done = place.done(&plan.splits)?;
         let work = Work { checked: self, plan: &plan, calls: &calls, place: &place, options, tell };
-        let mut status = work.run(&done).inspect_err(|error| {
+        let mut status = labour(&work, &done).inspect_err(|error| {
             let (state, why) = match error {
                 BulkError::Stopped => ("stopped", None),
                 error => ("failed", Some(input::chain(error))),
@@ -199,13 +213,13 @@ impl Checked<'_> {
 }
 
 /// One run of a job.
-struct Work<'a> {
-    checked: &'a Checked<'a>,
-    plan: &'a Plan,
-    calls: &'a Calls,
-    place: &'a Place,
-    options: &'a RunOptions,
-    tell: &'a (dyn Fn(&Status) + Sync),
+pub(crate) struct Work<'a> {
+    pub(crate) checked: &'a Checked<'a>,
+    pub(crate) plan: &'a Plan,
+    pub(crate) calls: &'a Calls,
+    pub(crate) place: &'a Place,
+    pub(crate) options: &'a RunOptions,
+    pub(crate) tell: &'a (dyn Fn(&Status) + Sync),
 }
 
 /// What workers share.
@@ -231,12 +245,14 @@ impl Shared<'_> {
 }
 
 impl Work<'_> {
-    fn pending(&self, done: &BTreeMap<String, DoneSplit>) -> Vec<&Split> {
+    /// Splits that are to be done, in their order.
+    pub(crate) fn pending(&self, done: &BTreeMap<String, DoneSplit>) -> Vec<&Split> {
         let mine = |split: &&Split| self.options.shard.is_none_or(|(shard, of)| split.index % of == shard);
         self.plan.splits.iter().filter(mine).filter(|split| !done.contains_key(&split.id)).collect()
     }
 
-    fn totals(&self) -> (Option<u64>, u64) {
+    /// Rows, where they are known, and bytes of all splits.
+    pub(crate) fn totals(&self) -> (Option<u64>, u64) {
         let rows = self.plan.splits.iter().map(|split| split.rows).sum();
         (rows, self.plan.splits.iter().map(|split| split.bytes).fold(0, u64::saturating_add))
     }
@@ -248,7 +264,7 @@ impl Work<'_> {
         }
     }
 
-    fn keep_status(&self, status: &Status) -> Result<(), BulkError> {
+    pub(crate) fn keep_status(&self, status: &Status) -> Result<(), BulkError> {
         let status = Status { output: self.place.uri.clone(), ..status.clone() };
         self.place.state.replace(&self.status_name(), crate::place::json(&status))
     }
@@ -260,14 +276,19 @@ impl Work<'_> {
         self.keep_status(&Status { state: state.to_owned(), error, eta_seconds: None, ..last })
     }
 
-    fn run(&self, done: &BTreeMap<String, DoneSplit>) -> Result<Status, BulkError> {
-        let pending = self.pending(done);
-        let (total_rows, total_bytes) = self.totals();
+    /// Counts that begin with what is done.
+    pub(crate) fn counts(&self, done: &BTreeMap<String, DoneSplit>) -> Counts {
         let (rows, errors) = done.values().fold((0, 0), |(r, e), d| (r + d.rows, e + d.errors));
         let dropped = done.values().map(|done| done.dropped).sum();
         let bytes =
             self.plan.splits.iter().filter(|split| done.contains_key(&split.id)).map(|s| s.bytes).sum();
-        let counts = || Counts::new(rows, errors, done.len(), bytes).with_dropped(dropped);
+        Counts::new(rows, errors, done.len(), bytes).with_dropped(dropped)
+    }
+
+    fn run(&self, done: &BTreeMap<String, DoneSplit>) -> Result<Status, BulkError> {
+        let pending = self.pending(done);
+        let (total_rows, total_bytes) = self.totals();
+        let counts = || self.counts(done);
         let now = |counts: &Counts| counts.status(self.plan.splits.len(), total_rows, total_bytes);
         if pending.is_empty() {
             return Ok(now(&counts()));
@@ -328,22 +349,28 @@ impl Work<'_> {
     fn work(&self, shared: &Shared<'_>) {
         while !shared.halt.is_raised() {
             let Some(split) = shared.pending.get(shared.next.fetch_add(1, Ordering::Relaxed)) else { return };
-            let mut wait = FIRST_WAIT;
-            let mut tries = 0;
-            loop {
-                match split::run(self, shared, split) {
-                    Ok(()) => break,
-                    Err(error)
-                        if tries < self.checked.job.errors.retry
-                            && may_pass(&error)
-                            && !shared.halt.is_raised() =>
-                    {
-                        tracing::warn!(%error, split = split.id, "trying again");
-                        std::thread::sleep(wait);
-                        (wait, tries) = (wait * 2, tries + 1);
-                    }
-                    Err(error) => return shared.fail(error),
+            if let Err(error) = self.attempt(shared, split) {
+                return shared.fail(error);
+            }
+        }
+    }
+
+    /// Does a split, and again while that may help.
+    fn attempt(&self, shared: &Shared<'_>, split: &Split) -> Result<(), BulkError> {
+        let mut wait = FIRST_WAIT;
+        let mut tries = 0;
+        loop {
+            match split::run(self, shared, split) {
+                Err(error)
+                    if tries < self.checked.job.errors.retry
+                        && may_pass(&error)
+                        && !shared.halt.is_raised() =>
+                {
+                    tracing::warn!(%error, split = split.id, "trying again");
+                    std::thread::sleep(wait);
+                    (wait, tries) = (wait * 2, tries + 1);
                 }
+                ended => return ended,
             }
         }
     }

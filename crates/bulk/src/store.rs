@@ -3,12 +3,14 @@
 //! What is written appears under its name as a whole or not at all, and a file that must not be written twice goes to
 //! whoever comes first.
 
+mod allow;
 mod faults;
 mod local;
 mod object;
 #[cfg(feature = "cloud")]
 mod remote;
 
+pub use allow::Allow;
 pub use faults::Faults;
 pub use local::Lock;
 pub use object::{Object, ReadAt, Section};
@@ -49,6 +51,10 @@ pub struct StoreOptions {
     pub offline: bool,
     /// Where tests make things fail.
     pub faults: Faults,
+    /// The folder that relative paths of files begin at; `None`: this process's own.
+    pub base: Option<PathBuf>,
+    /// Where may be read and written; `None`: anywhere.
+    pub allow: Option<Allow>,
 }
 
 /// Reads from and writes to any address.
@@ -89,13 +95,37 @@ impl Stores {
         }
     }
 
+    /// The path of an address on this machine, from the folder that relative ones begin at.
+    pub(crate) fn path(&self, uri: &str) -> PathBuf {
+        let path = local_path(uri);
+        self.options.base.as_ref().map_or_else(|| path.to_owned(), |base| base.join(path))
+    }
+
+    /// Sees that an address lies where this process may read and write.
+    ///
+    /// # Errors
+    /// [`BulkError::Refused`].
+    pub fn permit(&self, uri: &str) -> Result<(), BulkError> {
+        let Some(allow) = &self.options.allow else { return Ok(()) };
+        if is_remote(uri) { allow.permit_remote(uri) } else { allow.permit_local(&self.path(uri)) }
+    }
+
+    /// Whether an address was refused so far, and why: what functions say of rows is no place to lose it.
+    ///
+    /// # Errors
+    /// [`BulkError::Refused`].
+    pub(crate) fn refused(&self) -> Result<(), BulkError> {
+        self.options.allow.as_ref().map_or(Ok(()), Allow::refused)
+    }
+
     /// What is at an address now.
     ///
     /// # Errors
-    /// [`BulkError::Input`] if nothing is.
+    /// [`BulkError::Input`] if nothing is, [`BulkError::Refused`].
     pub fn info(&self, uri: &str) -> Result<ObjectInfo, BulkError> {
+        self.permit(uri)?;
         if !is_remote(uri) {
-            return local::info(uri);
+            return local::info(uri, &self.path(uri));
         }
         #[cfg(feature = "cloud")]
         return self.remote.info(uri);
@@ -119,8 +149,9 @@ impl Stores {
     /// # Errors
     /// [`BulkError::Input`].
     pub fn open(&self, info: &ObjectInfo) -> Result<Object, BulkError> {
+        self.permit(&info.uri)?;
         if !is_remote(&info.uri) {
-            return local::open(info);
+            return local::open(info, &self.path(&info.uri));
         }
         #[cfg(feature = "cloud")]
         return self.remote.open(info);
@@ -133,8 +164,9 @@ impl Stores {
     /// # Errors
     /// [`BulkError::NotBuilt`], [`BulkError::Job`] for an address that is none.
     pub fn folder(&self, uri: &str) -> Result<Folder, BulkError> {
+        self.permit(uri)?;
         if !is_remote(uri) {
-            let root = local_path(uri).to_owned();
+            let root = self.path(uri);
             return Ok(Folder(Kind::Local(local::LocalFolder { root, faults: self.options.faults.clone() })));
         }
         #[cfg(feature = "cloud")]
@@ -293,7 +325,10 @@ impl Folder {
     /// [`BulkError::Input`].
     pub fn open(&self, name: &str) -> Result<Object, BulkError> {
         match &self.0 {
-            Kind::Local(folder) => local::open(&local::info(&folder.root.join(name).to_string_lossy())?),
+            Kind::Local(folder) => {
+                let path = folder.root.join(name);
+                local::open(&local::info(&path.to_string_lossy(), &path)?, &path)
+            }
             #[cfg(feature = "cloud")]
             Kind::Remote(folder) => folder.open(name),
         }

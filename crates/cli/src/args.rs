@@ -3,6 +3,8 @@
 // Read only where bulk work is built in.
 #[cfg_attr(not(feature = "bulk"), allow(dead_code))]
 pub mod bulk;
+#[cfg_attr(not(feature = "cluster"), allow(dead_code))]
+mod cluster;
 mod encode;
 mod generate;
 mod measure;
@@ -14,6 +16,8 @@ mod text;
 mod values;
 
 pub use bulk::{BatchArgs, JobsVerb, MapArgs, SqlArgs};
+#[cfg_attr(not(feature = "cluster"), allow(unused_imports))]
+pub use cluster::{ClusterVerb, ExecutorArgs, SchedulerArgs};
 pub use encode::{EmbedArgs, EncodeArgs, RerankArgs, VectorEncoding};
 pub use generate::{GenerateArgs, LoadArgs, Thinking};
 pub use measure::{BenchArgs, DoctorArgs, EvalChoiceArgs, EvalVerb, PerplexityArgs};
@@ -153,6 +157,8 @@ pub enum Verb {
     Batch(BatchArgs),
     #[command(subcommand)]
     Jobs(JobsVerb),
+    #[command(subcommand)]
+    Cluster(ClusterVerb),
     Bench(BenchArgs),
     #[command(subcommand)]
     Eval(EvalVerb),

@@ -10,6 +10,11 @@ mod bulk;
 mod chat;
 mod chat_task;
 mod classify;
+#[cfg(feature = "cluster")]
+mod cluster;
+#[cfg(not(feature = "cluster"))]
+#[path = "commands/cluster_absent.rs"]
+mod cluster;
 mod config;
 mod doctor;
 mod embed;
@@ -92,6 +97,7 @@ pub fn run(cli: Cli, messages: Messages, folders: Folders, files: Files) -> anyh
         Some(Verb::Sql(args)) => bulk::sql(&app, &args),
         Some(Verb::Batch(args)) => bulk::batch(&app, &args),
         Some(Verb::Jobs(args)) => bulk::jobs(&app, &args),
+        Some(Verb::Cluster(args)) => cluster::cluster(&app, &args),
         Some(Verb::Bench(args)) => bench::bench(&app, &args),
         Some(Verb::Eval(EvalVerb::Perplexity(args))) => perplexity::perplexity(&app, &args),
         Some(Verb::Eval(EvalVerb::Choice(args))) => perplexity::choice(&app, &args),

@@ -19,8 +19,12 @@ use std::path::{Path, PathBuf};
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Settings that a project file may not give: a folder that somebody else wrote must not choose where models are
-/// kept and trusted from, nor who may reach a server.
-const NOT_IN_PROJECT_FILE: [&str; 9] = [
+/// kept and trusted from, nor who may reach a server, nor which machines work for whom.
+const NOT_IN_PROJECT_FILE: [&str; 13] = [
+    "allow",
+    "listen",
+    "on",
+    "scheduler",
     "cache-dir",
     "host",
     "unix-socket",
@@ -45,6 +49,12 @@ pub fn environment_color() -> Option<String> {
 /// `KUN_API_KEY`: a key that a server asks for. It is no flag, because other users see the flags of a process.
 pub fn api_key() -> Option<String> {
     std::env::var("KUN_API_KEY").ok().filter(|key| !key.is_empty())
+}
+
+/// `KUN_CLUSTER_TOKEN`: what the machines of a cluster know each other's jobs by. It is no flag, for the same reason.
+#[cfg(feature = "cluster")]
+pub fn cluster_token() -> Option<String> {
+    std::env::var("KUN_CLUSTER_TOKEN").ok().filter(|token| !token.is_empty())
 }
 
 /// What clients of buckets read: `AWS_…`, `GOOGLE_…` and `AZURE_…`.

@@ -136,6 +136,8 @@ impl Writing<'_> {
     }
 
     fn write(&mut self, done: Done) -> Result<(), BulkError> {
+        // An address that this machine may not read is no error of its row: another machine may.
+        self.work.checked.stores.refused()?;
         let batch = self.with_files(done.batch)?;
         self.part.write(&batch)?;
         self.log.add(&batch, done.tokens)?;

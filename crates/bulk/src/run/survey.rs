@@ -30,6 +30,31 @@ pub(super) fn all(work: &Work<'_>) -> Result<BTreeMap<usize, Vec<u8>>, BulkError
     Ok(found)
 }
 
+/// Makes the notes of one split that are missing.
+#[cfg(feature = "cluster")]
+pub(super) fn note(work: &Work<'_>, split: &Split) -> Result<(), BulkError> {
+    let folder = work.place.survey_folder();
+    for (call, columns, survey) in work.calls.surveys() {
+        let pass = Pass { work, folder: &folder, call, columns, survey: &survey };
+        if folder.open(&pass.name(split)).is_err() {
+            pass.split(split)?;
+        }
+    }
+    Ok(())
+}
+
+/// Splits whose notes are missing, while no survey is over.
+#[cfg(feature = "cluster")]
+pub(super) fn missing<'a>(work: &Work<'a>) -> Result<Vec<&'a Split>, BulkError> {
+    let folder = work.place.survey_folder();
+    let there: BTreeSet<String> = folder.names()?.into_iter().collect();
+    let calls: Vec<usize> = work.calls.surveys().iter().map(|(call, ..)| *call).collect();
+    let over = |call: &&usize| there.contains(&format!("{call}-found"));
+    let left: Vec<usize> = calls.iter().filter(|call| !over(call)).copied().collect();
+    let lacks = |split: &&Split| left.iter().any(|call| !there.contains(&format!("{call}-{}", split.id)));
+    Ok(work.plan.splits.iter().filter(lacks).collect())
+}
+
 struct Pass<'a> {
     work: &'a Work<'a>,
     folder: &'a Folder,

@@ -1,6 +1,6 @@
 //! Folders of this machine.
 
-use super::{Created, Draft, Faults, Object, ObjectInfo, ReadAt, local_path};
+use super::{Created, Draft, Faults, Object, ObjectInfo, ReadAt};
 use crate::BulkError;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -26,8 +26,9 @@ fn etag(meta: &fs::Metadata) -> String {
     format!("{:x}-{:x}", modified.as_nanos(), meta.len())
 }
 
-pub(super) fn info(uri: &str) -> Result<ObjectInfo, BulkError> {
-    let meta = fs::metadata(local_path(uri)).map_err(|error| input_error(uri, &error))?;
+/// What is at `path`, which people know as `uri`.
+pub(super) fn info(uri: &str, path: &Path) -> Result<ObjectInfo, BulkError> {
+    let meta = fs::metadata(path).map_err(|error| input_error(uri, &error))?;
     // A pipe or a device would wait for ever, and cannot be read twice.
     if !meta.is_file() {
         return Err(BulkError::Input { uri: uri.to_owned(), what: "it is no regular file".to_owned() });
@@ -58,13 +59,13 @@ impl ReadAt for LocalFile {
     }
 }
 
-pub(super) fn open(info: &ObjectInfo) -> Result<Object, BulkError> {
-    let now = self::info(&info.uri)?;
+pub(super) fn open(info: &ObjectInfo, path: &Path) -> Result<Object, BulkError> {
+    let now = self::info(&info.uri, path)?;
     if now != *info {
         let what = "it changed after the job had begun".to_owned();
         return Err(BulkError::Input { uri: info.uri.clone(), what });
     }
-    let file = File::open(local_path(&info.uri)).map_err(|error| input_error(&info.uri, &error))?;
+    let file = File::open(path).map_err(|error| input_error(&info.uri, &error))?;
     Ok(Object::new(Arc::new(LocalFile(file)), info.size))
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
   kun map reviews.csv --with \"generate('Summarise: {text}', max_tokens = 60) as summary\" -o out.jsonl
   kun map pages.parquet --where \"lang = 'en'\" --with 'quality(text) as q' -o good.parquet
   kun map job.toml --shard 3/64
+  kun map job.toml --on df://scheduler:50050
   kun map --functions")]
 pub struct MapArgs {
     /// Files, folders, patterns and addresses, or one job.toml
@@ -43,6 +44,9 @@ pub struct MapArgs {
     /// This process does one part of the job: the I-th of N, counted from 0
     #[arg(long, value_parser = parse_shard, value_name = "I/N")]
     pub shard: Option<(usize, usize)>,
+    /// Let the executors of this scheduler do it (`kun cluster`)
+    #[arg(long, value_name = "df://HOST:PORT", conflicts_with_all = ["shard", "dry_run"])]
+    pub on: Option<String>,
     /// How the input's files are read [default: by their endings]
     #[arg(long, value_enum, value_name = "FORMAT", hide_short_help = true)]
     pub read_as: Option<TableFormat>,

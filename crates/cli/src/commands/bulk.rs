@@ -15,8 +15,10 @@ pub use batch::batch;
 pub use jobs::jobs;
 pub use map::map;
 pub use sql::sql;
+#[cfg_attr(not(feature = "cluster"), allow(unused_imports))]
+pub use models::HubModels;
 
-use crate::exit::{DOES_NOT_FIT, FAILED, MISUSE};
+use crate::exit::{DOES_NOT_FIT, FAILED, MISUSE, NETWORK};
 use kun_bulk::BulkError;
 use kun_server::batch::BatchError;
 use std::io::ErrorKind;
@@ -32,7 +34,14 @@ pub fn outcome(error: &(dyn std::error::Error + 'static)) -> Option<(u8, Option<
         | BulkError::Changed { .. }
         | BulkError::Input { .. }
         | BulkError::Sql { .. }
+        | BulkError::Refused { .. }
         | BulkError::NotBuilt { .. } => Some((MISUSE, None)),
+        BulkError::Cluster { unreachable: true, .. } => {
+            Some((NETWORK, Some("what was done is kept; the same command goes on where it stopped")))
+        }
+        BulkError::Cluster { .. } => {
+            Some((FAILED, Some("what was done is kept; the same command goes on, with --on or without")))
+        }
         BulkError::Busy { .. } => {
             Some((FAILED, Some("`kun jobs list` shows what runs; `kun jobs cancel` ends it")))
         }

@@ -140,3 +140,67 @@ fn mistakes_and_help() {
     let shown = scratch.run(&["jobs", "show", "out/"]).expect(0);
     assert!(shown.stdout.contains("1 rows"), "{shown:?}");
 }
+
+/// A block of `docs/bulk.md`: the first after `before` that is fenced as `fence` says.
+fn documented(before: &str, fence: &str) -> String {
+    let page = include_str!("../../../../docs/bulk.md");
+    let rest = page.split_once(before).unwrap().1.split_once(fence).unwrap().1;
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
+/// Runs a script as one of the shards, with `kun` on the path.
+fn run_shard(scratch: &Scratch, script: &str, variable: &str, index: usize) -> Ran {
+    let kun = scratch.kun(&[]);
+    let bin = scratch.path().join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    if !bin.join("kun").exists() {
+        std::os::unix::fs::symlink(kun.get_program(), bin.join("kun")).unwrap();
+    }
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", script]).current_dir(scratch.path()).env_clear();
+    shell.env("HOME", scratch.path()).env(variable, index.to_string());
+    shell.env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
+    Ran::from(shell.output().unwrap())
+}
+
+#[test]
+fn the_documented_arrays_of_slurm_and_kubernetes_do_a_whole_job() {
+    let job = "input.uri = \"in.txt\"\noutput.uri = \"OUT\"\n[[map]]\nwith = \"hash(text) as h\"\n[run]\nsplit = { rows = 5 }\n";
+    let scratch = Scratch::new();
+    let lines: Vec<String> = (0..1000).map(|n| format!("line {n}")).collect();
+    scratch.write("in.txt", &lines.join("\n"));
+    let slurm = documented("Slurm:", "```\n");
+    assert!(slurm.starts_with("#!/bin/sh\n#SBATCH --array=0-63\n"), "{slurm}");
+    let yaml = documented("Kubernetes:", "```yaml\n");
+    assert!(yaml.contains("completions: 64") && yaml.contains("completionMode: Indexed"), "{yaml}");
+    let command = yaml.lines().find_map(|line| line.trim().strip_prefix("command: ")).unwrap();
+    let command: Vec<String> = serde_json::from_str(command).unwrap();
+    assert_eq!(command[..2], ["sh", "-c"]);
+    let data = scratch.path().to_str().unwrap();
+    for (name, script, variable) in [
+        ("slurm", slurm.clone(), "SLURM_ARRAY_TASK_ID"),
+        ("kubernetes", command[2].replace("/data/", &format!("{data}/")), "JOB_COMPLETION_INDEX"),
+    ] {
+        scratch.write("job.toml", &job.replace("OUT", &format!("{name}/")));
+        for index in 0..64 {
+            run_shard(&scratch, &script, variable, index).expect(0);
+            let done = scratch.path().join(name).join("_SUCCESS").exists();
+            assert_eq!(done, index == 63, "{name} {index}");
+        }
+        let manifest = std::fs::read_to_string(scratch.path().join(name).join("_MANIFEST.json")).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&manifest).unwrap()["rows"], 1000);
+    }
+    // Whether all of it is YAML, Python tells where it has a parser.
+    let parse = "import sys, yaml; assert yaml.safe_load(sys.stdin)['kind'] == 'Job'";
+    let mut python = std::process::Command::new("python3");
+    python.args(["-c", parse]).stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    if let Ok(mut child) = python.spawn() {
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), yaml.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        match said.contains("No module named") {
+            true => eprintln!("skipped: no YAML parser in Python"),
+            false => assert!(output.status.success(), "{said}"),
+        }
+    }
+}

@@ -4,7 +4,7 @@ use super::models::HubModels;
 use super::show::{Show, line};
 use crate::args::MapArgs;
 use crate::args::bulk::TableFormat;
-use crate::commands::App;
+use crate::commands::{App, cluster};
 use crate::exit::{FAILED, INTERRUPTED, Misuse, Quiet};
 use crate::interrupt::Watch;
 use kun_bulk::job::{Dedup, Format};
@@ -40,15 +40,18 @@ pub fn map(app: &App, args: &MapArgs) -> anyhow::Result<()> {
     let stop = options.stop.clone();
     let _watch = Watch::new(move || stop.raise());
     let show = Show::new(app);
-    let ended = checked.run(&options, &|status| show.tell(status));
+    let ended = match &args.on {
+        None => checked.run(&options, &|status| show.tell(status)).map_err(anyhow::Error::from),
+        Some(on) => cluster::run_on(app, on, &checked, &options, &|status| show.tell(status)),
+    };
     show.finish();
     match ended {
         Ok(report) => tell(app, args, &job, &report),
-        Err(BulkError::Stopped) => {
+        Err(error) if matches!(error.downcast_ref(), Some(BulkError::Stopped)) => {
             app.messages().note(&format!("Stopped; what is done is kept. To go on:\n  {}", command_line()));
             Err(Quiet(INTERRUPTED).into())
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 
