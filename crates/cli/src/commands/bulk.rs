@@ -14,9 +14,9 @@ mod sql;
 pub use batch::batch;
 pub use jobs::jobs;
 pub use map::map;
-pub use sql::sql;
 #[cfg_attr(not(feature = "cluster"), allow(unused_imports))]
 pub use models::HubModels;
+pub use sql::sql;
 
 use crate::exit::{DOES_NOT_FIT, FAILED, MISUSE, NETWORK};
 use kun_bulk::BulkError;
