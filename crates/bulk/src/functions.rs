@@ -12,6 +12,7 @@ mod look;
 mod texts;
 mod write;
 
+#[cfg(feature = "sql")]
 pub(crate) use generate::prompt_parts;
 pub use loaded::Loaded;
 

@@ -285,7 +285,7 @@ impl Step {
     }
 
     /// The type of results.
-    #[cfg_attr(not(feature = "sql"), expect(dead_code, reason = "SQL asks for it"))]
+    #[cfg(feature = "sql")]
     pub(crate) fn data_type(&self) -> &DataType {
         &self.output.data_type
     }

@@ -32,7 +32,7 @@ pub(super) const GENERATE: Kind = Kind {
 ///
 /// # Errors
 /// What is wrong with its braces.
-#[cfg_attr(not(feature = "sql"), expect(dead_code, reason = "SQL puts prompts together itself"))]
+#[cfg(feature = "sql")]
 pub(crate) fn prompt_parts(text: &str) -> Result<Vec<(bool, String)>, String> {
     Ok(Template::parse(text)?.parts())
 }

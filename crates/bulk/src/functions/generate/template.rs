@@ -69,6 +69,7 @@ impl Template {
     }
 
     /// Texts and, marked true, columns, in order; texts that are empty are left out.
+    #[cfg(feature = "sql")]
     pub(super) fn parts(&self) -> Vec<(bool, String)> {
         let part = |part: &Part| match part {
             Part::Text(text) => (false, text.clone()),
