@@ -263,11 +263,7 @@ impl Reading<'_> {
         let mut columns = self.columns.to_vec();
         columns.extend(condition.columns().iter().filter(|name| !self.columns.contains(name)).cloned());
         let chunks = Reading { columns: &columns, condition: None, ..*self }.open(stores, split)?;
-        let (condition, own) = (condition.clone(), (0..self.columns.len()).collect::<Vec<_>>());
-        Ok(Box::new(chunks.map(move |chunk| {
-            let chunk = condition.filter(chunk?)?;
-            Ok(Chunk { batch: chunk.batch.project(&own)?, ..chunk })
-        })))
+        Ok(condition.matching(chunks, self.columns.len()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Conditions and queries in a build without SQL.
 
 use crate::BulkError;
-use crate::input::Chunk;
+use crate::input::Chunks;
 use crate::store::{Folder, ObjectInfo};
 use crate::{Context, Registry, Stop};
 use arrow_schema::SchemaRef;
@@ -24,8 +24,8 @@ impl Condition {
         match *self {}
     }
 
-    /// The rows for which it holds.
-    pub(crate) fn filter(&self, _: Chunk) -> Result<Chunk, BulkError> {
+    /// Chunks with the rows that match.
+    pub(crate) fn matching(&self, _: Chunks, _: usize) -> Chunks {
         match *self {}
     }
 }

@@ -1,7 +1,7 @@
 //! A condition on rows: `where` of a job.
 
 use super::{error_of, statement};
-use crate::input::Chunk;
+use crate::input::{Chunk, Chunks};
 use crate::{BulkError, RowError};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, BooleanArray, RecordBatch, RecordBatchOptions};
@@ -70,11 +70,20 @@ impl Condition {
         &self.columns
     }
 
+    /// Chunks with the rows that match, and their first `columns` columns.
+    pub(crate) fn matching(&self, chunks: Chunks, columns: usize) -> Chunks {
+        let (condition, own) = (self.clone(), (0..columns).collect::<Vec<_>>());
+        Box::new(chunks.map(move |chunk| {
+            let chunk = condition.filter(chunk?)?;
+            Ok(Chunk { batch: chunk.batch.project(&own)?, ..chunk })
+        }))
+    }
+
     /// The rows for which it holds, and those that cannot be read.
     ///
     /// # Errors
     /// [`BulkError::Job`] if columns are missing.
-    pub(crate) fn filter(&self, chunk: Chunk) -> Result<Chunk, BulkError> {
+    fn filter(&self, chunk: Chunk) -> Result<Chunk, BulkError> {
         let rows = chunk.batch.num_rows();
         let column = |name: &String| {
             let found = chunk.batch.column_by_name(name).cloned();
