@@ -376,8 +376,13 @@ impl<'a> Client<'a> {
         let done = self.work.place.done(pending.iter().copied())?;
         for split in pending.iter() {
             let Some(record) = done.get(&split.id) else { continue };
-            let step =
-                Step { rows: record.rows, errors: record.errors, tokens: record.tokens, ..Step::default() };
+            let step = Step {
+                rows: record.rows,
+                errors: record.errors,
+                tokens: record.tokens,
+                dropped: record.dropped,
+                ..Step::default()
+            };
             self.seconds.push(record.seconds);
             self.errors = (self.errors.0 + record.rows, self.errors.1 + record.errors);
             self.counts.add(&step);
