@@ -70,6 +70,11 @@ impl Checked<'_> {
         tell: &(dyn Fn(&Status) + Sync),
         note: &dyn Fn(&str),
     ) -> Result<Report, BulkError> {
+        if self.job.input.query.is_some() {
+            return Err(BulkError::job(
+                "the rows of a query are read on one machine: leave out --on, or write them with `kun sql -o` first",
+            ));
+        }
         self.run_by(options, tell, |work, done| Client::new(work, done, on, note)?.all())
     }
 }

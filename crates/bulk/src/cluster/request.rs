@@ -178,6 +178,7 @@ mod tests {
         let job =
             Job::parse("input.uri = \"a.csv\"\noutput.uri = \"/o/\"\n[[map]]\nwith = \"hash(a)\"").unwrap();
         let identity = Identity {
+            query: None,
             version: "1".to_owned(),
             input: "x".to_owned(),
             files: 1,

@@ -29,7 +29,7 @@ impl<'a> Checked<'a> {
         job.check()?;
         let prepared =
             job.map.iter().map(|call| registry.prepare(call, context)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Checked { job, stores, found: Found { format, objects: Vec::new() }, prepared })
+        Ok(Checked { job, stores, found: Found { format, objects: Vec::new() }, query: None, prepared })
     }
 
     /// Splits whose notes for surveys are missing.
