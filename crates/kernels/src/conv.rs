@@ -50,6 +50,11 @@ impl Geometry {
         at.checked_sub(self.padding[axis]).filter(|&at| at < self.input[axis])
     }
 
+    /// Columns of a line under all windows of an output row, those left and right of the image included.
+    pub(crate) fn line_columns(&self) -> usize {
+        (self.output[1] - 1) * self.stride[1] + (self.kernel[1] - 1) * self.dilation[1] + 1
+    }
+
     /// Image, row and column of an output pixel.
     pub(crate) fn place(&self, pixel: usize) -> [usize; 3] {
         let (row, column) = (pixel / self.output[1], pixel % self.output[1]);
@@ -90,6 +95,41 @@ impl<T> Images<'_, T> {
             return Err(KernelError::Shape { kernel, what });
         }
         Ok(())
+    }
+
+    /// A pointer for each column of the lines under the windows of output row `row` (of all images), `[kernel rows][columns]`:
+    /// to `zeros` outside of the image. Of each image `ring` rows are in memory: row `y` lies where row `y % ring` would.
+    /// Returns which rows of the window are inside of the image.
+    pub(crate) fn line_pointers(
+        &self,
+        geometry: &Geometry,
+        row: usize,
+        ring: usize,
+        zeros: *const T,
+        pointers: &mut Vec<*const T>,
+    ) -> Range<usize> {
+        let (image, row) = (row / geometry.output[0], row % geometry.output[0]);
+        let (left, width) = (geometry.padding[1], geometry.line_columns());
+        let inside = left.min(width)..(left + geometry.input[1]).min(width);
+        pointers.resize(width * geometry.kernel[0], zeros);
+        let mut taps = 0..0;
+        for (ky, line) in pointers.chunks_exact_mut(width).enumerate() {
+            let Some(y) = geometry.source(0, row, ky) else {
+                line.fill(zeros);
+                continue;
+            };
+            if taps.is_empty() {
+                taps.start = ky;
+            }
+            taps.end = ky + 1;
+            line[..inside.start].fill(zeros);
+            line[inside.end..].fill(zeros);
+            let from = &self.data[self.at([image, y % ring, 0])..];
+            for (x, pointer) in line[inside.clone()].iter_mut().enumerate() {
+                *pointer = from[x * self.pixel_stride..].as_ptr();
+            }
+        }
+        taps
     }
 
     #[inline(always)]

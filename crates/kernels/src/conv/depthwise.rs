@@ -66,8 +66,9 @@ impl Depthwise<'_> {
             scratch.zeros.resize(self.channels, 0.0);
         }
         for row in rows {
-            let taps = self.pointers(row, scratch);
-            let width = self.width();
+            let zeros = scratch.zeros.as_ptr();
+            let taps = self.x.line_pointers(geometry, row, self.ring, zeros, &mut scratch.pointers);
+            let width = geometry.line_columns();
             let part = Row {
                 task: self,
                 row,
@@ -79,38 +80,6 @@ impl Depthwise<'_> {
             vector::run(isa, part);
         }
         Ok(())
-    }
-
-    /// Columns of a line, zeros on both sides included.
-    fn width(&self) -> usize {
-        let Geometry { output, kernel, stride, dilation, .. } = *self.geometry;
-        (output[1] - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1
-    }
-
-    /// A pointer for each column of the lines under the window of output row `row`: zeros left and right of the image.
-    /// Returns which rows of the window are inside of it; only their lines are there.
-    fn pointers(&self, row: usize, scratch: &mut Scratch) -> Range<usize> {
-        let geometry = self.geometry;
-        let (image, row) = (row / geometry.output[0], row % geometry.output[0]);
-        let (left, width) = (geometry.padding[1], self.width());
-        let inside = left.min(width)..(left + geometry.input[1]).min(width);
-        let (pointers, zeros) = (&mut scratch.pointers, scratch.zeros.as_ptr());
-        pointers.resize(width * geometry.kernel[0], zeros);
-        let mut taps = 0..0;
-        for (ky, line) in pointers.chunks_exact_mut(width).enumerate() {
-            let Some(y) = geometry.source(0, row, ky) else { continue };
-            if taps.is_empty() {
-                taps.start = ky;
-            }
-            taps.end = ky + 1;
-            line[..inside.start].fill(zeros);
-            line[inside.end..].fill(zeros);
-            let from = &self.x.data[self.x.at([image, y % self.ring, 0])..];
-            for (x, pointer) in line[inside.clone()].iter_mut().enumerate() {
-                *pointer = from[x * self.x.pixel_stride..].as_ptr();
-            }
-        }
-        taps
     }
 }
 

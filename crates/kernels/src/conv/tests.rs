@@ -6,27 +6,36 @@ use crate::Isa;
 use crate::gemm::tests::{assert_close, layouts, numbers, seen};
 use crate::gemm::{Activation, Epilogue, Panels, Residual, Scratch, Target};
 
-/// `[N, H, W, C]` in, `[outputs, channels / groups, taps]` weights, `[pixels, outputs]` out: the definition.
-fn plain(g: &Geometry, x: &[f32], channels: usize, w: &[f32], outputs: usize, groups: usize) -> Vec<f64> {
+/// `[N, H, W, C]` in, `[outputs, channels / groups, taps]` weights, `[pixels, outputs]` out: the definition, by the product of
+/// an element of the input and one of the weights.
+pub(crate) fn by_definition<T: Default + std::ops::AddAssign>(
+    g: &Geometry,
+    [channels, outputs, groups]: [usize; 3],
+    product: impl Fn(usize, usize) -> T,
+) -> Vec<T> {
     let [height, width] = g.input;
     let (each, mut out) = (channels / groups, Vec::new());
     for pixel in 0..g.pixels() {
         let [image, row, column] = g.place(pixel);
         for o in 0..outputs {
             let first = o / (outputs / groups) * each;
-            let mut sum = 0.0;
+            let mut sum = T::default();
             for tap in 0..g.taps() {
                 let y = g.source(0, row, tap / g.kernel[1]);
                 let (Some(y), Some(at)) = (y, g.source(1, column, tap % g.kernel[1])) else { continue };
+                let x = ((image * height + y) * width + at) * channels + first;
                 for c in 0..each {
-                    let x = x[((image * height + y) * width + at) * channels + first + c];
-                    sum += f64::from(x) * f64::from(w[(o * each + c) * g.taps() + tap]);
+                    sum += product(x + c, (o * each + c) * g.taps() + tap);
                 }
             }
             out.push(sum);
         }
     }
     out
+}
+
+fn plain(g: &Geometry, x: &[f32], channels: usize, w: &[f32], outputs: usize, groups: usize) -> Vec<f64> {
+    by_definition(g, [channels, outputs, groups], |i, j| f64::from(x[i]) * f64::from(w[j]))
 }
 
 pub(crate) fn geometry(

@@ -83,12 +83,10 @@ impl CodesDepthwise<'_> {
         }
         scratch.zero_codes.clear();
         scratch.zero_codes.resize(self.channels, self.zero);
-        let width = (geometry.output[1] - 1) * geometry.stride[1]
-            + (geometry.kernel[1] - 1) * geometry.dilation[1]
-            + 1;
+        let (width, zeros) = (geometry.line_columns(), scratch.zero_codes.as_ptr());
         for row in rows {
-            self.pointers(row, width, scratch);
-            let pointers = &scratch.code_pointers[..width * geometry.kernel[0]];
+            self.x.line_pointers(geometry, row, geometry.input[0], zeros, &mut scratch.code_pointers);
+            let pointers = &scratch.code_pointers[..];
             let channels = channels.clone();
             vector::run(isa, Row { task: self, row, channels: channels.clone(), width, padded, pointers });
             if let Some(table) = self.table {
@@ -100,24 +98,6 @@ impl CodesDepthwise<'_> {
             }
         }
         Ok(())
-    }
-
-    /// A pointer for each column of the lines under the window of output row `row`: zeros outside of the image.
-    fn pointers(&self, row: usize, width: usize, scratch: &mut Scratch) {
-        let geometry = self.geometry;
-        let (image, row) = (row / geometry.output[0], row % geometry.output[0]);
-        let left = geometry.padding[1];
-        let inside = left.min(width)..(left + geometry.input[1]).min(width);
-        let (pointers, zeros) = (&mut scratch.code_pointers, scratch.zero_codes.as_ptr());
-        pointers.clear();
-        pointers.resize(width * geometry.kernel[0], zeros);
-        for (ky, line) in pointers.chunks_exact_mut(width).enumerate() {
-            let Some(y) = geometry.source(0, row, ky) else { continue };
-            let from = &self.x.data[self.x.at([image, y, 0])..];
-            for (x, pointer) in line[inside.clone()].iter_mut().enumerate() {
-                *pointer = from[x * self.x.pixel_stride..].as_ptr();
-            }
-        }
     }
 }
 

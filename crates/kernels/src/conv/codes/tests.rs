@@ -1,7 +1,7 @@
 use super::CodesConvolution;
 use super::depthwise::{self, CodesDepthwise};
 use crate::Isa;
-use crate::conv::tests::geometry;
+use crate::conv::tests::{by_definition, geometry};
 use crate::conv::{Geometry, Images, few, tap_major};
 use crate::gemm::quads::tests::{codes, nearest, pad_i32, scales, weights};
 use crate::gemm::quads::{CodesTarget, SLACK, Scaling, starts};
@@ -10,27 +10,10 @@ use crate::gemm::{Panels, Scratch};
 const ZERO: u8 = 91;
 const BOUNDS: [u8; 3] = [128, 100, 250];
 
-/// `[N, H, W, C]` codes, `[outputs, channels / groups, taps]` weights, `[pixels, outputs]` sums: the definition.
 fn plain(g: &Geometry, x: &[u8], channels: usize, w: &[i8], outputs: usize, groups: usize) -> Vec<i32> {
-    let [height, width] = g.input;
-    let (each, mut out) = (channels / groups, Vec::new());
-    for pixel in 0..g.pixels() {
-        let [image, row, column] = g.place(pixel);
-        for o in 0..outputs {
-            let first = o / (outputs / groups) * each;
-            let mut sum = 0;
-            for tap in 0..g.taps() {
-                let y = g.source(0, row, tap / g.kernel[1]);
-                let (Some(y), Some(at)) = (y, g.source(1, column, tap % g.kernel[1])) else { continue };
-                for c in 0..each {
-                    let x = x[((image * height + y) * width + at) * channels + first + c];
-                    sum += (i32::from(x) - i32::from(ZERO)) * i32::from(w[(o * each + c) * g.taps() + tap]);
-                }
-            }
-            out.push(sum);
-        }
-    }
-    out
+    by_definition(g, [channels, outputs, groups], |i, j| {
+        (i32::from(x[i]) - i32::from(ZERO)) * i32::from(w[j])
+    })
 }
 
 fn expect(sums: &[i32], scale: &[f32]) -> Vec<u8> {
