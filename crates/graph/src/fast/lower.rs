@@ -303,7 +303,12 @@ impl Lower<'_> {
         let inputs =
             node.inputs.iter().filter(|id| **id != ValueId::ABSENT).map(|&id| Input::Value(id)).collect();
         let output = node.outputs[0];
-        self.push(Proto { kind: Kind::Plain, inputs, output, node: index, code: None });
+        self.make(index, Kind::Plain, inputs, output);
+    }
+
+    /// An operation whose result is numbers.
+    fn make(&mut self, node: usize, kind: Kind, inputs: Vec<Input>, output: ValueId) {
+        self.push(Proto { kind, inputs, output, node, code: None });
     }
 
     fn push(&mut self, proto: Proto) {

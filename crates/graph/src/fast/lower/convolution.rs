@@ -93,13 +93,7 @@ impl Lower<'_> {
         let coded = (groups == 1 || depthwise).then(|| self.coded(x, weight, 0, outputs)).flatten();
         let convolve = Convolve { weight, geometry, channels, outputs, groups, tail, coded };
         let kind = Kind::Convolve(Box::new(convolve));
-        self.push(Proto {
-            kind,
-            inputs: vec![Input::Value(x)],
-            output: node.outputs[0],
-            node: index,
-            code: None,
-        });
+        self.make(index, kind, vec![Input::Value(x)], node.outputs[0]);
         Some(())
     }
 
@@ -148,7 +142,7 @@ impl Lower<'_> {
             Kind::Overlapping(Box::new(Overlapping { weight, channels, outputs, stride, bias, phases }))
         };
         let inputs = vec![Input::Value(x)];
-        self.push(Proto { kind, inputs, output: node.outputs[0], node: index, code: None });
+        self.make(index, kind, inputs, node.outputs[0]);
         Some(())
     }
 
@@ -204,13 +198,7 @@ impl Lower<'_> {
         if self.shape(x)?.len() != 4 {
             return None;
         }
-        self.push(Proto {
-            kind: Kind::Mean,
-            inputs: vec![Input::Value(x)],
-            output: node.outputs[0],
-            node: index,
-            code: None,
-        });
+        self.make(index, Kind::Mean, vec![Input::Value(x)], node.outputs[0]);
         Some(())
     }
 
@@ -243,13 +231,7 @@ impl Lower<'_> {
             Some(axis)
         };
         let kind = Kind::Resize { rows: axis(2)?, columns: axis(3)? };
-        self.push(Proto {
-            kind,
-            inputs: vec![Input::Value(x)],
-            output: node.outputs[0],
-            node: index,
-            code: None,
-        });
+        self.make(index, kind, vec![Input::Value(x)], node.outputs[0]);
         Some(())
     }
 }

@@ -142,13 +142,7 @@ impl Lower<'_> {
                 return Some(());
             }
         }
-        self.push(Proto {
-            kind: Kind::Chain(chain.steps),
-            inputs: chain.inputs,
-            output: out,
-            node,
-            code: None,
-        });
+        self.make(node, Kind::Chain(chain.steps), chain.inputs, out);
         Some(())
     }
 
@@ -383,7 +377,7 @@ impl Lower<'_> {
             Step { function: Function::Add, a: Source::Step(0), b: Source::Operand(2) },
         ];
         let inputs = vec![Input::Value(x), scale, shift];
-        self.push(Proto { kind: Kind::Chain(steps), inputs, output: out, node: index, code: None });
+        self.make(index, Kind::Chain(steps), inputs, out);
         Some(())
     }
 }
@@ -496,13 +490,7 @@ impl Lower<'_> {
         if let Some(&code) = self.coded.get(&x) {
             self.coded.insert(out, code);
         }
-        self.push(Proto {
-            kind: Kind::Move(change),
-            inputs: vec![Input::Value(x)],
-            output: out,
-            node,
-            code: None,
-        });
+        self.make(node, Kind::Move(change), vec![Input::Value(x)], out);
         Some(())
     }
 }

@@ -19,14 +19,14 @@ impl Lower<'_> {
             let tail = Tail::default();
             let multiply = Multiply { weight: b, n, k, n_stride: 1, k_stride: n, tail, coded };
             let kind = Kind::Multiply(Box::new(multiply));
-            self.push(Proto { kind, inputs: vec![Input::Value(a)], output: out, node: index, code: None });
+            self.make(index, kind, vec![Input::Value(a)], out);
             return Some(());
         }
         if self.attention(index, a, b, out).is_some() {
             return Some(());
         }
         let inputs = vec![Input::Value(a), Input::Value(b)];
-        self.push(Proto { kind: Kind::MatMul, inputs, output: out, node: index, code: None });
+        self.make(index, Kind::MatMul, inputs, out);
         Some(())
     }
 
@@ -76,7 +76,7 @@ impl Lower<'_> {
         }
         self.take(scores);
         let inputs = [q, k, Input::Value(v)].into_iter().chain(mask).collect();
-        self.push(Proto { kind: Kind::Attend { scale }, inputs, output: out, node: index, code: None });
+        self.make(index, Kind::Attend { scale }, inputs, out);
         Some(())
     }
 
@@ -107,13 +107,7 @@ impl Lower<'_> {
         let coded = if gemm.alpha == 1.0 { self.coded(a, b, axis, n) } else { None };
         let multiply = Multiply { weight: b, n, k, n_stride, k_stride, tail, coded };
         let kind = Kind::Multiply(Box::new(multiply));
-        self.push(Proto {
-            kind,
-            inputs: vec![Input::Value(a)],
-            output: node.outputs[0],
-            node: index,
-            code: None,
-        });
+        self.make(index, kind, vec![Input::Value(a)], node.outputs[0]);
         Some(())
     }
 
@@ -121,13 +115,7 @@ impl Lower<'_> {
         let x = self.operand(node, 0)?;
         let rank = i64::try_from(self.shape(x)?.len()).ok()?;
         let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok()?;
-        self.push(Proto {
-            kind: Kind::Softmax { axis },
-            inputs: vec![Input::Value(x)],
-            output: node.outputs[0],
-            node: index,
-            code: None,
-        });
+        self.make(index, Kind::Softmax { axis }, vec![Input::Value(x)], node.outputs[0]);
         Some(())
     }
 
@@ -161,13 +149,7 @@ impl Lower<'_> {
             return None;
         }
         let kind = Kind::LayerNorm { weight, bias, epsilon: norm.epsilon };
-        self.push(Proto {
-            kind,
-            inputs: vec![Input::Value(x)],
-            output: node.outputs[0],
-            node: index,
-            code: None,
-        });
+        self.make(index, kind, vec![Input::Value(x)], node.outputs[0]);
         Some(())
     }
 }

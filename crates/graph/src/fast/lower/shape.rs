@@ -1,6 +1,6 @@
 //! What only moves elements, or not even that.
 
-use super::{Input, Kind, Lower, Move, Proto};
+use super::{Input, Kind, Lower, Move};
 use crate::graph::{Node, ValueId};
 use crate::ops::fact::axis as axis_of;
 use crate::ops::layout::{permutation, slice_ranges};
@@ -85,7 +85,7 @@ impl Lower<'_> {
         }
         self.join_splits(&mut inputs, axis);
         let inputs = inputs.into_iter().map(Input::Value).collect();
-        self.push(Proto { kind: Kind::Concat { axis }, inputs, output: out, node: index, code: None });
+        self.make(index, Kind::Concat { axis }, inputs, out);
         Some(())
     }
 

@@ -2,13 +2,15 @@
 
 use super::Placer;
 use crate::backend::CompileError;
+use crate::cpu::shared::Block;
 use crate::fast::lower::{Convolve, Input, Multiply, Overlapping, Phase, Tail};
 use crate::fast::pack::Layout;
-use crate::fast::steps::{ConvolveStep, Form, MultiplyStep, Work};
+use crate::fast::steps::{ConvolveStep, Ending, Form, MultiplyStep, Work};
 use crate::fast::view::{View, channels_last_strides, dense_strides};
 use crate::graph::ValueId;
-use kun_kernels::conv::{few, winograd};
+use kun_kernels::conv::{Geometry, few, winograd};
 use kun_kernels::gemm::Panels;
+use std::sync::Arc;
 
 impl Placer<'_> {
     pub(super) fn convolve(
@@ -83,21 +85,7 @@ impl Placer<'_> {
         let x = self.channels_last(x);
         let ending = self.ending(&tail, inputs, |values| panels.pad(values), |_, view| view)?;
         let (batch, [height, width]) = (geometry.batch, geometry.input);
-        let shape = [batch, outputs, height, width];
-        let wide = self.buffer(&shape, channels_last_strides(&shape), false);
-        self.push(Work::Convolve(Box::new(ConvolveStep {
-            form: Form::Direct,
-            geometry,
-            channels,
-            outputs,
-            groups: 1,
-            panels,
-            packed,
-            ending,
-            x,
-            out: wide.clone(),
-            factors: None,
-        })));
+        let wide = self.convolved(geometry, [channels, outputs], panels, packed, ending, x);
         let out = self.result(output, channels_last_strides);
         let each = outputs / (rows * columns);
         // Splitting dimensions never needs a copy.
@@ -129,25 +117,40 @@ impl Placer<'_> {
             let layout = Layout::Places { panels: panels.clone(), places };
             let packed = self.packer.packed(self.sources[&weight].0, layout, &[])?;
             let ending = self.ending(&tail, &[], |values| panels.pad(values), |_, view| view)?;
-            let shape = [geometry.batch, outputs, height, width];
-            let own = self.buffer(&shape, channels_last_strides(&shape), false);
-            self.push(Work::Convolve(Box::new(ConvolveStep {
-                form: Form::Direct,
-                geometry,
-                channels,
-                outputs,
-                groups: 1,
-                panels,
-                packed,
-                ending,
-                x: x.clone(),
-                out: own.clone(),
-                factors: None,
-            })));
+            let own = self.convolved(geometry, [channels, outputs], panels, packed, ending, x.clone());
             let target = out.sliced(2, row, stride[0], height).sliced(3, column, stride[1], width);
             self.copy(own, target);
         }
         Ok(())
+    }
+
+    /// A convolution in one group into memory of its own.
+    fn convolved(
+        &mut self,
+        geometry: Geometry,
+        [channels, outputs]: [usize; 2],
+        panels: Panels,
+        packed: Arc<Block>,
+        ending: Ending,
+        x: View,
+    ) -> View {
+        let [height, width] = geometry.output;
+        let shape = [geometry.batch, outputs, height, width];
+        let out = self.buffer(&shape, channels_last_strides(&shape), false);
+        self.push(Work::Convolve(Box::new(ConvolveStep {
+            form: Form::Direct,
+            geometry,
+            channels,
+            outputs,
+            groups: 1,
+            panels,
+            packed,
+            ending,
+            x,
+            out: out.clone(),
+            factors: None,
+        })));
+        out
     }
 
     pub(super) fn multiply(
@@ -181,7 +184,7 @@ pub(super) fn even_pixels(view: &View) -> bool {
 fn choose(
     isa: kun_kernels::Isa,
     bf16: bool,
-    geometry: &kun_kernels::conv::Geometry,
+    geometry: &Geometry,
     channels: usize,
     outputs: usize,
     groups: usize,

@@ -131,7 +131,30 @@ impl ChainStep {
     }
 }
 
+/// How the lines of a result, `lines` of which are one, are dealt out.
+struct Groups {
+    /// Elements of a line.
+    inner: usize,
+    /// Lines of a plane.
+    count: usize,
+    /// Lines of a task.
+    group: usize,
+    /// Tasks of a plane.
+    pieces: usize,
+    /// All tasks.
+    tasks: usize,
+}
+
 impl ChainStep {
+    fn groups(&self, lines: usize) -> Groups {
+        let rank = self.out.shape.len();
+        let (inner, count) = (self.out.shape[rank - 1], self.out.shape[rank - 2]);
+        let outer: usize = self.out.shape[..rank - 2].iter().product();
+        let group = (PIECE / inner).next_multiple_of(lines).min(count.next_multiple_of(lines));
+        let pieces = count.div_ceil(group);
+        Groups { inner, count, group, pieces, tasks: outer * pieces }
+    }
+
     /// How many lines are worked on as one, if they are short and lie one after the other but for operands that are the
     /// same for all of them.
     fn lines_together(&self) -> Option<usize> {
@@ -157,11 +180,8 @@ impl ChainStep {
         thread: &mut Thread,
     ) -> Result<(), Panicked> {
         let rank = self.out.shape.len();
-        let (inner, count) = (self.out.shape[rank - 1], self.out.shape[rank - 2]);
-        let outer: usize = self.out.shape[..rank - 2].iter().product();
-        let group = (PIECE / inner).next_multiple_of(lines).min(count.next_multiple_of(lines));
-        let pieces = count.div_ceil(group);
-        worker.phase(outer * pieces, |task| {
+        let Groups { inner, count, group, pieces, tasks } = self.groups(lines);
+        worker.phase(tasks, |task| {
             let (index, first) = (task / pieces, task % pieces * group);
             let at = |view: &View, line: usize| line_at(view, index * count + line);
             // Operands that are the same for every line, as often as there are lines.
@@ -223,12 +243,9 @@ impl ChainStep {
         thread: &mut Thread,
     ) -> Result<(), Panicked> {
         let rank = self.out.shape.len();
-        let (inner, count) = (self.out.shape[rank - 1], self.out.shape[rank - 2]);
-        let outer: usize = self.out.shape[..rank - 2].iter().product();
-        let group = (PIECE / inner).next_multiple_of(lines).min(count.next_multiple_of(lines));
-        let pieces = count.div_ceil(group);
+        let Groups { inner, count, group, pieces, tasks } = self.groups(lines);
         let (numbers, codes) = (&mut thread.packed, &mut thread.codes);
-        worker.phase(outer * pieces, |task| {
+        worker.phase(tasks, |task| {
             let (index, first) = (task / pieces, task % pieces * group);
             let at = |view: &View, line: usize| line_at(view, index * count + line);
             for start in (first..(first + group).min(count)).step_by(lines) {
