@@ -17,7 +17,7 @@ pub use transform::{Plan, Progress, TILE_SIDE};
 pub use verbs::{Looks, looks_at, verb_of};
 pub use words::{Words, fits};
 
-use crate::onnx::Memory;
+use crate::onnx::{Memory, OnnxOptions};
 use crate::{EngineError, PassModel};
 use kun_tasks::describe::{Port, Verb, VisionTask, describe};
 use kun_tasks::image::cut_out;
@@ -40,6 +40,18 @@ pub struct VisionOptions {
     pub no_mmap: bool,
     /// Products with weights in bf16 where the processor [has dot products of it](crate::onnx::has_bf16).
     pub bf16: bool,
+}
+
+impl From<&VisionOptions> for OnnxOptions {
+    fn from(options: &VisionOptions) -> OnnxOptions {
+        OnnxOptions {
+            threads: options.threads,
+            no_mmap: options.no_mmap,
+            max_memory_bytes: options.max_memory_bytes,
+            bf16: options.bf16,
+            ..OnnxOptions::default()
+        }
+    }
 }
 
 /// A model file that was opened, and what it says of itself.

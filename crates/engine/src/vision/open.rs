@@ -1,20 +1,13 @@
 //! An ONNX file behind a worker, and what it says of itself.
 
 use super::{Opened, VisionOptions};
-use crate::onnx::{self, OnnxOptions, OnnxPass};
+use crate::onnx::{self, OnnxPass};
 use crate::{DType, EngineError, PassModel};
 use kun_tasks::describe::Port;
 use std::path::Path;
 
 pub(super) fn open(file: &Path, options: &VisionOptions) -> Result<Opened, EngineError> {
-    let options = OnnxOptions {
-        threads: options.threads,
-        no_mmap: options.no_mmap,
-        max_memory_bytes: options.max_memory_bytes,
-        bf16: options.bf16,
-        ..OnnxOptions::default()
-    };
-    let pass = OnnxPass::open(file, &options)?;
+    let pass = OnnxPass::open(file, &options.into())?;
     let info = pass.info();
     let inputs = info.inputs.iter().map(port).collect();
     let outputs = info.outputs.iter().map(port).collect();
@@ -30,8 +23,7 @@ fn port(port: &onnx::Port) -> Port {
         Some(DType::F32) => "float32",
         _ => "other",
     };
-    // Dimensions of 0 and below are some exporters' way to leave them open.
-    let dim = |text: &String| text.parse::<usize>().ok().filter(|n| *n > 0);
-    let shape = port.shape.iter().flatten().map(dim).collect();
+    let rank = port.shape.as_ref().map_or(0, Vec::len);
+    let shape = (0..rank).map(|axis| port.dim(axis)).collect();
     Port { name: port.name.clone(), shape, dtype: dtype.to_owned() }
 }

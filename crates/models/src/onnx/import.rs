@@ -41,6 +41,13 @@ pub struct Port {
     pub shape: Option<Vec<String>>,
 }
 
+impl Port {
+    /// A dimension, if the file fixes it; 0 and below are some exporters' way to leave it open.
+    pub fn dim(&self, axis: usize) -> Option<usize> {
+        self.shape.as_ref()?.get(axis)?.parse::<usize>().ok().filter(|n| *n > 0)
+    }
+}
+
 /// What a model says of itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OnnxInfo {

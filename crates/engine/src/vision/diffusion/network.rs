@@ -1,6 +1,6 @@
 //! One of the networks of a model that draws.
 
-use crate::onnx::{Memory, OnnxOptions, OnnxPass, Port};
+use crate::onnx::{Memory, OnnxPass, Port};
 use crate::vision::VisionOptions;
 use crate::{EngineError, Pass as _};
 use kun_graph::Fact;
@@ -35,22 +35,9 @@ pub(super) struct Outputs<'a> {
     tensors: Tensors,
 }
 
-/// A dimension that the file fixes.
-fn fixed(port: &Port, axis: usize) -> Option<usize> {
-    // Dimensions of 0 and below are some exporters' way to leave them open.
-    port.shape.as_ref()?.get(axis)?.parse::<usize>().ok().filter(|n| *n > 0)
-}
-
 impl Network {
     pub(super) fn open(file: &Path, options: &VisionOptions) -> Result<Network, EngineError> {
-        let options = OnnxOptions {
-            threads: options.threads,
-            no_mmap: options.no_mmap,
-            max_memory_bytes: options.max_memory_bytes,
-            bf16: options.bf16,
-            ..OnnxOptions::default()
-        };
-        let pass = OnnxPass::open(file, &options)?;
+        let pass = OnnxPass::open(file, &options.into())?;
         let part = file.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
         Ok(Network {
             inputs: pass.info().inputs.clone(),
@@ -80,7 +67,7 @@ impl Network {
 
     /// A dimension of an input, if the file fixes it.
     pub(super) fn dim(&self, name: &str, axis: usize) -> Option<usize> {
-        fixed(self.port(name)?, axis)
+        self.port(name)?.dim(axis)
     }
 
     /// Rows of a batch, if the file fixes them.
@@ -108,7 +95,7 @@ impl Network {
     fn shaped(port: &Port, shape: &[usize]) -> Vec<usize> {
         match (&port.shape, shape) {
             (Some(own), [1]) if own.is_empty() => Vec::new(),
-            (Some(own), [1]) if own.len() == 1 => vec![fixed(port, 0).unwrap_or(1).min(16)],
+            (Some(own), [1]) if own.len() == 1 => vec![port.dim(0).unwrap_or(1).min(16)],
             _ => shape.to_vec(),
         }
     }
