@@ -10,39 +10,11 @@ use kun_bulk::{
     Stop, check,
 };
 use kun_engine::Engine;
+use kun_testkit::Scratch;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("kun-cluster-{}-{count}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path.canonicalize().unwrap())
-    }
-
-    fn write(&self, name: &str, text: &str) -> String {
-        let path = self.0.join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// A model that is a file, whatever it is called.
 struct OneModel(PathBuf);
@@ -128,16 +100,16 @@ fn parts(output: &str) -> usize {
 
 #[test]
 fn an_executor_whose_model_is_another_does_nothing() {
-    let folder = Folder::new();
-    let input = folder.write("in.txt", &lines(100));
-    let output = folder.path("out/");
+    let folder = Scratch::new("cluster");
+    let input = folder.write("in.txt", lines(100));
+    let output = folder.uri("out/");
     let model = |text: &str| {
         let path = folder.write(&format!("{text}/model"), text);
         Arc::new(OneModel(path.into())) as Arc<dyn Models>
     };
-    let cluster = Cluster::start(&folder.0, model("theirs"));
+    let cluster = Cluster::start(folder.folder(), model("theirs"));
     let job = job(&input, "embed(text) as v", &output);
-    let error = cluster.run(&job, model("ours"), &folder.0, &folder.0).unwrap_err();
+    let error = cluster.run(&job, model("ours"), folder.folder(), folder.folder()).unwrap_err();
     let words = error.to_string();
     assert!(matches!(error, BulkError::Cluster { unreachable: false, .. }), "{words}");
     assert!(words.contains("would give other results") && words.contains("digest"), "{words}");
@@ -147,15 +119,15 @@ fn an_executor_whose_model_is_another_does_nothing() {
 
 #[test]
 fn an_executor_that_sees_another_disk_loses_no_row() {
-    let (ours, theirs) = (Folder::new(), Folder::new());
-    ours.write("in.txt", &lines(100));
+    let (ours, theirs) = (Scratch::new("cluster"), Scratch::new("cluster"));
+    ours.write("in.txt", lines(100));
     ours.write("texts/a.md", "a");
-    let both = ours.0.parent().unwrap();
+    let both = ours.folder().parent().unwrap();
     let cluster = Cluster::start(both, Arc::new(NoModels));
-    let run = |job: &Job| cluster.run(job, Arc::new(NoModels), &ours.0, &theirs.0);
+    let run = |job: &Job| cluster.run(job, Arc::new(NoModels), ours.folder(), theirs.folder());
     // The output is seen, the input is not: a table, then files that are rows themselves.
     for (input, name) in [("in.txt", "table/"), ("texts/a.md", "files/")] {
-        let output = ours.path(name);
+        let output = ours.uri(name);
         let error = run(&job(input, "hash(text) as h", &output)).unwrap_err().to_string();
         assert!(error.contains("there is no such file"), "{error}");
         assert_eq!(parts(&output), 0);
@@ -164,29 +136,29 @@ fn an_executor_that_sees_another_disk_loses_no_row() {
     let error = run(&job("in.txt", "hash(text) as h", "out/")).unwrap_err().to_string();
     assert!(error.contains("there is no job at") && error.contains("share"), "{error}");
     // With the right folder, the job is gone on with.
-    let again = job("in.txt", "hash(text) as h", &ours.path("table/"));
-    let report = cluster.run(&again, Arc::new(NoModels), &ours.0, &ours.0).unwrap();
+    let again = job("in.txt", "hash(text) as h", &ours.uri("table/"));
+    let report = cluster.run(&again, Arc::new(NoModels), ours.folder(), ours.folder()).unwrap();
     assert!(report.complete && report.status.rows == 100, "{report:?}");
 }
 
 #[test]
 fn bad_rows_are_errors_and_too_many_end_the_job() {
-    let folder = Folder::new();
+    let folder = Scratch::new("cluster");
     // CSV is all text; a line that is no JSON is a bad row.
     let bad = |every: usize| -> String {
         (0..4000)
             .map(|n| if n % every == 0 { "{\n".to_owned() } else { format!("{{\"a\": {n}}}\n") })
             .collect()
     };
-    let cluster = Cluster::start(&folder.0, Arc::new(NoModels));
-    let run = |job: &Job| cluster.run(job, Arc::new(NoModels), &folder.0, &folder.0);
-    let few = folder.write("few.jsonl", &bad(100));
-    let mut job = job(&few, "hash(a) as h", &folder.path("few/"));
+    let cluster = Cluster::start(folder.folder(), Arc::new(NoModels));
+    let run = |job: &Job| cluster.run(job, Arc::new(NoModels), folder.folder(), folder.folder());
+    let few = folder.write("few.jsonl", bad(100));
+    let mut job = job(&few, "hash(a) as h", &folder.uri("few/"));
     job.run.split.rows = 100;
     let report = run(&job).unwrap();
     assert_eq!((report.status.rows, report.status.errors), (4000, 40));
-    job.input.uri = vec![folder.write("many.jsonl", &bad(2))];
-    job.output.uri = folder.path("many/");
+    job.input.uri = vec![folder.write("many.jsonl", bad(2))];
+    job.output.uri = folder.uri("many/");
     job.errors.max_rate = 0.1;
     let error = run(&job).unwrap_err();
     assert!(matches!(error, BulkError::TooManyErrors { .. }), "{error}");

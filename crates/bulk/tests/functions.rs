@@ -5,6 +5,7 @@
 use kun_bulk::store::{StoreOptions, Stores};
 use kun_bulk::{Call, Context, FoundModel, Job, Models, OutsideError, Registry, Report, RunOptions, check};
 use kun_engine::{EmbedOptions, EncodeOptions, Engine};
+use kun_testkit::Scratch;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,46 +20,22 @@ impl Models for Paths {
     }
 }
 
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let path = std::env::temp_dir().join(format!("kun-functions-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
-        let path = self.0.join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, content).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    fn map(&self, input: &str, calls: &[String], output: &str) -> Report {
-        let mut job = Job::default();
-        job.input.uri = vec![input.to_owned()];
-        job.output.uri = self.0.join(output).to_str().unwrap().to_owned();
-        job.map = calls.iter().map(|call| Call::parse(call).unwrap()).collect();
-        let stores = Stores::new(StoreOptions::default());
-        let context = Context::new(Engine::new(), Arc::new(Paths), stores.clone(), Some(1));
-        check(&job, &Registry::builtin(), &context, &stores)
-            .unwrap()
-            .run(&RunOptions::default(), &|_| {})
-            .unwrap()
-    }
-
-    fn rows(&self, output: &str) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.0.join(output)).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
+fn map(scratch: &Scratch, input: &str, calls: &[String], output: &str) -> Report {
+    let mut job = Job::default();
+    job.input.uri = vec![input.to_owned()];
+    job.output.uri = scratch.uri(output);
+    job.map = calls.iter().map(|call| Call::parse(call).unwrap()).collect();
+    let stores = Stores::new(StoreOptions::default());
+    let context = Context::new(Engine::new(), Arc::new(Paths), stores.clone(), Some(1));
+    check(&job, &Registry::builtin(), &context, &stores)
+        .unwrap()
+        .run(&RunOptions::default(), &|_| {})
+        .unwrap()
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+fn read(scratch: &Scratch, output: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(scratch.path(output)).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn shared(file: &str) -> String {
@@ -99,7 +76,7 @@ fn encoder(scratch: &Scratch, name: &str, labels: &[&str]) -> String {
     scratch.write(&format!("{name}/config.json"), config.to_string());
     scratch
         .write(&format!("{name}/model.safetensors"), std::fs::read(from.join("model.safetensors")).unwrap());
-    scratch.0.join(name).to_str().unwrap().to_owned()
+    scratch.path(name).to_str().unwrap().to_owned()
 }
 
 /// Texts of letters that the tokenizer knows, each another.
@@ -114,11 +91,11 @@ fn vectors_are_the_engines_own() {
     let model = encoder(&scratch, "bert", &[]);
     let texts = texts(300);
     let input = scratch.write("in.txt", texts.join("\n"));
-    let report = scratch.map(&input, &[format!("embed(text, model = '{model}') as v")], "out.jsonl");
+    let report = map(&scratch, &input, &[format!("embed(text, model = '{model}') as v")], "out.jsonl");
     assert_eq!((report.status.rows, report.status.errors), (300, 0));
     let loaded = Engine::new().load_encoder(Path::new(&model), &EncodeOptions::default(), |_| {}).unwrap();
     let vectors = loaded.embed(&texts, &EmbedOptions::default()).unwrap();
-    for (row, vector) in scratch.rows("out.jsonl").iter().zip(vectors) {
+    for (row, vector) in read(&scratch, "out.jsonl").iter().zip(vectors) {
         let own: Vec<f32> = row["v"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect();
         assert_eq!(own, vector.unwrap().vector, "{row}");
     }
@@ -141,9 +118,9 @@ fn encoders_judge_rows_and_bad_ones_say_why() {
         format!("extract(t, model = '{tokens}') as names"),
         format!("answer('a fish', t, model = '{spans}') as span"),
     ];
-    let report = scratch.map(&input, &calls, "out.jsonl");
+    let report = map(&scratch, &input, &calls, "out.jsonl");
     assert_eq!((report.status.rows, report.status.errors), (4, 3));
-    let rows = scratch.rows("out.jsonl");
+    let rows = read(&scratch, "out.jsonl");
     assert!(["contradiction", "neutral", "entailment"].contains(&rows[0]["kind"]["label"].as_str().unwrap()));
     assert!(
         rows[0]["labels"].is_array() && rows[0]["score"].is_number() && rows[0]["names"].is_array(),
@@ -168,11 +145,11 @@ fn a_chat_model_answers_each_row_the_same_way_again() {
         format!("generate('Once, {{who}} had a {{what}}.', model = '{model}', max_tokens = 12) as story"),
         format!("generate('{{who}}?', model = '{model}', max_tokens = 60, schema = '{schema}') as answer"),
     ];
-    let report = scratch.map(&input, &calls, "a.jsonl");
+    let report = map(&scratch, &input, &calls, "a.jsonl");
     assert!(report.status.errors == 0 && report.status.tokens > 20, "{report:?}");
-    scratch.map(&input, &calls, "b.jsonl");
-    let rows = scratch.rows("a.jsonl");
-    assert_eq!(rows, scratch.rows("b.jsonl"));
+    map(&scratch, &input, &calls, "b.jsonl");
+    let rows = read(&scratch, "a.jsonl");
+    assert_eq!(rows, read(&scratch, "b.jsonl"));
     assert!(
         rows.iter()
             .all(|row| !row["story"].as_str().unwrap().is_empty() && row["answer"]["yes"].is_boolean())
@@ -191,11 +168,11 @@ fn texts_are_translated_and_summarised() {
         format!("summarize(text, model = '{model}', max_tokens = 8) as short"),
     ];
     for output in ["a.jsonl", "b.jsonl"] {
-        let report = scratch.map(&input, &calls, output);
+        let report = map(&scratch, &input, &calls, output);
         assert_eq!((report.status.rows, report.status.errors), (3, 1), "an empty line has no translation");
     }
-    let rows = scratch.rows("a.jsonl");
-    assert_eq!(rows, scratch.rows("b.jsonl"));
+    let rows = read(&scratch, "a.jsonl");
+    assert_eq!(rows, read(&scratch, "b.jsonl"));
     assert!(rows[0]["german"].is_string() && rows[2]["short"].is_string() && rows[1]["short"].is_null());
 }
 
@@ -210,11 +187,11 @@ fn pictures_are_seen_and_made_and_a_bad_one_stops_nobody() {
     scratch.write("photos/zz-text.png", "no picture");
     let half = std::fs::read(shared("eval/coco8/images/000000000009.jpg")).unwrap();
     scratch.write("photos/zz-half.jpg", &half[..half.len() / 2]);
-    let photos = scratch.0.join("photos").to_str().unwrap().to_owned();
+    let photos = scratch.path("photos").to_str().unwrap().to_owned();
     let call = format!("detect(image, model = '{}') as things", shared("models/detect/yolox_nano"));
-    let report = scratch.map(&photos, &[call], "things.jsonl");
+    let report = map(&scratch, &photos, &[call], "things.jsonl");
     assert_eq!((report.status.rows, report.status.errors), (6, 4));
-    let rows = scratch.rows("things.jsonl");
+    let rows = read(&scratch, "things.jsonl");
     let thing = &rows[0]["things"][0];
     assert!(thing["label"].is_string() && thing["x2"].as_f64() > thing["x1"].as_f64(), "{}", rows[0]);
     assert!(rows[2..].iter().all(|row| row["_error"].is_string() && row["things"].is_null()));
@@ -224,8 +201,8 @@ fn pictures_are_seen_and_made_and_a_bad_one_stops_nobody() {
         .write("small/bird.png", std::fs::read(shared("eval/denoise/kodim03_grey_sigma25.png")).unwrap());
     let folder = Path::new(&small).parent().unwrap().to_str().unwrap().to_owned();
     let call = format!("denoise(image, model = '{}') as clean", shared("models/denoise/dncnn_25"));
-    assert!(scratch.map(&folder, &[call], "made/").complete);
+    assert!(map(&scratch, &folder, &[call], "made/").complete);
     let made: Vec<PathBuf> =
-        std::fs::read_dir(scratch.0.join("made/clean")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        std::fs::read_dir(scratch.path("made/clean")).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(made.len() == 1 && std::fs::read(&made[0]).unwrap().starts_with(b"\x89PNG"), "{made:?}");
 }

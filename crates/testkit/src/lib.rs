@@ -6,6 +6,8 @@ pub mod golden;
 #[allow(unsafe_code, reason = "an allocator that counts is one line of unsafe per call")]
 pub mod peak_memory;
 pub mod safetensors_writer;
+pub mod scratch;
 pub mod tolerance;
 
+pub use scratch::Scratch;
 pub use tolerance::Tolerance;

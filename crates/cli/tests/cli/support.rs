@@ -2,36 +2,28 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A folder that goes away with its owner.
-pub struct Scratch(PathBuf);
+/// A folder that is gone when the test ends.
+pub struct Scratch(kun_testkit::Scratch);
 
 impl Scratch {
     pub fn new() -> Scratch {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("kun-cli-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let dir = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&dir).unwrap();
-        Scratch(dir)
+        Scratch(kun_testkit::Scratch::new("cli"))
     }
 
     pub fn path(&self) -> &Path {
-        &self.0
+        self.0.folder()
     }
 
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
-        let file = self.0.join(name);
-        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        std::fs::write(&file, text).unwrap();
-        file
+        self.0.write(name, text).into()
     }
 
     /// `kun` with this folder as home and current folder, no variable of the caller, and an empty stdin.
     pub fn kun(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kun"));
-        command.args(args).current_dir(&self.0).env_clear();
-        command.env("HOME", &self.0).env("PATH", "/usr/bin:/bin").env("HF_HUB_OFFLINE", "1");
+        command.args(args).current_dir(self.path()).env_clear();
+        command.env("HOME", self.path()).env("PATH", "/usr/bin:/bin").env("HF_HUB_OFFLINE", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -46,12 +38,6 @@ impl Scratch {
         // kun may end before it has read everything.
         let _ = child.stdin.take().unwrap().write_all(stdin);
         Ran::from(child.wait_with_output().unwrap())
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
