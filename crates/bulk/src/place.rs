@@ -370,6 +370,11 @@ impl Place {
         self.state.replace("cancel", b"cancelled\n".to_vec())
     }
 
+    /// Whether somebody has.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.state.read("cancel", 1 << 10), Ok(Some(_)))
+    }
+
     /// Where the job, or each shard of it, stands. One that says that it runs, and whose process is gone, is
     /// `interrupted`.
     ///

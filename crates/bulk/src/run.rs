@@ -22,7 +22,7 @@ use crate::store::{Folder, Stores};
 use crate::{BulkError, Split};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How this run of a job goes; none of it changes results.
@@ -59,7 +59,7 @@ pub struct Checked<'a> {
     stores: &'a Stores,
     found: Found,
     query: Option<Query>,
-    prepared: Vec<std::sync::Arc<dyn crate::Prepared>>,
+    prepared: Vec<Arc<dyn crate::Prepared>>,
 }
 
 /// Finds the input and checks every call; loads no model.
@@ -72,9 +72,7 @@ pub fn check<'a>(
     context: &Context,
     stores: &'a Stores,
 ) -> Result<Checked<'a>, BulkError> {
-    job.check()?;
-    let prepared =
-        job.map.iter().map(|call| registry.prepare(call, context)).collect::<Result<Vec<_>, _>>()?;
+    let prepared = prepare(job, registry, context)?;
     let query = job.input.query.as_ref().map(|text| Query::new(text, registry, context)).transpose()?;
     let found = match &query {
         // Its rows will be a Parquet file; what it reads is what the job depends on.
@@ -82,6 +80,16 @@ pub fn check<'a>(
         None => input::discover(stores, &job.input)?,
     };
     Ok(Checked { job, stores, found, query, prepared })
+}
+
+/// The functions of a job whose description is right.
+fn prepare(
+    job: &Job,
+    registry: &Registry,
+    context: &Context,
+) -> Result<Vec<Arc<dyn crate::Prepared>>, BulkError> {
+    job.check()?;
+    job.map.iter().map(|call| registry.prepare(call, context)).collect()
 }
 
 impl Checked<'_> {
@@ -341,7 +349,7 @@ impl Work<'_> {
         if let Err(error) = self.keep_status(status) {
             tracing::warn!(%error, "cannot write the status");
         }
-        if matches!(self.place.state.read("cancel", 1 << 10), Ok(Some(_))) {
+        if self.place.is_cancelled() {
             shared.halt.raise();
         }
     }

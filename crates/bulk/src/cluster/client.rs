@@ -299,7 +299,8 @@ impl<'a> Client<'a> {
                 return Err(BulkError::Stopped);
             }
             if Instant::now() >= look {
-                if self.is_cancelled() {
+                // `kun jobs cancel` wants the job to end.
+                if self.work.place.is_cancelled() {
                     return Err(BulkError::Stopped);
                 }
                 let began = Instant::now();
@@ -350,11 +351,6 @@ impl<'a> Client<'a> {
             }
             std::thread::sleep(ASK_EVERY);
         }
-    }
-
-    /// Whether `kun jobs cancel` wants the job to end.
-    fn is_cancelled(&self) -> bool {
-        matches!(self.work.place.state.read("cancel", 1 << 10), Ok(Some(_)))
     }
 
     /// Waits for files that are there and not seen yet.

@@ -26,9 +26,7 @@ impl<'a> Checked<'a> {
         context: &Context,
         stores: &'a Stores,
     ) -> Result<Checked<'a>, BulkError> {
-        job.check()?;
-        let prepared =
-            job.map.iter().map(|call| registry.prepare(call, context)).collect::<Result<Vec<_>, _>>()?;
+        let prepared = super::prepare(job, registry, context)?;
         Ok(Checked { job, stores, found: Found { format, objects: Vec::new() }, query: None, prepared })
     }
 
@@ -139,7 +137,7 @@ impl Single<'_> {
 
     /// Whether somebody asked for the job's end.
     pub(crate) fn is_cancelled(&self) -> bool {
-        matches!(self.work.place.state.read("cancel", 1 << 10), Ok(Some(_)))
+        self.work.place.is_cancelled()
     }
 
     /// Sees that this machine can read a split's files. A file that is gone is an error of its row; if all of them are,
