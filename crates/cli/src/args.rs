@@ -38,6 +38,7 @@ use clap::{
 use kun_engine::DType;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const HELP_TEMPLATE: &str =
     "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
@@ -118,6 +119,18 @@ pub enum ProgressMode {
     Auto,
     Json,
     None,
+}
+
+impl ProgressMode {
+    /// The time between two reports, on a terminal or elsewhere; none if there are none.
+    pub fn every(self, terminal: bool) -> Option<Duration> {
+        match self {
+            ProgressMode::None => None,
+            ProgressMode::Json => Some(Duration::from_millis(500)),
+            ProgressMode::Auto if terminal => Some(Duration::from_millis(100)),
+            ProgressMode::Auto => Some(Duration::from_secs(10)),
+        }
+    }
 }
 
 /// `kun [PROMPT]`: the default model.

@@ -16,7 +16,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Pictures of one command.
 const MOST: usize = 1000;
@@ -191,12 +191,7 @@ impl<'a> Meter<'a> {
             }
         };
         let mode = if self.app.messages().quiet { ProgressMode::None } else { self.app.global().progress };
-        let every = match mode {
-            ProgressMode::None => return,
-            ProgressMode::Json => Duration::from_millis(500),
-            ProgressMode::Auto if self.terminal => Duration::from_millis(100),
-            ProgressMode::Auto => Duration::from_secs(10),
-        };
+        let Some(every) = mode.every(self.terminal) else { return };
         if self.last.elapsed() < every {
             return;
         }

@@ -14,7 +14,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Pictures decoded at once, at most.
 const PICTURES_AT_ONCE: usize = 8;
@@ -166,12 +166,7 @@ impl TileProgress {
     }
 
     fn tell(&mut self, what: &str, done: usize, all: usize, failed: usize) {
-        let every = match self.mode {
-            ProgressMode::None => return,
-            ProgressMode::Json => Duration::from_millis(500),
-            ProgressMode::Auto if self.bar => Duration::from_millis(100),
-            ProgressMode::Auto => Duration::from_secs(10),
-        };
+        let Some(every) = self.mode.every(self.bar) else { return };
         if self.last.elapsed() < every {
             return;
         }
