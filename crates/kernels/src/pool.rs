@@ -1,7 +1,8 @@
 //! Windows that move over images and keep the largest element or the mean.
 
 use crate::conv::{Geometry, Images};
-use crate::gemm::Target;
+use crate::gemm::tile::{load_first, store_first};
+use crate::gemm::{Scratch, Target};
 use crate::vector::{self, Kernel, Vector};
 use crate::{Isa, KernelError};
 use std::ops::Range;
@@ -40,80 +41,118 @@ impl Pool<'_> {
     ///
     /// # Safety
     /// `out` must be valid for writes of these pixels, which no other thread touches meanwhile.
-    pub unsafe fn run(&self, isa: Isa, rows: Range<usize>) -> Result<(), KernelError> {
-        self.x.check("pool", self.geometry, self.channels)?;
-        if rows.end > self.geometry.batch * self.geometry.output[0] {
-            let what = format!("rows {rows:?} of {:?}", self.geometry);
+    pub unsafe fn run(&self, isa: Isa, rows: Range<usize>, scratch: &mut Scratch) -> Result<(), KernelError> {
+        let geometry = self.geometry;
+        self.x.check("pool", geometry, self.channels)?;
+        if rows.end > geometry.batch * geometry.output[0] {
+            let what = format!("rows {rows:?} of {geometry:?}");
             return Err(KernelError::Shape { kernel: "pool", what });
         }
+        if geometry.output[1] == 0 {
+            return Ok(());
+        }
+        let Scratch { pointers, floats, .. } = scratch;
+        // What every window may see outside of the image.
+        let nothing = if self.pooling == Pooling::Max { f32::NEG_INFINITY } else { 0.0 };
+        floats.clear();
+        floats.resize(self.channels, nothing);
         for row in rows {
+            let inside = self.x.line_pointers(geometry, row, geometry.input[0], floats.as_ptr(), pointers);
+            let part = Row { task: self, row, inside: inside.len(), pointers };
             match self.pooling {
-                Pooling::Max => vector::run(isa, Row::<true> { task: self, row }),
-                _ => vector::run(isa, Row::<false> { task: self, row }),
+                Pooling::Max => vector::run(isa, Max(part)),
+                _ => vector::run(isa, Mean(part)),
             }
         }
         Ok(())
     }
 }
 
-struct Row<'a, const MAX: bool> {
+/// One output row.
+struct Row<'a> {
     task: &'a Pool<'a>,
     row: usize,
+    /// Rows of the window that are inside of the image.
+    inside: usize,
+    /// `[kernel rows][columns]`.
+    pointers: &'a [*const f32],
 }
 
-impl<const MAX: bool> Kernel for Row<'_, MAX> {
-    type Output = ();
-
+impl Row<'_> {
+    /// Joins all places of every window, starting from `start`; `factor` is for its number of columns inside of the image.
     #[inline(always)]
-    fn run<V: Vector>(self, v: V) {
+    fn fold<V: Vector>(
+        &self,
+        v: V,
+        start: f32,
+        join: impl Fn(V::F32, V::F32) -> V::F32,
+        factor: impl Fn(usize) -> f32,
+    ) {
         let (task, geometry) = (self.task, self.task.geometry);
-        let (image, row) = (self.row / geometry.output[0], self.row % geometry.output[0]);
-        let inside = |axis: usize, at: usize| {
-            let taps = 0..geometry.kernel[axis];
-            let first = taps.clone().find(|&tap| geometry.source(axis, at, tap).is_some());
-            let last = taps.rev().find(|&tap| geometry.source(axis, at, tap).is_some());
-            first.zip(last).map_or(0..0, |(first, last)| first..last + 1)
-        };
-        let rows = inside(0, row);
+        let [kernel_rows, kernel_columns] = geometry.kernel;
+        let width = geometry.line_columns();
         for column in 0..geometry.output[1] {
-            let columns = inside(1, column);
-            let count = match task.pooling {
-                Pooling::MeanOfWindow => geometry.taps(),
-                _ => rows.len() * columns.len(),
-            };
-            let factor = v.splat(1.0 / count as f32);
+            let columns = (0..kernel_columns).filter(|&kx| geometry.source(1, column, kx).is_some()).count();
+            let factor = v.splat(factor(columns));
+            let first = column * geometry.stride[1];
             for c in (0..task.channels).step_by(V::LANES) {
-                let lanes = V::LANES.min(task.channels - c);
-                let mut kept = v.splat(if MAX { f32::NEG_INFINITY } else { 0.0 });
-                for ky in rows.clone() {
-                    let Some(y) = geometry.source(0, row, ky) else { continue };
-                    for kx in columns.clone() {
-                        let Some(x) = geometry.source(1, column, kx) else { continue };
-                        let from = &task.x.data[task.x.at([image, y, x]) + c..];
-                        let x = if lanes == V::LANES && from.len() >= V::LANES {
-                            // SAFETY: a whole vector is there.
-                            unsafe { v.load(from.as_ptr()) }
-                        } else {
-                            v.load_part(&from[..lanes])
-                        };
-                        kept = if MAX { v.max(kept, x) } else { v.add(kept, x) };
+                let lanes = task.channels - c;
+                let mut kept = v.splat(start);
+                for ky in 0..kernel_rows {
+                    for kx in 0..kernel_columns {
+                        let from = self.pointers[ky * width + first + kx * geometry.dilation[1]];
+                        // SAFETY: pointers stand for all channels of a pixel.
+                        kept = join(kept, unsafe { load_first(v, from.add(c), lanes) });
                     }
-                }
-                if !MAX {
-                    kept = v.mul(kept, factor);
                 }
                 let pixel = self.row * geometry.output[1] + column;
                 // SAFETY: the caller of `run` vouches for the output.
                 unsafe {
-                    let to = task.out.data.add(pixel * task.out.stride + c);
-                    if lanes == V::LANES {
-                        v.store(to, kept);
-                    } else {
-                        v.store_part(std::slice::from_raw_parts_mut(to, lanes), kept);
-                    }
+                    store_first(
+                        v,
+                        task.out.data.add(pixel * task.out.stride + c),
+                        lanes,
+                        v.mul(kept, factor),
+                    );
                 }
             }
         }
+    }
+}
+
+struct Max<'a>(Row<'a>);
+struct Mean<'a>(Row<'a>);
+
+impl Kernel for Max<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        self.0.fold(
+            v,
+            f32::NEG_INFINITY,
+            #[inline(always)]
+            |kept, x| v.max(kept, x),
+            |_| 1.0,
+        );
+    }
+}
+
+impl Kernel for Mean<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let of_window = self.0.task.pooling == Pooling::MeanOfWindow;
+        let (taps, inside) = (self.0.task.geometry.taps(), self.0.inside);
+        let count = |columns: usize| if of_window { taps } else { inside * columns };
+        self.0.fold(
+            v,
+            0.0,
+            #[inline(always)]
+            |kept, x| v.add(kept, x),
+            |columns| 1.0 / count(columns) as f32,
+        );
     }
 }
 
@@ -194,8 +233,8 @@ mod tests {
     use crate::Isa;
     use crate::conv::Images;
     use crate::conv::tests::geometry;
-    use crate::gemm::Target;
     use crate::gemm::tests::{assert_close, numbers};
+    use crate::gemm::{Scratch, Target};
 
     #[test]
     fn pools_equal_their_definition() {
@@ -236,7 +275,7 @@ mod tests {
                     let out_target = Target { data: out.as_mut_ptr(), stride: channels };
                     let task = Pool { pooling, geometry: &g, channels, x: images, out: out_target };
                     // SAFETY: `out` holds all pixels.
-                    unsafe { task.run(isa, 0..g.batch * g.output[0]).unwrap() };
+                    unsafe { task.run(isa, 0..g.batch * g.output[0], &mut Scratch::default()).unwrap() };
                     assert_close(&out, &expected, 1e-6, &format!("{pooling:?} {g:?}"));
                 }
             }

@@ -347,10 +347,16 @@ impl<'a> Region<'a> {
     }
 
     /// Runs some rows of a pooling into this region.
-    pub(crate) fn pool(&self, isa: Isa, pool: &Pool<'_>, rows: Range<usize>) -> Result<(), KernelError> {
+    pub(crate) fn pool(
+        &self,
+        isa: Isa,
+        pool: &Pool<'_>,
+        rows: Range<usize>,
+        scratch: &mut Scratch,
+    ) -> Result<(), KernelError> {
         self.check(pool.out, pool.geometry.pixels(), pool.channels);
         // SAFETY: as for `product`.
-        unsafe { pool.run(isa, rows) }
+        unsafe { pool.run(isa, rows, scratch) }
     }
 
     /// Computes some queries of a head into this region.

@@ -182,7 +182,8 @@ impl Work {
                         x: images(memory, x),
                         out: region.target(pixel_stride(out)),
                     };
-                    region.pool(isa, &pool, task * group..((task + 1) * group).min(rows)).expect(PLANNED);
+                    let rows = task * group..((task + 1) * group).min(rows);
+                    region.pool(isa, &pool, rows, &mut thread.kernel).expect(PLANNED);
                 })
             }
             Work::Mean { x, out } => mean(isa, x, out, memory, worker),

@@ -1,14 +1,18 @@
 //! Convolutions of each channel by itself.
 
 use super::{Geometry, Images};
+use crate::gemm::activation::{HardSwish, One, Silu};
 use crate::gemm::tile::Finish;
 use crate::gemm::{Activation, Epilogue, Scratch, Target, blocks};
 use crate::vector::{self, Kernel, Vector};
 use crate::{Isa, KernelError};
 use std::ops::Range;
 
-/// Most output columns that are computed together: as many sums, the taps of a row and an input fill 14 registers.
-const STRIP: usize = 8;
+/// Most output columns that are computed together, for each column of registers that a blocked kernel may use: as many sums,
+/// the inputs under them and a weight stay in registers.
+const STRIP: usize = 2;
+/// Most inputs of a line under a strip.
+const LINE: usize = 19;
 
 /// A convolution with one filter for each channel.
 #[derive(Clone, Copy, Debug)]
@@ -103,13 +107,16 @@ impl Kernel for Row<'_> {
     fn run<V: Vector>(self, v: V) {
         let geometry = self.task.geometry;
         let first = self.row * geometry.output[1];
-        for columns in blocks(0..geometry.output[1], STRIP) {
+        for columns in blocks(0..geometry.output[1], STRIP * V::COLUMNS) {
             match (geometry.kernel[1], geometry.stride[1], geometry.dilation[1]) {
                 (3, 1, 1) => self.strip::<V, 3, 1>(v, columns.clone()),
                 (3, 2, 1) => self.strip::<V, 3, 2>(v, columns.clone()),
                 (5, 1, 1) => self.strip::<V, 5, 1>(v, columns.clone()),
                 (5, 2, 1) => self.strip::<V, 5, 2>(v, columns.clone()),
-                _ => self.strip::<V, 0, 0>(v, columns.clone()),
+                _ => self.strip::<V, 0, 1>(v, columns.clone()),
+            }
+            if self.in_registers() {
+                continue;
             }
             let pixels = first + columns.start..first + columns.end;
             // SAFETY: the caller of `Depthwise::run` vouches for the output.
@@ -122,6 +129,13 @@ impl Kernel for Row<'_> {
 }
 
 impl Row<'_> {
+    /// Whether strips apply the activation to their sums: the long ones that follow such convolutions in most models.
+    #[inline(always)]
+    fn in_registers(&self) -> bool {
+        let epilogue = &self.task.epilogue;
+        epilogue.residual.is_none() && matches!(epilogue.activation, Activation::HardSwish | Activation::Silu)
+    }
+
     #[inline(always)]
     fn strip<V: Vector, const K: usize, const S: usize>(&self, v: V, columns: Range<usize>) {
         let (row, column) = (self, columns.start);
@@ -189,16 +203,25 @@ impl<const N: usize, const K: usize, const S: usize> Strip<'_, N, K, S> {
                 }
                 continue;
             }
-            let weights: [V::F32; K] =
-                std::array::from_fn(|kx| load(weights.wrapping_add(kx * task.channels)));
             let line = &line[..(N - 1) * S + K];
-            for (at, pointer) in line.iter().enumerate() {
-                let x = load(pointer.wrapping_add(c));
+            // Loaded once, whichever outputs read them.
+            let inputs: [V::F32; LINE] = std::array::from_fn(|at| {
+                if at < (N - 1) * S + K { load(line[at].wrapping_add(c)) } else { v.splat(0.0) }
+            });
+            for kx in 0..K {
+                let weight = load(weights.wrapping_add(kx * task.channels));
                 for (i, sum) in sums.iter_mut().enumerate() {
-                    if at >= i * S && at < i * S + K {
-                        *sum = v.fma(x, weights[at - i * S], *sum);
-                    }
+                    *sum = v.fma(inputs[i * S + kx], weight, *sum);
                 }
+            }
+        }
+        if row.in_registers() {
+            for sum in &mut sums {
+                *sum = if epilogue.activation == Activation::Silu {
+                    Silu.apply(v, *sum)
+                } else {
+                    HardSwish.apply(v, *sum)
+                };
             }
         }
         let first = row.row * geometry.output[1] + self.column;

@@ -22,6 +22,11 @@ pub fn fits(geometry: &Geometry, channels: usize) -> bool {
     channels < CHANNELS && geometry.taps() > 1 && geometry.dilation[1] == 1
 }
 
+/// Whether neighbouring windows start at whole pairs, which products in bf16 need.
+pub fn takes_pairs(geometry: &Geometry, channels: usize) -> bool {
+    (geometry.stride[1] * channels).is_multiple_of(2)
+}
+
 /// A convolution of the form of [`fits`].
 #[derive(Clone, Copy, Debug)]
 pub struct Few<'a> {
@@ -31,7 +36,7 @@ pub struct Few<'a> {
     pub channels: usize,
     /// Elements between the channels of a pixel.
     pub channel_stride: usize,
-    /// Layout of the weights: `[outputs, taps * channels]`.
+    /// Layout of the weights: `[outputs, taps * channels]`, in pieces of a row of the window; with pairs if [`takes_pairs`].
     pub panels: &'a Panels,
     /// Packed weights; see [`super::tap_major`].
     pub packed: &'a [f32],
@@ -64,7 +69,9 @@ impl Few<'_> {
         KernelError::check("convolution", panels.shape().1, geometry.taps() * self.channels)?;
         KernelError::check("convolution", self.packed.len(), panels.packed_len())?;
         let images = geometry.batch * geometry.output[0];
-        if !fits(geometry, self.channels) || rows.end > images || columns.end > panels.count() {
+        let pairs = panels.has_pairs();
+        let form = fits(geometry, self.channels) && (!pairs || takes_pairs(geometry, self.channels));
+        if !form || rows.end > images || columns.end > panels.count() {
             let what = format!("rows {rows:?} of {images}, panels {columns:?} of {geometry:?}");
             return Err(KernelError::Shape { kernel: "convolution", what });
         }
@@ -72,7 +79,10 @@ impl Few<'_> {
             return Ok(());
         }
         let width = (geometry.output[1] - 1) * geometry.stride[1] + kernel_columns;
-        let line = width * self.channels;
+        let (line, depth) = (width * self.channels, panels.words(kernel_columns * self.channels));
+        // The last pair of an odd piece holds an element of the next pixel as well, for which the weight is 0.
+        let words = panels.words(line);
+        let step = panels.words(geometry.stride[1] * self.channels);
         let span = (kernel_rows - 1) * geometry.dilation[0] + 1;
         let most = (BLOCK / line / geometry.stride[0]).max(1);
         let mut row = rows.start;
@@ -86,18 +96,23 @@ impl Few<'_> {
             let out = &mut scratch.floats[..lines * line];
             let copy = Lines { geometry, channels, channel_stride, x, image, first, line, zero: 0.0, out };
             vector::run(panels.isa(), copy);
-            let at = |r: usize, ky: usize| {
-                scratch.floats[(r * geometry.stride[0] + ky * geometry.dilation[0]) * line..].as_ptr()
+            let Scratch { floats, rounded, pointers, .. } = &mut *scratch;
+            let copied = if pairs {
+                panels.round(floats[..lines * line].chunks_exact(line), line, rounded);
+                &rounded[..]
+            } else {
+                &floats[..]
             };
-            let step = geometry.stride[1] * self.channels;
+            let at = |r: usize, ky: usize| {
+                copied[(r * geometry.stride[0] + ky * geometry.dilation[0]) * words..].as_ptr()
+            };
             let across = geometry.output[1];
-            let pointers = &mut scratch.pointers;
             if across >= WIDE {
                 for r in 0..count {
                     pointers.clear();
                     pointers.extend((0..kernel_rows).map(|ky| at(r, ky)));
                     let pixels = (row + r) * across..(row + r + 1) * across;
-                    vector::run(panels.isa(), self.part(Rows::Even(pointers, step), pixels, &columns));
+                    panels.run(self.part(Rows::Even(pointers, step), depth, pixels, &columns));
                 }
             } else {
                 pointers.clear();
@@ -111,7 +126,7 @@ impl Few<'_> {
                 // Blocks of rows whose pointers and pieces stay close.
                 for range in blocks(pixels, 384) {
                     let from = (range.start - row * across) * kernel_rows;
-                    vector::run(panels.isa(), self.part(Rows::Any(&pointers[from..]), range, &columns));
+                    panels.run(self.part(Rows::Any(&pointers[from..]), depth, range, &columns));
                 }
             }
             row += count;
@@ -121,14 +136,19 @@ impl Few<'_> {
 }
 
 impl Few<'_> {
-    fn part<'p>(&'p self, x: Rows<'p>, pixels: Range<usize>, columns: &Range<usize>) -> Part<'p> {
-        let [kernel_rows, kernel_columns] = self.geometry.kernel;
+    fn part<'p>(
+        &'p self,
+        x: Rows<'p>,
+        depth: usize,
+        pixels: Range<usize>,
+        columns: &Range<usize>,
+    ) -> Part<'p> {
         Part {
             panels: self.panels,
             matrix: Matrix::Packed(self.packed),
             x,
-            taps: kernel_rows,
-            depth: kernel_columns * self.channels,
+            taps: self.geometry.kernel[0],
+            depth,
             rows: pixels,
             columns: columns.clone(),
             epilogue: self.epilogue,

@@ -1,5 +1,5 @@
 use super::depthwise::Depthwise;
-use super::few::Few;
+use super::few::{self, Few};
 use super::winograd::{self, Winograd};
 use super::{Convolution, Geometry, Images, tap_major};
 use crate::Isa;
@@ -129,11 +129,6 @@ fn few_channels_equal_the_definition() {
             let x = numbers(1, g.batch * height * width * channels);
             let w = numbers(2, outputs * channels * g.taps());
             let (bias, other) = (numbers(3, outputs), numbers(4, g.pixels() * outputs));
-            let expected = expect(&plain(&g, &x, channels, &w, outputs, 1), &bias, &other);
-            let panels = Panels::new(isa, outputs, channels * g.taps());
-            let mut packed = vec![0.0; panels.packed_len()];
-            let depth = channels * g.taps();
-            panels.pack(&tap_major(&w, channels, g.taps()), depth, 1, &mut packed).unwrap();
             let size = height * width;
             let planes: Vec<f32> = (0..x.len())
                 .map(|i| {
@@ -144,26 +139,36 @@ fn few_channels_equal_the_definition() {
             let by_plane =
                 Images { data: &planes, image_stride: size * channels, row_stride: width, pixel_stride: 1 };
             let by_pixel = Images { data: &x, ..dense(&g, channels) };
-            let bias = panels.pad(&bias);
-            for (x, channel_stride) in [(by_pixel, 1), (by_plane, size)] {
-                let mut out = vec![0.0; g.pixels() * outputs];
-                let residual = Some(Residual { data: other.as_ptr(), stride: outputs, after: false });
-                let task = Few {
-                    geometry: &g,
-                    channels,
-                    channel_stride,
-                    panels: &panels,
-                    packed: &packed,
-                    x,
-                    epilogue: Epilogue { bias: &bias, activation: ACTIVATION, slopes: &[], residual },
-                    out: Target { data: out.as_mut_ptr(), stride: outputs },
-                };
-                let (mut scratch, rows) = (Scratch::default(), g.batch * g.output[0]);
-                for range in [0..rows / 3, rows / 3..rows] {
-                    // SAFETY: `out` holds all pixels.
-                    unsafe { task.run(range, 0..panels.count(), &mut scratch).unwrap() };
+            for panels in layouts(isa, outputs, g.kernel[0], g.kernel[1] * channels) {
+                if panels.has_pairs() && !few::takes_pairs(&g, channels) {
+                    continue;
                 }
-                assert_close(&out, &expected, 2e-6, &format!("{isa:?} {channels} {outputs} {g:?}"));
+                let plain = plain(&g, &seen(&panels, &x), channels, &seen(&panels, &w), outputs, 1);
+                let expected = expect(&plain, &bias, &other);
+                let mut packed = vec![0.0; panels.packed_len()];
+                let depth = channels * g.taps();
+                panels.pack(&tap_major(&w, channels, g.taps()), depth, 1, &mut packed).unwrap();
+                let bias = panels.pad(&bias);
+                for (x, channel_stride) in [(by_pixel, 1), (by_plane, size)] {
+                    let mut out = vec![0.0; g.pixels() * outputs];
+                    let residual = Some(Residual { data: other.as_ptr(), stride: outputs, after: false });
+                    let task = Few {
+                        geometry: &g,
+                        channels,
+                        channel_stride,
+                        panels: &panels,
+                        packed: &packed,
+                        x,
+                        epilogue: Epilogue { bias: &bias, activation: ACTIVATION, slopes: &[], residual },
+                        out: Target { data: out.as_mut_ptr(), stride: outputs },
+                    };
+                    let (mut scratch, rows) = (Scratch::default(), g.batch * g.output[0]);
+                    for range in [0..rows / 3, rows / 3..rows] {
+                        // SAFETY: `out` holds all pixels.
+                        unsafe { task.run(range, 0..panels.count(), &mut scratch).unwrap() };
+                    }
+                    assert_close(&out, &expected, 2e-6, &format!("{panels:?} {channels} {outputs} {g:?}"));
+                }
             }
         }
     }

@@ -106,9 +106,9 @@ struct Sigmoid;
 #[derive(Clone, Copy)]
 struct Tanh;
 #[derive(Clone, Copy)]
-struct Silu;
+pub(crate) struct Silu;
 #[derive(Clone, Copy)]
-struct HardSwish;
+pub(crate) struct HardSwish;
 #[derive(Clone, Copy)]
 struct HardSigmoid {
     alpha: f32,
@@ -166,7 +166,7 @@ impl One for HardSigmoid {
 impl One for Gelu {
     #[inline(always)]
     fn apply<V: Vector>(self, v: V, x: V::F32) -> V::F32 {
-        math::gelu(v, x)
+        math::quick_gelu(v, x)
     }
 }
 

@@ -32,6 +32,11 @@ impl Panels {
 
     /// The layout of an `[n, pieces * depth]` matrix: in bf16 if that is asked for and there, else in f32.
     pub fn with_precision(isa: Isa, bf16: bool, n: usize, pieces: usize, depth: usize) -> Panels {
+        let half = super::lanes(Isa::Avx2);
+        if matches!(isa, Isa::Avx512 | Isa::Avx512Bf16) && n <= half {
+            // Registers of half the width are full, and two of them are multiplied at a time.
+            return Panels::new(Isa::Avx2, n, pieces * depth);
+        }
         let pairs = if bf16 { Panels::pairs(isa, n, pieces, depth) } else { None };
         pairs.unwrap_or_else(|| Panels::new(isa, n, pieces * depth))
     }

@@ -39,9 +39,11 @@ fn function(activation: Activation, x: f64, slope: f64) -> f64 {
     }
 }
 
-/// The layouts of an `[n, pieces * depth]` matrix: of f32, and of bf16 where the machine has it.
+/// The layouts of an `[n, pieces * depth]` matrix: of f32, in narrow registers if they suffice, and of bf16 where the machine
+/// has it.
 pub(crate) fn layouts(isa: Isa, n: usize, pieces: usize, depth: usize) -> impl Iterator<Item = Panels> {
-    std::iter::once(Panels::new(isa, n, pieces * depth)).chain(Panels::pairs(isa, n, pieces, depth))
+    let plain = [Panels::new(isa, n, pieces * depth), Panels::with_precision(isa, false, n, pieces, depth)];
+    plain.into_iter().chain(Panels::pairs(isa, n, pieces, depth))
 }
 
 /// What products with `panels` see of `values`.

@@ -147,11 +147,11 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Whether sums are written as they are, but for bounds.
+    /// Whether sums are written as they are, but for a residual and then bounds.
     #[inline(always)]
     fn is_plain(&self) -> bool {
-        let bounds = self.slopes.is_null() && self.residual.is_none() && !self.activation.is_long();
-        bounds || !self.last
+        let after = matches!(self.residual, Some((.., true)));
+        !self.last || self.slopes.is_null() && !after && !self.activation.is_long()
     }
 }
 
@@ -245,17 +245,14 @@ impl<const R: usize, const C: usize> Tile<'_, R, C> {
         // SAFETY: the pointers are valid for `taps * depth` steps, `R` rows and `C` vectors; the last vector of an output
         // is written in part.
         unsafe {
+            // The last vector may be partly padding.
+            let lanes = |c: usize| if c + 1 < C { V::LANES } else { args.width - c * V::LANES };
             let mut sums = [[v.splat(0.0); C]; R];
             if args.resume {
                 for (r, row) in sums.iter_mut().enumerate() {
                     for (c, sum) in row.iter_mut().enumerate() {
-                        let (at, out) = (c * V::LANES, args.out.add(r * args.out_stride));
-                        let rest = args.width - at.min(args.width);
-                        *sum = if rest >= V::LANES {
-                            v.load(out.add(at))
-                        } else {
-                            v.load_part(std::slice::from_raw_parts(out.add(at), rest))
-                        };
+                        let from = args.out.add(r * args.out_stride + c * V::LANES);
+                        *sum = load_first(v, from, lanes(c));
                     }
                 }
             } else if !args.bias.is_null() {
@@ -282,28 +279,68 @@ impl<const R: usize, const C: usize> Tile<'_, R, C> {
                     b = b.add(args.b_stride);
                 }
             }
-            // What needs more than bounds goes through a buffer and a function of its own, which is not unrolled.
+            if args.is_plain() {
+                if let Some((data, stride, _)) = args.residual
+                    && args.last
+                {
+                    for (r, row) in sums.iter_mut().enumerate() {
+                        for (c, sum) in row.iter_mut().enumerate() {
+                            let other = load_first(v, data.add(r * stride + c * V::LANES), lanes(c));
+                            *sum = v.add(*sum, other);
+                        }
+                    }
+                }
+                let (low, high) = (v.splat(args.low), v.splat(args.high));
+                for (r, row) in sums.iter().enumerate() {
+                    for (c, &sum) in row.iter().enumerate() {
+                        let to = args.out.add(r * args.out_stride + c * V::LANES);
+                        store_first(v, to, lanes(c), v.min(high, v.max(low, sum)));
+                    }
+                }
+                return;
+            }
+            // The rest goes through a buffer and a function of its own, which is not unrolled.
             let mut buffer = [MaybeUninit::<f32>::uninit(); ROWS * MOST_COLUMNS * MAX_LANES];
-            let plain = args.is_plain() && args.width == C * V::LANES;
-            let (to, stride, low, high) = if plain {
-                (args.out, args.out_stride, args.low, args.high)
-            } else {
-                (buffer.as_mut_ptr().cast(), C * V::LANES, f32::NEG_INFINITY, f32::INFINITY)
-            };
-            let (low, high) = (v.splat(low), v.splat(high));
-            for (r, sums) in sums.iter().enumerate() {
-                for (c, &sum) in sums.iter().enumerate() {
-                    v.store(to.add(r * stride + c * V::LANES), v.min(high, v.max(low, sum)));
+            let to: *mut f32 = buffer.as_mut_ptr().cast();
+            for (r, row) in sums.iter().enumerate() {
+                for (c, &sum) in row.iter().enumerate() {
+                    v.store(to.add((r * C + c) * V::LANES), sum);
                 }
             }
-            if !plain {
-                v.call(Ending { args, rows: R, sums: to, stride });
-            }
+            v.call(Ending { args, rows: R, sums: to, stride: C * V::LANES });
         }
     }
 }
 
-/// Writes sums that need more than bounds.
+/// The first `lanes` elements at `from`, at most a vector; the other lanes are 0.
+///
+/// # Safety
+/// `from` must be valid for reading them.
+#[inline(always)]
+pub(crate) unsafe fn load_first<V: Vector>(v: V, from: *const f32, lanes: usize) -> V::F32 {
+    // SAFETY: the caller vouches for the pointer.
+    unsafe {
+        if lanes >= V::LANES { v.load(from) } else { v.load_part(std::slice::from_raw_parts(from, lanes)) }
+    }
+}
+
+/// Stores the first `lanes` elements of `x`, at most all.
+///
+/// # Safety
+/// `to` must be valid for writing them.
+#[inline(always)]
+pub(crate) unsafe fn store_first<V: Vector>(v: V, to: *mut f32, lanes: usize, x: V::F32) {
+    // SAFETY: the caller vouches for the pointer.
+    unsafe {
+        if lanes >= V::LANES {
+            v.store(to, x);
+        } else {
+            v.store_part(std::slice::from_raw_parts_mut(to, lanes), x);
+        }
+    }
+}
+
+/// Writes sums that need more than a residual and bounds.
 struct Ending<'a> {
     args: &'a Args,
     rows: usize,
@@ -317,7 +354,6 @@ impl Kernel for Ending<'_> {
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
         match self.args.activation {
-            _ if !self.args.last => self.write(v, Identity, None),
             Activation::None | Activation::Slopes => self.write(v, Identity, self.args.residual),
             activation => activation.each(v, self),
         }
@@ -335,22 +371,21 @@ impl Ending<'_> {
     #[inline(always)]
     fn write<V: Vector, F: One>(&self, v: V, function: F, residual: Option<(*const f32, usize, bool)>) {
         let args = self.args;
-        let slopes = if args.last { args.slopes } else { std::ptr::null() };
-        for at in (0..args.width).step_by(V::LANES) {
-            let lanes = V::LANES.min(args.width - at);
+        // Branches that are the same for all elements stay out of the loop of the most frequent case.
+        let alone = residual.is_none() && args.slopes.is_null();
+        for r in 0..self.rows {
             // SAFETY: as for the tile, whose sums and output these are.
             unsafe {
-                let load = |from: *const f32| {
-                    if lanes == V::LANES {
-                        v.load(from)
-                    } else {
-                        v.load_part(std::slice::from_raw_parts(from, lanes))
+                let (sums, out) = (self.sums.add(r * self.stride), args.out.add(r * args.out_stride));
+                for at in (0..args.width).step_by(V::LANES) {
+                    let lanes = V::LANES.min(args.width - at);
+                    let mut x = v.load(sums.add(at));
+                    if alone {
+                        store_first(v, out.add(at), lanes, function.apply(v, x));
+                        continue;
                     }
-                };
-                for r in 0..self.rows {
-                    let mut x = v.load(self.sums.add(r * self.stride + at));
                     let other = match residual {
-                        Some((data, stride, _)) => load(data.add(r * stride + at)),
+                        Some((data, stride, _)) => load_first(v, data.add(r * stride + at), lanes),
                         None => v.splat(0.0),
                     };
                     let after = matches!(residual, Some((.., true)));
@@ -358,18 +393,13 @@ impl Ending<'_> {
                         x = v.add(x, other);
                     }
                     x = function.apply(v, x);
-                    if !slopes.is_null() {
-                        x = v.select_less(x, v.splat(0.0), v.mul(x, v.load(slopes.add(at))), x);
+                    if !args.slopes.is_null() {
+                        x = v.select_less(x, v.splat(0.0), v.mul(x, v.load(args.slopes.add(at))), x);
                     }
                     if after {
                         x = v.add(x, other);
                     }
-                    let out = args.out.add(r * args.out_stride + at);
-                    if lanes == V::LANES {
-                        v.store(out, x);
-                    } else {
-                        v.store_part(std::slice::from_raw_parts_mut(out, lanes), x);
-                    }
+                    store_first(v, out.add(at), lanes, x);
                 }
             }
         }
@@ -399,28 +429,17 @@ impl<V: Vector> Loop<V> for &Finish {
     #[inline(always)]
     fn run<F: One>(self, v: V, function: F) {
         for r in 0..self.rows {
-            let mut at = 0;
-            while at < self.width {
-                let rest = self.width - at;
+            for at in (0..self.width).step_by(V::LANES) {
+                let lanes = self.width - at;
                 // SAFETY: whoever made this wrote as much before, and vouches for a residual of the same size.
                 unsafe {
                     let out = self.out.add(r * self.out_stride + at);
-                    if rest >= V::LANES {
-                        let mut x = function.apply(v, v.load(out));
-                        if let Some((data, stride)) = self.residual {
-                            x = v.add(x, v.load(data.add(r * stride + at)));
-                        }
-                        v.store(out, x);
-                    } else {
-                        let mut x = function.apply(v, v.load_part(std::slice::from_raw_parts(out, rest)));
-                        if let Some((data, stride)) = self.residual {
-                            let other = std::slice::from_raw_parts(data.add(r * stride + at), rest);
-                            x = v.add(x, v.load_part(other));
-                        }
-                        v.store_part(std::slice::from_raw_parts_mut(out, rest), x);
+                    let mut x = function.apply(v, load_first(v, out, lanes));
+                    if let Some((data, stride)) = self.residual {
+                        x = v.add(x, load_first(v, data.add(r * stride + at), lanes));
                     }
+                    store_first(v, out, lanes, x);
                 }
-                at += V::LANES;
             }
         }
     }

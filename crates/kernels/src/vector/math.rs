@@ -122,6 +122,22 @@ pub(crate) fn gelu<V: Vector>(v: V, x: V::F32) -> V::F32 {
     v.mul(x, v.select_less(x, zero, share, v.sub(one, share)))
 }
 
+/// [`gelu`] for what follows a product: the error is below 5e-7 of `x`.
+#[inline(always)]
+pub(crate) fn quick_gelu<V: Vector>(v: V, x: V::F32) -> V::F32 {
+    // Phi(x) = 1/2 + x * OVER(x²) / UNDER(x²) up to 5.4, from where on it is 1 to f32; minimax in Phi's absolute error.
+    const OVER: [f32; 5] = [0.398_941_73, 0.054_897_893, 0.005_906_175_4, 0.000_373_079_2, 6.762_308_2e-6];
+    const UNDER: [f32; 6] =
+        [1.0, 0.304_266_2, 0.040_532_045, 0.003_046_513_8, 0.000_133_872_5, 5.633_602_3e-7];
+    let above = v.max(v.splat(-5.4), x);
+    let near = v.min(v.splat(5.4), above);
+    let square = v.mul(near, near);
+    let over = v.mul(near, polynomial(v, square, OVER));
+    let share = v.fma(over, v.reciprocal(polynomial(v, square, UNDER)), v.splat(0.5));
+    // Far below, the error stays that at the end of the interval.
+    v.mul(above, share)
+}
+
 /// The error function; its error is absolute, a few roundings of 1.
 #[inline(always)]
 pub(crate) fn erf<V: Vector>(v: V, x: V::F32) -> V::F32 {

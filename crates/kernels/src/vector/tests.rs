@@ -12,6 +12,7 @@ enum Function {
     QuickSilu,
     Tanh,
     Gelu,
+    QuickGelu,
     GeluTanh,
 }
 
@@ -32,6 +33,7 @@ impl Kernel for Apply {
             Function::QuickSilu => math::quick_silu(v, x),
             Function::Tanh => math::tanh(v, x),
             Function::Gelu => math::gelu(v, x),
+            Function::QuickGelu => math::quick_gelu(v, x),
             Function::GeluTanh => math::gelu_tanh(v, x),
         };
         let mut out = [0.0; MAX_LANES];
@@ -66,7 +68,7 @@ fn exact(function: Function, x: f64) -> f64 {
         Function::Sigmoid | Function::QuickSigmoid => 1.0 / (1.0 + (-x).exp()),
         Function::Silu | Function::QuickSilu => x / (1.0 + (-x).exp()),
         Function::Tanh => x.tanh(),
-        Function::Gelu => x / 2.0 * erfc(-x / 2.0f64.sqrt()),
+        Function::Gelu | Function::QuickGelu => x / 2.0 * erfc(-x / 2.0f64.sqrt()),
         Function::GeluTanh => {
             x / (1.0 + (-2.0 * (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).exp())
         }
@@ -108,6 +110,19 @@ fn functions_are_close_to_exact_in_relative_terms() {
 }
 
 #[test]
+fn the_quick_gelu_is_close_in_terms_of_its_argument() {
+    for isa in Isa::available() {
+        for i in -20_000..=20_000 {
+            let x = i as f32 * 1e-3;
+            let y = f64::from(run(isa, Apply(Function::QuickGelu, x)));
+            let error = (y - exact(Function::Gelu, f64::from(x))).abs();
+            assert!(error <= 5e-7 * f64::from(x).abs(), "{isa:?}: error {error:e} at {x}");
+        }
+        assert!(run(isa, Apply(Function::QuickGelu, -1e30)).abs() < 3e-6);
+    }
+}
+
+#[test]
 fn exponentials_end_where_f32_ends() {
     for isa in Isa::available() {
         for (function, scale) in [(Function::Exp, 1.0), (Function::Exp2, std::f32::consts::LOG2_E)] {
@@ -127,6 +142,7 @@ fn exponentials_end_where_f32_ends() {
             Function::QuickSilu,
             Function::Tanh,
             Function::Gelu,
+            Function::QuickGelu,
             Function::GeluTanh,
         ] {
             assert!(run(isa, Apply(function, f32::NAN)).is_nan(), "{isa:?} {function:?}");

@@ -208,7 +208,9 @@ fn choose(
         }
     }
     if groups == 1 && few::fits(geometry, channels) {
-        return (Form::Few, Panels::new(isa, outputs, channels * taps));
+        let bf16 = bf16 && few::takes_pairs(geometry, channels);
+        let [rows, columns] = geometry.kernel;
+        return (Form::Few, Panels::with_precision(isa, bf16, outputs, rows, columns * channels));
     }
     (Form::Direct, panels)
 }
