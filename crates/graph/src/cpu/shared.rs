@@ -1,6 +1,6 @@
 //! The memory that the threads of one program share: the only unsafe code of this crate.
 //!
-//! A program runs as a sequence of phases, each a number of tasks that threads claim from one counter. Three facts make
+//! A program runs as a sequence of phases, each a number of tasks that threads claim one by one. Three facts make
 //! the shared memory sound, and each has its place and its test:
 //! - the plan (`cpu/plan.rs`, `memory.rs`) never puts two tensors that are alive in the same step on the same bytes,
 //!   except where a step updates a tensor in place;

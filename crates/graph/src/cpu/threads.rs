@@ -39,8 +39,10 @@ struct Shared {
     job: Lent,
     /// Number of the job in the upper bits, [`CLOSED`], and the workers inside in the lower bits.
     gate: Padded<AtomicU64>,
-    /// Number of the phase in the upper bits, the next task in the lower [`LOW_BITS`].
-    next: Padded<AtomicU64>,
+    /// Number of the phase, from 1 in every job.
+    phase: Padded<AtomicU64>,
+    /// Of each thread's own tasks: number of the phase in the upper bits, how many are claimed in the lower [`LOW_BITS`].
+    claimed: Box<[Padded<AtomicU64>]>,
     /// Tasks of the phase that are done.
     done: Padded<AtomicUsize>,
     aborted: AtomicBool,
@@ -77,7 +79,8 @@ impl Pool {
         let threads = threads.clamp(1, 1 << 16);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let spins = if threads > cores { 50 } else { PHASE_SPINS };
-        let shared = Arc::new(Shared { spins, ..Shared::default() });
+        let claimed = (0..threads).map(|_| Padded::default()).collect();
+        let shared = Arc::new(Shared { spins, claimed, ..Shared::default() });
         let mut pool = Pool { shared: Arc::clone(&shared), running: Mutex::new(()), workers: Vec::new() };
         for index in 1..threads {
             let shared = Arc::clone(&shared);
@@ -110,11 +113,12 @@ impl Pool {
         let threads = threads.clamp(1, self.threads());
         let shared = &*self.shared;
         let _turn = lock(&self.running);
-        shared.next.0.store(0, Ordering::Relaxed);
+        shared.phase.0.store(1, Ordering::Relaxed);
+        shared.claimed.iter().for_each(|claimed| claimed.0.store(0, Ordering::Relaxed));
         shared.done.0.store(0, Ordering::Relaxed);
         shared.aborted.store(false, Ordering::Relaxed);
         let guarded = |index: usize| {
-            let worker = Worker { shared, index, threads, phase: Cell::new(0) };
+            let worker = Worker { shared, index, threads, phase: Cell::new(1) };
             if !matches!(catch_unwind(AssertUnwindSafe(|| body(&worker))), Ok(Ok(()))) {
                 shared.aborted.store(true, Ordering::Release);
             }
@@ -210,6 +214,29 @@ impl Shared {
         }
     }
 
+    /// Claims one of the `count` own tasks that `thread` has in `phase`; none if all are claimed, as they are when the phase
+    /// is over.
+    fn next(&self, thread: usize, phase: u64, count: u64) -> Option<u64> {
+        let claimed = &self.claimed[thread].0;
+        let mut now = claimed.load(Ordering::Acquire);
+        loop {
+            // What is claimed of an earlier phase says that this one's have not begun.
+            let index = match (now >> LOW_BITS).cmp(&phase) {
+                std::cmp::Ordering::Less => 0,
+                std::cmp::Ordering::Equal => now & LOW,
+                std::cmp::Ordering::Greater => return None,
+            };
+            if index >= count {
+                return None;
+            }
+            let after = phase << LOW_BITS | (index + 1);
+            match claimed.compare_exchange_weak(now, after, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(index),
+                Err(newer) => now = newer,
+            }
+        }
+    }
+
     fn pause(&self, looks: &mut u32) {
         if *looks < self.spins {
             *looks += 1;
@@ -224,12 +251,37 @@ impl Worker<'_> {
     /// Runs `body` for every task below `tasks`, each on one of the job's threads, and returns when all are done; what
     /// they wrote is seen after. All threads must go through the same phases in the same order.
     ///
-    /// The phase waits for tasks, not for threads: a thread that lost its core between two tasks holds nobody up. So
-    /// whatever depends on the memory of the phase must be done inside `body`.
+    /// Tasks are begun in about their order. The phase waits for tasks, not for threads: a thread that lost its core between
+    /// two tasks holds nobody up, as others take over its own. So whatever depends on the memory of the phase must be done
+    /// inside `body`.
     ///
     /// # Errors
     /// [`Panicked`] if a peer panicked; the caller must return.
-    pub fn phase(&self, tasks: usize, mut body: impl FnMut(usize)) -> Result<(), Panicked> {
+    pub fn phase(&self, tasks: usize, body: impl FnMut(usize)) -> Result<(), Panicked> {
+        let threads = self.threads;
+        let own = |thread: usize| (tasks + threads - 1 - thread) / threads;
+        self.claim(tasks, own, |thread, index| thread + index * threads, body)
+    }
+
+    /// [`Worker::phase`] whose tasks are neighbours in memory: the first ones are the first thread's own, and so on, so that
+    /// phases over the same memory find most of it in their own core's cache.
+    ///
+    /// # Errors
+    /// As for [`Worker::phase`].
+    pub fn phase_by_place(&self, tasks: usize, body: impl FnMut(usize)) -> Result<(), Panicked> {
+        let start = |thread: usize| tasks * thread / self.threads;
+        let own = |thread: usize| start(thread + 1) - start(thread);
+        self.claim(tasks, own, |thread, index| start(thread) + index, body)
+    }
+
+    /// Runs a phase in which thread `t` has `own(t)` tasks, of which `task(t, i)` is the `i`th.
+    fn claim(
+        &self,
+        tasks: usize,
+        own: impl Fn(usize) -> usize,
+        task: impl Fn(usize, usize) -> usize,
+        mut body: impl FnMut(usize),
+    ) -> Result<(), Panicked> {
         let phase = self.phase.get();
         self.phase.set(phase + 1);
         if self.threads == 1 {
@@ -237,40 +289,27 @@ impl Worker<'_> {
             return Ok(());
         }
         let shared = self.shared;
-        let tasks = u64::try_from(tasks).ok().filter(|&tasks| tasks < LOW).expect("fewer than 2^32 tasks");
-        let mut finished = 0;
-        let mut now = shared.next.0.load(Ordering::Acquire);
-        loop {
-            if now >> LOW_BITS != phase {
-                // Others have finished the phase.
-                return Ok(());
-            }
-            let task = now & LOW;
-            if task >= tasks {
-                break;
-            }
-            match shared.next.0.compare_exchange_weak(now, now + 1, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => {
-                    body(task as usize);
-                    finished += 1;
-                    now = shared.next.0.load(Ordering::Acquire);
-                }
-                Err(newer) => now = newer,
-            }
-        }
-        if finished > 0 && shared.done.0.fetch_add(finished, Ordering::AcqRel) + finished == tasks as usize {
-            shared.done.0.store(0, Ordering::Relaxed);
-            shared.next.0.store((phase + 1) << LOW_BITS, Ordering::Release);
-            return Ok(());
-        }
         if tasks == 0 {
             // Whoever comes first ends an empty phase.
-            let (this, after) = (phase << LOW_BITS, (phase + 1) << LOW_BITS);
-            let _ = shared.next.0.compare_exchange(this, after, Ordering::AcqRel, Ordering::Acquire);
+            let _ = shared.phase.0.compare_exchange(phase, phase + 1, Ordering::AcqRel, Ordering::Acquire);
+            return Ok(());
+        }
+        let mut finished = 0;
+        // Its own tasks, then what is left of the others'.
+        for thread in (self.index..self.threads).chain(0..self.index) {
+            let count = u64::try_from(own(thread)).ok().filter(|&n| n < LOW).expect("fewer than 2^32 tasks");
+            while let Some(index) = shared.next(thread, phase, count) {
+                body(task(thread, index as usize));
+                finished += 1;
+            }
+        }
+        if finished > 0 && shared.done.0.fetch_add(finished, Ordering::AcqRel) + finished == tasks {
+            shared.done.0.store(0, Ordering::Relaxed);
+            shared.phase.0.store(phase + 1, Ordering::Release);
             return Ok(());
         }
         let mut looks = 0;
-        while shared.next.0.load(Ordering::Acquire) >> LOW_BITS == phase {
+        while shared.phase.0.load(Ordering::Acquire) == phase {
             if shared.aborted.load(Ordering::Relaxed) {
                 return Err(Panicked);
             }
@@ -300,9 +339,14 @@ mod tests {
                     assert_eq!(worker.threads, active);
                     for phase in 0..20 {
                         // A peer that is still in another phase would see another count.
-                        worker.phase(seen.len(), |task| {
+                        let body = |task: usize| {
                             assert_eq!(seen[task].fetch_add(1, Ordering::Relaxed), phase);
-                        })?;
+                        };
+                        match phase % 2 {
+                            0 => worker.phase(seen.len(), body)?,
+                            _ => worker.phase_by_place(seen.len(), body)?,
+                        }
+                        worker.phase(1, |_| ())?;
                         worker.phase(0, |_| unreachable!("there are no tasks"))?;
                     }
                     Ok(())

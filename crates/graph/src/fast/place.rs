@@ -11,7 +11,7 @@ mod weights;
 use super::constants::Constants;
 use super::lower::{Input, Kind, Move, Proto, Tail};
 use super::pack::{PackCache, Packer};
-use super::steps::{Ending, Step, Work};
+use super::steps::{Ending, MEAN_PARTS, Step, Work};
 use super::view::{Place, View, channels_last_strides, dense_strides, ordered_strides};
 use super::{Built, fuse};
 use crate::backend::CompileError;
@@ -330,7 +330,9 @@ impl Placer<'_> {
                 let x = self.view(&inputs[0])?;
                 let x = self.channels_last(x);
                 let out = self.result(output, dense_strides);
-                self.push(Work::Mean { x, out });
+                let shape = [MEAN_PARTS, x.shape[0], x.shape[1]];
+                let sums = self.buffer(&shape, dense_strides(&shape), false);
+                self.push(Work::Mean { x, sums, out });
             }
             Kind::Chain(steps) => self.chain(steps, &inputs, output, code)?,
             Kind::Softmax { axis } => {

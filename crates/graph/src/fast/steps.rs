@@ -8,7 +8,7 @@ mod products;
 
 pub(crate) use bottleneck::BottleneckStep;
 pub(crate) use codes::{CodesForm, CodesStep, TableStep};
-pub(crate) use elements::ChainStep;
+pub(crate) use elements::{ChainStep, MEAN_PARTS};
 pub(crate) use products::{ConvolveStep, Ending, Form, MultiplyStep};
 
 use super::memory::{Memory, Thread};
@@ -28,7 +28,7 @@ use std::ops::Range;
 /// Kernels are called with the sizes that the plan was made from.
 const PLANNED: &str = "planned sizes fit the kernel";
 /// Elements of element-wise work that are worth a claim of their own.
-const PIECE: usize = 16 << 10;
+const PIECE: usize = 8 << 10;
 
 /// One step.
 #[derive(Debug)]
@@ -83,6 +83,8 @@ pub(crate) enum Work {
     },
     Mean {
         x: View,
+        /// Memory for the sums of parts.
+        sums: View,
         out: View,
     },
     Chain(Box<ChainStep>),
@@ -128,9 +130,9 @@ impl Work {
             Work::Table(step) => vec![&step.x, &step.out],
             Work::CodesPool { x, out, .. } => vec![x, out],
             Work::MatMul { a, b, out, .. } => vec![a, b, out],
+            Work::Mean { x, sums, out } => vec![x, sums, out],
             Work::Attend { q, k, v, mask, out, .. } => [q, k, v, out].into_iter().chain(mask).collect(),
             Work::Pool { x, out, .. }
-            | Work::Mean { x, out }
             | Work::Softmax { x, out }
             | Work::LayerNorm { x, out, .. }
             | Work::Resize { x, out, .. } => vec![x, out],
@@ -150,7 +152,7 @@ impl Work {
             Work::Plain { .. } => unreachable!("plain steps run alone"),
             Work::Copy { from, to, copy } => {
                 let group = (PIECE / copy.piece_elements().max(1)).max(1);
-                worker.phase(copy.pieces().div_ceil(group), |task| {
+                worker.phase_by_place(copy.pieces().div_ceil(group), |task| {
                     let pieces = task * group..((task + 1) * group).min(copy.pieces());
                     if to.codes {
                         memory.code_region(to).copy(copy, pieces, memory.codes(from)).expect(PLANNED);
@@ -173,7 +175,7 @@ impl Work {
                 let channels = x.shape[1];
                 let rows = geometry.batch * geometry.output[0];
                 let group = (PIECE / (geometry.output[1] * channels).max(1)).max(1);
-                worker.phase(rows.div_ceil(group), |task| {
+                worker.phase_by_place(rows.div_ceil(group), |task| {
                     let region = memory.region(out);
                     let pool = Pool {
                         pooling: *pooling,
@@ -186,7 +188,7 @@ impl Work {
                     region.pool(isa, &pool, rows, &mut thread.kernel).expect(PLANNED);
                 })
             }
-            Work::Mean { x, out } => mean(isa, x, out, memory, worker),
+            Work::Mean { x, sums, out } => mean(isa, [x, sums, out], memory, worker),
             Work::Chain(step) => step.run(isa, memory, worker, thread),
             Work::Softmax { x, out } => each_row([x, out], memory, worker, |x, out| {
                 rows::softmax(isa, x, x.len(), 1.0, out).expect(PLANNED);
@@ -202,7 +204,7 @@ impl Work {
                     unreachable!("images have four dimensions")
                 };
                 let (height, stride) = (rows.len(), pixel_stride(out));
-                worker.phase(batch * height, |task| {
+                worker.phase_by_place(batch * height, |task| {
                     let (image, row) = (task / height, task % height);
                     let line = columns.len() * stride;
                     let at = task * line;

@@ -31,7 +31,7 @@ impl BottleneckStep {
         let parts = if worker.threads == 1 { 1 } else { (3 * worker.threads).min(lines.div_ceil(4)) };
         let row = Geometry { batch: 1, input: [1, width], output: [1, width], ..expand.geometry };
         let stride = width * channels;
-        worker.phase(parts, |task| {
+        worker.phase_by_place(parts, |task| {
             let Thread { kernel, ring: rows, .. } = thread;
             rows.resize((ring * stride).max(rows.len()), 0.0);
             let rows = SharedSlice::new(rows);

@@ -1,6 +1,6 @@
 //! Work on u8 codes.
 
-use super::products::{grid, row_stride};
+use super::products::{Grid, row_stride};
 use super::{PIECE, PLANNED, part, pixel_stride};
 use crate::cpu::shared::{AnyRegion, Block};
 use crate::cpu::{Panicked, Worker};
@@ -106,10 +106,9 @@ impl CodesStep {
             CodesForm::Product => {
                 let (count, x_stride) = self.x.rows().expect("rows were planned");
                 let operations = count * self.outputs * channels / 2;
-                let [by_rows, by_panels] = grid(worker.threads, count, panels.count(), 24, operations);
-                worker.phase(by_rows * by_panels, |task| {
-                    let columns = part(panels.count(), by_panels, task / by_rows);
-                    let rows = part(count, by_rows, task % by_rows);
+                let grid = Grid::new(worker.threads, count, panels.count(), 24, operations);
+                worker.phase_by_place(grid.tasks(), |task| {
+                    let (rows, columns) = grid.part(task);
                     let x = memory.codes(&self.x);
                     let product = CodesProduct { panels, packed, x, x_stride, scaling, table, out };
                     region().product(&product, stride, rows, columns).expect(PLANNED);
@@ -120,11 +119,9 @@ impl CodesStep {
                 let lines = geometry.batch * geometry.output[0];
                 let (rows, least) = if few { (lines, 1) } else { (geometry.pixels(), 24) };
                 let operations = geometry.pixels() * geometry.taps() * channels * self.outputs / 2;
-                let [by_rows, by_panels] = grid(worker.threads, rows, panels.count(), least, operations);
-                worker.phase(by_rows * by_panels, |task| {
-                    // Neighbouring tasks share their panels.
-                    let columns = part(panels.count(), by_panels, task / by_rows);
-                    let rows = part(rows, by_rows, task % by_rows);
+                let grid = Grid::new(worker.threads, rows, panels.count(), least, operations);
+                worker.phase_by_place(grid.tasks(), |task| {
+                    let (rows, columns) = grid.part(task);
                     let x = images(memory, &self.x);
                     let channel_stride = if few { self.x.strides[1] } else { 1 };
                     let convolution = CodesConvolution {
@@ -146,12 +143,10 @@ impl CodesStep {
             CodesForm::Depthwise(geometry) => {
                 let rows = geometry.batch * geometry.output[0];
                 let operations = 4 * geometry.pixels() * geometry.taps() * self.outputs;
-                let parts = (self.outputs / 128).max(1);
-                let [by_rows, by_parts] = grid(worker.threads, rows, parts, 4, operations);
-                worker.phase(by_rows * by_parts, |task| {
-                    let rows = part(rows, by_rows, task % by_rows);
-                    // Whole lines of the cache.
-                    let range = part(self.outputs.div_ceil(64), by_parts, task / by_rows);
+                // Parts of whole lines of the cache.
+                let grid = Grid::new(worker.threads, rows, self.outputs.div_ceil(64), 2, operations);
+                worker.phase_by_place(grid.tasks(), |task| {
+                    let (rows, range) = grid.part(task);
                     let range = range.start * 64..(range.end * 64).min(self.outputs);
                     let depthwise = CodesDepthwise {
                         geometry,
@@ -192,7 +187,7 @@ pub(super) fn pool(
     let rows = geometry.batch * geometry.output[0];
     let line = geometry.output[1] * stride;
     let group = (4 * PIECE / (geometry.output[1] * channels).max(1)).max(1);
-    worker.phase(rows.div_ceil(group), |task| {
+    worker.phase_by_place(rows.div_ceil(group), |task| {
         let pool = CodesPool { geometry, channels, x: images(memory, x) };
         for row in task * group..((task + 1) * group).min(rows) {
             let to = memory.code_region(out).row_mut(row * line, line - stride + channels);
@@ -217,7 +212,7 @@ impl TableStep {
         let group = (4 * PIECE / width.max(1)).max(1);
         // Long rows are split as well.
         let pieces = width.div_ceil(4 * PIECE).max(1);
-        worker.phase(count.div_ceil(group) * pieces, |task| {
+        worker.phase_by_place(count.div_ceil(group) * pieces, |task| {
             let columns = part(width, pieces, task % pieces);
             let first = task / pieces * group;
             let codes = memory.codes(&self.x);

@@ -23,24 +23,33 @@ pub(crate) struct ChainStep {
     pub code: Option<Code>,
 }
 
-/// The mean of all pixels; the channels of a pixel lie together.
+/// Parts of an image whose rows are added up on their own, whatever threads there are.
+pub(crate) const MEAN_PARTS: usize = 4;
+
+/// The mean of all pixels; the channels of a pixel lie together. `sums` is `[MEAN_PARTS, N, C]`.
+///
+/// Parts are of rows, not channels, as the threads that made the rows have them in their caches.
 pub(super) fn mean(
     isa: Isa,
-    x: &View,
-    out: &View,
+    [x, sums, out]: [&View; 3],
     memory: &Memory<'_>,
     worker: &Worker<'_>,
 ) -> Result<(), Panicked> {
     let &[batch, channels, height, width] = &x.shape[..] else { unreachable!("images have four dimensions") };
-    let parts = if worker.threads == 1 { 1 } else { (channels / 64).clamp(1, 2 * worker.threads) };
-    worker.phase(batch * parts, |task| {
-        let (image, range) = (task / parts, part(channels, parts, task % parts));
-        let to = memory.region(out).row_mut(image * channels + range.start, range.len());
+    let whole = batch * channels;
+    worker.phase_by_place(batch * MEAN_PARTS, |task| {
+        let (image, index) = (task / MEAN_PARTS, task % MEAN_PARTS);
+        let to = memory.region(sums).row_mut(index * whole + image * channels, channels);
         to.fill(0.0);
-        let data = &memory.read(x)[image * x.strides[0] + range.start..];
-        for row in 0..height {
-            add_rows(isa, &data[row * x.strides[2]..], width, x.strides[3], to).expect(PLANNED);
+        for row in part(height, MEAN_PARTS, index) {
+            let from = &memory.read(x)[image * x.strides[0] + row * x.strides[2]..];
+            add_rows(isa, from, width, x.strides[3], to).expect(PLANNED);
         }
+    })?;
+    worker.phase_by_place(1, |_| {
+        let to = memory.region(out).row_mut(0, whole);
+        to.fill(0.0);
+        add_rows(isa, memory.read(sums), MEAN_PARTS, whole, to).expect(PLANNED);
         let factor = 1.0 / (height * width) as f32;
         to.iter_mut().for_each(|x| *x *= factor);
     })
@@ -56,7 +65,7 @@ pub(super) fn each_row(
     let width = out.shape.last().copied().unwrap_or(1);
     let ((count, from), to) = (x.rows().expect("rows were planned"), row_stride(out));
     let group = (PIECE / 4 / width.max(1)).max(1);
-    worker.phase(count.div_ceil(group), |task| {
+    worker.phase_by_place(count.div_ceil(group), |task| {
         let data = memory.read(x);
         for row in task * group..((task + 1) * group).min(count) {
             body(&data[row * from..][..width], memory.region(out).row_mut(row * to, width));
@@ -83,7 +92,7 @@ impl ChainStep {
         // Long lines are split as well.
         let pieces = inner.div_ceil(PIECE);
         let group = (PIECE / inner.max(1)).max(1);
-        worker.phase(outer.div_ceil(group) * pieces, |task| {
+        worker.phase_by_place(outer.div_ceil(group) * pieces, |task| {
             let columns = part(inner, pieces, task % pieces);
             let first = task / pieces * group;
             for line in first..(first + group).min(outer) {
@@ -181,7 +190,7 @@ impl ChainStep {
     ) -> Result<(), Panicked> {
         let rank = self.out.shape.len();
         let Groups { inner, count, group, pieces, tasks } = self.groups(lines);
-        worker.phase(tasks, |task| {
+        worker.phase_by_place(tasks, |task| {
             let (index, first) = (task / pieces, task % pieces * group);
             let at = |view: &View, line: usize| line_at(view, index * count + line);
             // Operands that are the same for every line, as often as there are lines.
@@ -245,7 +254,7 @@ impl ChainStep {
         let rank = self.out.shape.len();
         let Groups { inner, count, group, pieces, tasks } = self.groups(lines);
         let (numbers, codes) = (&mut thread.packed, &mut thread.codes);
-        worker.phase(tasks, |task| {
+        worker.phase_by_place(tasks, |task| {
             let (index, first) = (task / pieces, task % pieces * group);
             let at = |view: &View, line: usize| line_at(view, index * count + line);
             for start in (first..(first + group).min(count)).step_by(lines) {

@@ -11,6 +11,7 @@ use kun_kernels::conv::few::Few;
 use kun_kernels::conv::winograd::Winograd;
 use kun_kernels::conv::{Convolution, Geometry};
 use kun_kernels::gemm::{Activation, Attention, Epilogue, Matrix, Panels, Product, Residual};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Activation and sum, with everything padded for the panels.
@@ -61,19 +62,42 @@ pub(crate) struct MultiplyStep {
     pub out: View,
 }
 
-/// How `rows` rows and `panels` panels are dealt out: parts of both, rows in parts of at least `few`.
-pub(super) fn grid(threads: usize, rows: usize, panels: usize, few: usize, operations: usize) -> [usize; 2] {
-    // About 5 microseconds of one core.
-    const TASK: usize = 1 << 19;
-    if threads == 1 || operations < TASK {
-        return [1, 1];
+/// How rows and panels are dealt out: parts of both, the panels of a part of the rows one after the other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grid {
+    rows: usize,
+    panels: usize,
+    by_rows: usize,
+    by_panels: usize,
+}
+
+impl Grid {
+    /// For `rows` rows, in parts of at least `few`, and `panels` panels.
+    pub(super) fn new(threads: usize, rows: usize, panels: usize, few: usize, operations: usize) -> Grid {
+        // About 5 microseconds of one core.
+        const TASK: usize = 1 << 19;
+        if threads == 1 || operations < TASK {
+            return Grid { rows, panels, by_rows: 1, by_panels: 1 };
+        }
+        // As many for each thread.
+        let wanted = (operations / TASK).min(8 * threads).next_multiple_of(threads);
+        // Rows first: they are of places of an image, which a thread should work on in one step as in the next. Few rows
+        // leave the panels to split.
+        let by_rows = wanted.min((rows / few).max(1));
+        let by_rows = if by_rows > threads { by_rows - by_rows % threads } else { by_rows };
+        let by_panels = wanted.div_ceil(by_rows).min(panels.max(1));
+        Grid { rows, panels, by_rows, by_panels }
     }
-    // As many for each thread.
-    let wanted = (operations / TASK).min(8 * threads).next_multiple_of(threads);
-    // Rows alone keep a panel in the cache; few rows leave the panels to split.
-    let by_rows = wanted.min((rows / few).max(1));
-    let by_panels = wanted.div_ceil(by_rows).min(panels.max(1));
-    [by_rows, by_panels]
+
+    pub(super) fn tasks(&self) -> usize {
+        self.by_rows * self.by_panels
+    }
+
+    /// The rows and panels of a task.
+    pub(super) fn part(&self, task: usize) -> (Range<usize>, Range<usize>) {
+        let (row, panel) = (task / self.by_panels, task % self.by_panels);
+        (part(self.rows, self.by_rows, row), part(self.panels, self.by_panels, panel))
+    }
 }
 
 impl Ending {
@@ -124,13 +148,11 @@ impl ConvolveStep {
             _ => (geometry.pixels(), geometry.taps(), 24),
         };
         let operations = 2 * rows * per_row * self.channels * self.outputs;
-        let [by_rows, by_panels] = grid(worker.threads, rows, self.panels.count(), few, operations);
+        let grid = Grid::new(worker.threads, rows, self.panels.count(), few, operations);
         let per_group = if winograd { 36 } else { 1 } * self.panels.packed_len();
-        worker.phase(by_rows * by_panels * self.groups, |task| {
-            let (group, task) = (task / (by_rows * by_panels), task % (by_rows * by_panels));
-            // Neighbouring tasks share their panels.
-            let (columns, range) =
-                (part(self.panels.count(), by_panels, task / by_rows), part(rows, by_rows, task % by_rows));
+        worker.phase_by_place(grid.tasks() * self.groups, |task| {
+            let group = task % self.groups;
+            let (range, columns) = grid.part(task / self.groups);
             let mut x = images(memory, &self.x);
             x.data = &x.data[group * self.channels..];
             let region = memory.region(&self.out);
@@ -176,9 +198,9 @@ impl ConvolveStep {
         let rows = geometry.batch * geometry.output[0];
         // A vector does as much in a product as three do here.
         let operations = 6 * geometry.pixels() * geometry.taps() * self.groups;
-        let panels = (self.groups / 128).max(1);
-        let [by_rows, by_panels] = grid(worker.threads, rows, panels, 4, operations);
-        worker.phase(by_rows * by_panels, |task| {
+        // Parts of whole lines of the cache.
+        let grid = Grid::new(worker.threads, rows, self.groups.div_ceil(64), 2, operations);
+        worker.phase_by_place(grid.tasks(), |task| {
             let region = memory.region(&self.out);
             let depthwise = Depthwise {
                 geometry,
@@ -189,11 +211,8 @@ impl ConvolveStep {
                 out: region.target(pixel_stride(&self.out)),
                 ring: geometry.input[0],
             };
-            let rows = part(rows, by_rows, task % by_rows);
-            // Whole lines of the cache.
-            let line = |part: usize| part * 16;
-            let channels = part(self.groups.div_ceil(16), by_panels, task / by_rows);
-            let channels = line(channels.start)..line(channels.end).min(self.groups);
+            let (rows, channels) = grid.part(task);
+            let channels = 64 * channels.start..(64 * channels.end).min(self.groups);
             region.depthwise(isa, &depthwise, rows, channels, &mut thread.kernel).expect(PLANNED);
         })
     }
@@ -213,10 +232,9 @@ impl MultiplyStep {
     ) -> Result<(), Panicked> {
         let (count, x_stride) = self.x.rows().expect("rows were planned");
         let (n, k) = self.panels.shape();
-        let [by_rows, by_panels] = grid(worker.threads, count, self.panels.count(), 24, 2 * count * n * k);
-        worker.phase(by_rows * by_panels, |task| {
-            let (columns, range) =
-                (part(self.panels.count(), by_panels, task / by_rows), part(count, by_rows, task % by_rows));
+        let grid = Grid::new(worker.threads, count, self.panels.count(), 24, 2 * count * n * k);
+        worker.phase_by_place(grid.tasks(), |task| {
+            let (range, columns) = grid.part(task);
             let region = memory.region(&self.out);
             let product = Product {
                 panels: &self.panels,
@@ -255,7 +273,7 @@ pub(super) fn matmul(
     let rank = out.shape.len();
     let count: usize = out.shape[..rank - 2].iter().product();
     let m = out.shape[rank - 2];
-    worker.phase(count, |task| {
+    worker.phase_by_place(count, |task| {
         let Thread { packed, kernel, .. } = &mut *thread;
         packed.resize(panels.packed_len(), 0.0);
         let from = &memory.read(b)[matrix_at(b, task)..];
@@ -290,7 +308,7 @@ pub(super) fn attend(
     // One task packs a head's keys once; few heads are shared.
     let parts =
         if worker.threads == 1 { 1 } else { (4 * worker.threads).div_ceil(heads).min(queries.div_ceil(48)) };
-    worker.phase(heads * parts, |task| {
+    worker.phase_by_place(heads * parts, |task| {
         let (head, range) = (task / parts, part(queries, parts, task % parts));
         let region = memory.region(out);
         let attention = Attention {
