@@ -8,6 +8,7 @@ pub(crate) mod tests;
 pub mod winograd;
 
 use crate::KernelError;
+use crate::gemm::pairs::grown;
 use crate::gemm::tile::{Part, Rows};
 use crate::gemm::{Epilogue, Matrix, Panels, ROW_BLOCK_BYTES, ROWS, Scratch, Target, blocks};
 use crate::vector::{self, Kernel, Vector};
@@ -229,32 +230,29 @@ impl Convolution<'_> {
             pointers.clear();
             let mut stride = self.x.pixel_stride;
             if even {
-                let mut first = self.x.data[range.start * self.x.pixel_stride..].as_ptr();
+                let mut from = &self.x.data[range.start * stride..];
                 if !self.factors.is_empty() {
-                    floats.resize((range.len() * self.channels).max(floats.len()), 0.0);
-                    vector::run(panels.isa(), Scaled { task: self, pixels: range.clone(), out: floats });
-                    (first, stride) = (floats.as_ptr(), self.channels);
+                    let out = grown(floats, range.len() * self.channels);
+                    vector::run(panels.isa(), Scaled { task: self, pixels: range.clone(), out });
+                    (from, stride) = (out, self.channels);
                 }
                 if panels.has_pairs() {
-                    let pixels = range.clone().map(|pixel| {
-                        if self.factors.is_empty() {
-                            &self.x.data[pixel * self.x.pixel_stride..][..self.channels]
-                        } else {
-                            &floats[(pixel - range.start) * self.channels..][..self.channels]
-                        }
-                    });
-                    (first, stride) = (panels.round(pixels, self.channels, rounded), depth);
+                    let out = grown(rounded, range.len() * depth);
+                    panels.round(from, stride, range.len(), self.channels, out);
+                    (from, stride) = (out, depth);
                 }
+                let first = from.as_ptr();
                 pointers.push(first);
             } else if panels.has_pairs() {
                 let lines = self.lines(&range);
                 let width = geometry.input[1];
-                let pixels = (lines.start * width..lines.end * width).map(|pixel| {
-                    let (line, column) = (pixel / width, pixel % width);
-                    let place = [line / geometry.input[0], line % geometry.input[0], column];
-                    &self.x.data[self.x.at(place)..][..self.channels]
-                });
-                panels.round(pixels, self.channels, rounded);
+                let out = grown(rounded, lines.len() * width * depth);
+                for (line, out) in lines.clone().zip(out.chunks_exact_mut(width * depth)) {
+                    let place = [line / geometry.input[0], line % geometry.input[0], 0];
+                    let from = &self.x.data[self.x.at(place)..];
+                    panels.round(from, self.x.pixel_stride, width, self.channels, out);
+                }
+                let rounded = &*out;
                 let row_stride = width * depth;
                 let image_stride = geometry.input[0] * row_stride;
                 let x = Images { data: rounded, image_stride, row_stride, pixel_stride: depth };
@@ -347,8 +345,13 @@ impl Kernel for Scaled<'_> {
     fn run<V: Vector>(self, v: V) {
         let Convolution { geometry, channels, x, factors, .. } = *self.task;
         let size = geometry.output[0] * geometry.output[1];
+        let (mut image, mut factors_of) = (usize::MAX, factors);
         for (pixel, out) in self.pixels.zip(self.out.chunks_exact_mut(channels)) {
-            let factors = &factors[pixel / size * channels..][..channels];
+            if image == usize::MAX || pixel == (image + 1) * size {
+                image = pixel / size;
+                factors_of = &factors[image * channels..][..channels];
+            }
+            let factors = factors_of;
             let from = &x.data[pixel * x.pixel_stride..][..channels];
             let mut c = 0;
             while c + V::LANES <= channels {

@@ -6,7 +6,7 @@
 
 pub(crate) mod activation;
 mod attention;
-mod pairs;
+pub(crate) mod pairs;
 pub mod quads;
 pub(crate) mod tile;
 
@@ -328,8 +328,9 @@ impl Product<'_> {
             // In bounds: checked for the last row.
             let x = &self.x[range.start * self.x_stride..];
             let (first, stride) = if panels.pieces.is_some() {
-                let rows = (0..range.len()).map(|row| &x[row * self.x_stride..][..panels.k]);
-                (panels.round(rows, panels.k, rounded), panels.steps)
+                let out = pairs::grown(rounded, range.len() * panels.steps);
+                panels.round(x, self.x_stride, range.len(), panels.k, out);
+                (out.as_ptr(), panels.steps)
             } else {
                 (x.as_ptr(), self.x_stride)
             };

@@ -17,7 +17,6 @@ mod scheme;
 mod tests;
 mod tile;
 
-pub(crate) use activations::round_to_bf16;
 pub use activations::{ActivationFormat, prepare};
 
 use crate::{Isa, KernelError};

@@ -78,6 +78,11 @@ pub(crate) trait Vector: Copy {
     fn multiply_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
         self.fma(a, b, c)
     }
+    /// Two registers of neighbours as one of bf16 pairs, rounded to nearest even; in [`run_pairs`] alone.
+    #[inline(always)]
+    fn pairs(self, _first: Self::F32, _second: Self::F32) -> Self::F32 {
+        unreachable!("asked for with bf16 dot products only")
+    }
     /// The larger; `b` if either is NaN.
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// The smaller; `b` if either is NaN.

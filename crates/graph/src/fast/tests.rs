@@ -3,8 +3,8 @@ use crate::cpu::Pool;
 use crate::graph::{Dim, Graph, Node, Op, Sym, ValueId, ValueInfo, WeightId, WeightInfo};
 use crate::ops::{
     BatchNorm, Binary, Blocks, Convolution, Coordinates, Gemm, Interpolation, LayerNorm, NearestRounding,
-    Padding, Pool as PoolOp, PoolKind, Resize, ResizeTarget, SoftmaxKind, TensorOp, TransposedConvolution,
-    Unary,
+    Padding, Pool as PoolOp, PoolKind, Reduce, ReduceKind, Resize, ResizeTarget, SoftmaxKind, TensorOp,
+    TransposedConvolution, Unary,
 };
 use crate::plain::Datum;
 use crate::tensor_program::{TensorOptions, TensorProgram};
@@ -501,6 +501,33 @@ fn flat_softmax_of_one_dimension() {
     let y = net.op(TensorOp::SoftmaxFlat { axis: -1, kind: SoftmaxKind::Softmax }, &[x]);
     net.output(y);
     net.check(0);
+}
+
+#[test]
+fn layer_norm_that_is_written_out() {
+    for power in [true, false] {
+        let mut net = Net::default();
+        let x = net.input(&[2, 5, 24]);
+        let reduce = Reduce { kind: ReduceKind::Mean, keep_dims: true, none_if_empty: false };
+        let (axes, epsilon, two) = (net.integers(&[-1]), net.number(1e-5), net.number(2.0));
+        let mean = net.op(TensorOp::Reduce(reduce), &[x, axes]);
+        let centred = net.binary(Binary::Sub, x, mean);
+        let square = match power {
+            true => net.binary(Binary::Pow, centred, two),
+            false => net.binary(Binary::Mul, centred, centred),
+        };
+        let variance = net.op(TensorOp::Reduce(reduce), &[square, axes]);
+        let sum = net.binary(Binary::Add, variance, epsilon);
+        let deviation = net.unary(Unary::Sqrt, sum);
+        let y = net.binary(Binary::Div, centred, deviation);
+        let (w, b) = (net.positive(24), net.weight(&[24]));
+        let y = net.binary(Binary::Mul, y, w);
+        let y = net.binary(Binary::Add, y, b);
+        let z = net.linear(y, 24, 24);
+        let z = net.binary(Binary::Add, x, z);
+        net.output(z);
+        assert_eq!(net.check(0), ["layer norm", "product"]);
+    }
 }
 
 #[test]

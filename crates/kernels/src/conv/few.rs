@@ -5,6 +5,7 @@
 
 use super::{Geometry, Images};
 use crate::KernelError;
+use crate::gemm::pairs::grown;
 use crate::gemm::tile::{Part, Rows};
 use crate::gemm::{Epilogue, Matrix, Panels, Scratch, Target, blocks};
 use crate::vector::{self, Kernel, Vector};
@@ -98,8 +99,9 @@ impl Few<'_> {
             vector::run(panels.isa(), copy);
             let Scratch { floats, rounded, pointers, .. } = &mut *scratch;
             let copied = if pairs {
-                panels.round(floats[..lines * line].chunks_exact(line), line, rounded);
-                &rounded[..]
+                let out = grown(rounded, lines * words);
+                panels.round(floats, line, lines, line, out);
+                &*out
             } else {
                 &floats[..]
             };

@@ -65,7 +65,7 @@ impl Attention<'_> {
     ) -> Result<(), KernelError> {
         let Scratch { floats, more, rounded, .. } = scratch;
         let (keys, isa) = (self.keys, scores.isa());
-        let direct = self.value_dim.is_multiple_of(lanes(isa)) && !values.has_pairs();
+        let direct = self.value_dim.is_multiple_of(lanes(values.isa())) && !values.has_pairs();
         let packed_values = if direct { 0 } else { values.packed_len() };
         let packed = scores.packed_len() + packed_values;
         if floats.len() < packed {

@@ -3,10 +3,10 @@
 //! Pairs lie as f32 do, so that tiles differ in one instruction. Matrices are rounded when they are packed, rows when a
 //! block of them is multiplied; sums are f32.
 
+use super::tile::{load_first, store_first};
 use super::{Panel, Panels};
 use crate::Isa;
-use crate::linear::round_to_bf16;
-use crate::vector;
+use crate::vector::{self, Kernel, Vector};
 
 /// Two numbers, rounded to nearest even, in the room of one; a NaN stays one.
 #[inline(always)]
@@ -96,25 +96,58 @@ impl Panels {
         }
     }
 
-    /// Rounds pieces of `depth` elements to pairs, one after the other; gives the first.
-    pub(crate) fn round<'a>(
-        &self,
-        pieces: impl ExactSizeIterator<Item = &'a [f32]>,
-        depth: usize,
-        out: &mut Vec<f32>,
-    ) -> *const f32 {
-        let words = depth.div_ceil(2);
-        let needed = pieces.len() * words;
-        if out.len() < needed {
-            out.resize(needed, 0.0);
+    /// Rounds pieces of `depth` elements, one every `stride` elements of `x`, to pairs, one after the other.
+    ///
+    /// # Panics
+    /// If `x` or `out` is too short.
+    pub(crate) fn round(&self, x: &[f32], stride: usize, count: usize, depth: usize, out: &mut [f32]) {
+        if count > 0 && depth > 0 {
+            let (count, depth) =
+                if stride == depth && depth % 2 == 0 { (1, count * depth) } else { (count, depth) };
+            assert!((count - 1) * stride + depth <= x.len() && count * depth.div_ceil(2) <= out.len());
+            vector::run_pairs(Round { x, stride, count, depth, out });
         }
-        for (piece, out) in pieces.zip(out.chunks_exact_mut(words.max(1))) {
-            // SAFETY: as many bytes as the words have; any bits are an f32.
-            let bytes = unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast::<u8>(), 4 * words) };
-            // The second half of an odd piece's last pair.
-            bytes[2 * depth..].fill(0);
-            round_to_bf16(self.isa, &piece[..depth], &mut bytes[..2 * depth]);
-        }
-        out.as_ptr()
     }
+}
+
+/// See [`Panels::round`], which checks the lengths.
+struct Round<'a> {
+    x: &'a [f32],
+    stride: usize,
+    count: usize,
+    depth: usize,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Round<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let words = self.depth.div_ceil(2);
+        for piece in 0..self.count {
+            let x = self.x[piece * self.stride..].as_ptr();
+            let out = self.out[piece * words..].as_mut_ptr();
+            for at in (0..self.depth).step_by(2 * V::LANES) {
+                let rest = self.depth - at;
+                // SAFETY: a piece has `depth` elements and `words` words; the second half of an odd piece's last pair is 0.
+                unsafe {
+                    let first = load_first(v, x.add(at), rest);
+                    let second = match rest.checked_sub(V::LANES) {
+                        None | Some(0) => v.splat(0.0),
+                        Some(rest) => load_first(v, x.add(at + V::LANES), rest),
+                    };
+                    store_first(v, out.add(at / 2), words - at / 2, v.pairs(first, second));
+                }
+            }
+        }
+    }
+}
+
+/// At least `len` words of memory that calls reuse.
+pub(crate) fn grown(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if memory.len() < len {
+        memory.resize(len, 0.0);
+    }
+    &mut memory[..len]
 }

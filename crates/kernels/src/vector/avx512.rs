@@ -123,6 +123,13 @@ impl<const PAIRS: bool> Vector for Avx512<PAIRS> {
     }
 
     #[inline(always)]
+    fn pairs(self, first: Self::F32, second: Self::F32) -> Self::F32 {
+        assert!(PAIRS, "asked for with bf16 dot products only");
+        // SAFETY: `self` proves the instruction set; registers of the same size, of which any bits are valid.
+        unsafe { transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(second, first)) }
+    }
+
+    #[inline(always)]
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
         // SAFETY: `self` proves the instruction set.
         unsafe { _mm512_max_ps(a, b) }

@@ -82,7 +82,11 @@ impl Lower<'_> {
             Binary::PRelu => Function::Slope,
             _ => return None,
         };
-        self.pair(index, function, self.operand(node, 0)?, self.operand(node, 1)?, node.outputs[0])
+        let (a, b) = (self.operand(node, 0)?, self.operand(node, 1)?);
+        if binary == Binary::Div && self.written_out_norm(index, a, b, node.outputs[0]).is_some() {
+            return Some(());
+        }
+        self.pair(index, function, a, b, node.outputs[0])
     }
 
     pub(super) fn variadic(&mut self, index: usize, node: &Node, variadic: Variadic) -> Option<()> {
@@ -259,6 +263,7 @@ impl Lower<'_> {
         let (axis, outputs) = match &proto.kind {
             Kind::Convolve(convolve) => (1, convolve.outputs),
             Kind::Multiply(multiply) => (shape.len() - 1, multiply.n),
+            Kind::LayerNorm { weight, .. } => (shape.len() - 1, weight.len()),
             _ => return None,
         };
         let (numbers, own) = match operand {
@@ -292,18 +297,25 @@ impl Lower<'_> {
             Function::Div => numbers.iter_mut().for_each(|x| *x = 1.0 / *x),
             _ => {}
         }
-        let tail = self.tail_before_activation(x)?;
-        if tail.residual.is_some() {
-            return None;
-        }
+        let norm = matches!(self.single(x)?.kind, Kind::LayerNorm { .. });
+        let (scale, bias) = match &mut self.single_mut(x)?.kind {
+            Kind::LayerNorm { weight, bias, .. } if norm => (weight, bias),
+            _ => {
+                let tail = self.tail_before_activation(x)?;
+                if tail.residual.is_some() {
+                    return None;
+                }
+                (&mut tail.scale, &mut tail.bias)
+            }
+        };
         if matches!(function, Function::Add | Function::Sub) {
-            add_to(&mut tail.bias, &numbers);
+            add_to(bias, &numbers);
         } else {
-            for of in [&mut tail.scale, &mut tail.bias] {
+            for of in [&mut *scale, bias] {
                 of.iter_mut().zip(&numbers).for_each(|(x, factor)| *x *= factor);
             }
-            if tail.scale.is_empty() {
-                tail.scale = numbers;
+            if scale.is_empty() {
+                *scale = numbers;
             }
         }
         self.rename(x, out, node);

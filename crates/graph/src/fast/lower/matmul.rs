@@ -1,8 +1,8 @@
 //! Products, attention and norms of rows.
 
 use super::{Input, Kind, Lower, Multiply, Proto, Tail};
-use crate::graph::{Node, ValueId};
-use crate::ops::{Gemm, LayerNorm};
+use crate::graph::{Node, Op, ValueId};
+use crate::ops::{Gemm, LayerNorm, ReduceKind, TensorOp};
 use kun_kernels::chain::{Function, Source};
 
 impl Lower<'_> {
@@ -151,5 +151,71 @@ impl Lower<'_> {
         let kind = Kind::LayerNorm { weight, bias, epsilon: norm.epsilon };
         self.make(index, kind, vec![Input::Value(x)], node.outputs[0]);
         Some(())
+    }
+
+    /// `(x - mean(x)) / sqrt(mean((x - mean(x))²) + epsilon)` over the last dimension, as exporters write it where layer norm
+    /// is no operation; `centred` and `deviation` are the operands of the division. A weight and a bias may follow.
+    pub(super) fn written_out_norm(
+        &mut self,
+        index: usize,
+        centred: ValueId,
+        deviation: ValueId,
+        out: ValueId,
+    ) -> Option<()> {
+        let chain = |proto: &Proto, functions: &[Function]| {
+            let Kind::Chain(steps) = &proto.kind else { return None };
+            let same = steps.iter().map(|step| step.function).eq(functions.iter().copied());
+            same.then(|| (steps[0], proto.inputs.clone()))
+        };
+        let first = Source::Operand(0);
+        // From the last to the first.
+        let (add, inputs) = chain(self.single(deviation)?, &[Function::Add, Function::Sqrt])?;
+        let (Source::Number(epsilon), [variance]) = (add.b, &inputs[..]) else { return None };
+        let variance = variance.value()?;
+        let squares = self.mean_of_rows(variance)?;
+        let (square, inputs) = chain(self.single(squares)?, &[Function::Pow])
+            .or_else(|| chain(self.single(squares)?, &[Function::Mul]))?;
+        let squared = match (square.function, square.b) {
+            (Function::Pow, Source::Number(2.0)) => true,
+            (Function::Mul, both) => both == first,
+            _ => false,
+        };
+        if !squared || add.a != first || square.a != first || inputs[0].value() != Some(centred) {
+            return None;
+        }
+        // What is squared is read once by each reader, whatever its program does with it.
+        let proto = self.protos[*self.made.get(&centred)?].as_ref()?;
+        let (sub, inputs) = chain(proto, &[Function::Sub])?;
+        let ([x, mean], true) = (&inputs[..], self.uses(centred) == 2) else { return None };
+        let (x, mean) = (x.value()?, mean.value()?);
+        if [sub.a, sub.b] != [first, Source::Operand(1)] || self.mean_of_rows(mean)? != x {
+            return None;
+        }
+        let width = *self.shape(x)?.last()?;
+        for id in [deviation, variance, squares, centred, mean] {
+            self.take(id);
+        }
+        // The mean and the difference read it.
+        self.uses[x.0 as usize] -= 1;
+        let kind = Kind::LayerNorm { weight: vec![1.0; width], bias: Vec::new(), epsilon };
+        self.make(index, kind, vec![Input::Value(x)], out);
+        Some(())
+    }
+
+    /// What `id`, which nothing else reads, is the mean of over the last dimension.
+    fn mean_of_rows(&self, id: ValueId) -> Option<ValueId> {
+        let proto = self.single(id)?;
+        let node = &self.graph.nodes[proto.node];
+        let (Kind::Plain, Op::Tensor(TensorOp::Reduce(reduce))) = (&proto.kind, &node.op) else {
+            return None;
+        };
+        let x = self.operand(node, 0)?;
+        let named = match self.operand(node, 1) {
+            Some(axes) => Some(self.integers(axes)?),
+            None => None,
+        };
+        let rank = self.shape(x)?.len();
+        let axes = reduce.axes(named.as_deref(), rank).ok()?;
+        (reduce.kind == ReduceKind::Mean && reduce.keep_dims && axes[..] == [rank - 1]).then_some(x)
     }
 }
