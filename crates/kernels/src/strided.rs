@@ -96,9 +96,12 @@ impl Copy {
     unsafe fn walk<T: std::marker::Copy>(&self, shape: &[usize], x: *const T, out: *mut T) {
         let rank = shape.len();
         let inner = rank - 1;
-        // The dimension that is dense in the input, if it is not the last.
-        let dense = (0..inner).rev().find(|&i| self.from[i] == 1);
-        let transpose = dense.filter(|_| self.from[inner] != 1 && self.to[inner] == 1);
+        // The dimension whose elements are nearest in the input, if it is not the last; with that one it makes a matrix if it
+        // is dense there or lines would be short.
+        let nearest = (0..inner).rev().min_by_key(|&i| self.from[i]);
+        let transpose = nearest.filter(|&i| {
+            self.from[inner] != 1 && self.to[inner] == 1 && (self.from[i] == 1 || shape[inner] < TILE)
+        });
         let outer: Vec<usize> = (0..inner).filter(|&i| Some(i) != transpose).collect();
         let count: usize = outer.iter().map(|&i| shape[i]).product();
         let mut index = vec![0; outer.len()];
@@ -109,7 +112,7 @@ impl Copy {
                 match transpose {
                     Some(d) => {
                         let (rows, columns) = (shape[d], shape[inner]);
-                        swap([rows, columns], x, self.from[inner], out, self.to[d]);
+                        swap([rows, columns], x, [self.from[d], self.from[inner]], out, self.to[d]);
                     }
                     None => line(shape[inner], x, self.from[inner], out, self.to[inner]),
                 }
@@ -142,11 +145,11 @@ unsafe fn line<T: std::marker::Copy>(len: usize, x: *const T, from: usize, out: 
     }
 }
 
-/// `out[r * to + c] = x[r + c * from]`.
+/// `out[r * to + c] = x[r * from[0] + c * from[1]]`.
 unsafe fn swap<T: std::marker::Copy>(
     [rows, columns]: [usize; 2],
     x: *const T,
-    from: usize,
+    from: [usize; 2],
     out: *mut T,
     to: usize,
 ) {
@@ -155,17 +158,17 @@ unsafe fn swap<T: std::marker::Copy>(
             let (height, width) = (TILE.min(rows - r0), TILE.min(columns - c0));
             // SAFETY: the caller passes a matrix of the tensor.
             unsafe {
-                let (x, out) = (x.add(r0 + c0 * from), out.add(r0 * to + c0));
-                if height == TILE && width == TILE {
+                let (x, out) = (x.add(r0 * from[0] + c0 * from[1]), out.add(r0 * to + c0));
+                if height == TILE && width == TILE && from[0] == 1 {
                     for r in 0..TILE {
                         for c in 0..TILE {
-                            *out.add(r * to + c) = *x.add(r + c * from);
+                            *out.add(r * to + c) = *x.add(r + c * from[1]);
                         }
                     }
                 } else {
                     for r in 0..height {
                         for c in 0..width {
-                            *out.add(r * to + c) = *x.add(r + c * from);
+                            *out.add(r * to + c) = *x.add(r * from[0] + c * from[1]);
                         }
                     }
                 }
@@ -189,6 +192,8 @@ mod tests {
             (vec![], vec![], vec![]),
             (vec![2, 2, 3, 4, 4], vec![1, 2, 4, 12, 48], vec![96, 48, 16, 4, 1]),
             (vec![5], vec![2], vec![3]),
+            (vec![1, 3, 20, 21], vec![0, 1800, 84, 2], vec![0, 1, 252, 12]),
+            (vec![3, 20], vec![1, 0], vec![1, 3]),
         ] {
             let x = numbers(1, 20000);
             let copy = Copy::new(&shape, &from, &to);

@@ -103,7 +103,7 @@ impl Panels {
     pub(crate) fn round(&self, x: &[f32], stride: usize, count: usize, depth: usize, out: &mut [f32]) {
         if count > 0 && depth > 0 {
             let (count, depth) =
-                if stride == depth && depth % 2 == 0 { (1, count * depth) } else { (count, depth) };
+                if stride == depth && depth.is_multiple_of(2) { (1, count * depth) } else { (count, depth) };
             assert!((count - 1) * stride + depth <= x.len() && count * depth.div_ceil(2) <= out.len());
             vector::run_pairs(Round { x, stride, count, depth, out });
         }

@@ -126,7 +126,7 @@ pub(crate) fn gelu<V: Vector>(v: V, x: V::F32) -> V::F32 {
 #[inline(always)]
 pub(crate) fn quick_gelu<V: Vector>(v: V, x: V::F32) -> V::F32 {
     // Phi(x) = 1/2 + x * OVER(x²) / UNDER(x²) up to 5.4, from where on it is 1 to f32; minimax in Phi's absolute error.
-    const OVER: [f32; 5] = [0.398_941_73, 0.054_897_893, 0.005_906_175_4, 0.000_373_079_2, 6.762_308_2e-6];
+    const OVER: [f32; 5] = [0.398_941_73, 0.054_897_893, 0.005_906_175_4, 0.000_373_079_2, 6.762_308e-6];
     const UNDER: [f32; 6] =
         [1.0, 0.304_266_2, 0.040_532_045, 0.003_046_513_8, 0.000_133_872_5, 5.633_602_3e-7];
     let above = v.max(v.splat(-5.4), x);
