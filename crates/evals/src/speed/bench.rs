@@ -150,9 +150,12 @@ fn prefill_row(
     limits: Option<&Limits>,
 ) -> anyhow::Result<Row> {
     let count = options.prompt_tokens;
-    let tokens = prompt(model, count, 1);
+    // A new prompt each time: one that was read before would come out of the prefix cache.
+    let mut seed = 0;
     let rates = repeat(options.repetitions, || {
-        let usage = last_usage(engine.generate(model, request(&tokens, 1))?)?;
+        seed += 1;
+        let usage = last_usage(engine.generate(model, request(&prompt(model, count, seed), 1))?)?;
+        ensure!(usage.cached_tokens == 0, "{} tokens of a new prompt were cached", usage.cached_tokens);
         Ok(count as f64 / usage.prefill_time.as_secs_f64())
     })?;
     let mut row = row(Phase::Prefill, count, 1, rates);
