@@ -1,8 +1,10 @@
 //! Turns an optimised graph into a flat list of steps and a place for every tensor.
 
 mod absorb;
+mod chunks;
 mod planner;
 
+pub(crate) use chunks::{Chunk, Chunks};
 pub(crate) use planner::plan;
 
 use crate::cpu::kv_pages::LayerPages;
@@ -11,7 +13,7 @@ use crate::graph::{
     UnaryOp, WeightId,
 };
 use kun_kernels::Isa;
-use kun_kernels::linear::{ActivationFormat, PANEL_ROWS, PackedLayout};
+use kun_kernels::linear::{ActivationFormat, PackedLayout};
 use kun_tensor::DType;
 
 /// Index of a tensor in [`Plan::places`]: the values of the graph first, then what steps need besides.
@@ -49,20 +51,6 @@ pub(crate) enum RowSource {
     Gated { gate: Slot, up: Slot, op: UnaryOp },
 }
 
-/// Panels that one task multiplies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Chunk {
-    pub(crate) matrix: usize,
-    pub(crate) panels: std::ops::Range<usize>,
-}
-
-impl Chunk {
-    /// Columns of the result that the panels make, of `n` in all.
-    pub(crate) fn columns(&self, n: usize) -> std::ops::Range<usize> {
-        self.panels.start * PANEL_ROWS..(self.panels.end * PANEL_ROWS).min(n)
-    }
-}
-
 /// One matrix of a linear step.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LinearPart {
@@ -89,7 +77,7 @@ pub(crate) struct LinearStep {
     pub(crate) direct: bool,
     pub(crate) parts: Vec<LinearPart>,
     pub(crate) residual: Option<Slot>,
-    pub(crate) chunks: Vec<Chunk>,
+    pub(crate) chunks: Chunks,
     /// Chunks for many rows, which are split into blocks besides; empty if kernels block rows themselves.
     pub(crate) wide_chunks: Vec<Chunk>,
 }
@@ -294,8 +282,6 @@ pub(crate) const ATTENTION_ROWS: usize = 64;
 pub(crate) const WIDE_ROWS: usize = 48;
 /// Rows of one task then, about: few enough that they stay in the second-level cache with some panels.
 pub(crate) const WIDE_BLOCK: usize = 96;
-/// Panels of one task then; a multiple of those that kernels multiply together.
-pub(crate) const WIDE_PANELS: usize = 8;
 
 /// Rows that each thread prepares for itself when a step has this many; 0 if threads share the work.
 pub(crate) fn private_rows(rows: usize, k: usize) -> usize {

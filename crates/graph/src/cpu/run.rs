@@ -371,7 +371,7 @@ fn each_row(
     mut body: impl FnMut(usize),
 ) -> Result<(), Panicked> {
     let group = (PIECE / width.max(1)).clamp(1, rows.div_ceil(worker.threads).max(1));
-    worker.phase(rows.div_ceil(group), |task| {
+    worker.phase_by_place(rows.div_ceil(group), |task| {
         (task * group..((task + 1) * group).min(rows)).for_each(&mut body);
     })
 }
@@ -382,7 +382,7 @@ fn each_piece(
     elements: usize,
     mut body: impl FnMut(usize, usize),
 ) -> Result<(), Panicked> {
-    worker.phase(elements.div_ceil(PIECE), |task| {
+    worker.phase_by_place(elements.div_ceil(PIECE), |task| {
         let start = task * PIECE;
         body(start, PIECE.min(elements - start));
     })

@@ -269,9 +269,21 @@ impl Worker<'_> {
     /// # Errors
     /// As for [`Worker::phase`].
     pub fn phase_by_place(&self, tasks: usize, body: impl FnMut(usize)) -> Result<(), Panicked> {
-        let start = |thread: usize| tasks * thread / self.threads;
-        let own = |thread: usize| start(thread + 1) - start(thread);
-        self.claim(tasks, own, |thread, index| start(thread) + index, body)
+        self.phase_from(|thread| tasks * thread / self.threads, body)
+    }
+
+    /// [`Worker::phase_by_place`] where thread `i` has the tasks from `first(i)` to before `first(i + 1)` for its own;
+    /// `first(threads)` is the number of tasks.
+    ///
+    /// # Errors
+    /// As for [`Worker::phase`].
+    pub fn phase_from(
+        &self,
+        first: impl Fn(usize) -> usize,
+        body: impl FnMut(usize),
+    ) -> Result<(), Panicked> {
+        let own = |thread: usize| first(thread + 1) - first(thread);
+        self.claim(first(self.threads), own, |thread, index| first(thread) + index, body)
     }
 
     /// Runs a phase in which thread `t` has `own(t)` tasks, of which `task(t, i)` is the `i`th.

@@ -2,9 +2,9 @@
 
 use super::absorb::{self, Absorbed, HeadChain};
 use super::{
-    ATTENTION_ROWS, AttentionStep, BackwardBias, Chunk, CrossAttentionStep, DisentangledStep, DistanceTable,
+    ATTENTION_ROWS, AttentionStep, BackwardBias, Chunks, CrossAttentionStep, DisentangledStep, DistanceTable,
     HeadWork, LinearPart, LinearStep, Matrix, MatrixForm, PRIVATE_ELEMENTS, Place, Plan, RopeTable,
-    RowSource, Rows, Scratch, SelfAttentionStep, Slot, Step, Turn, WIDE_PANELS, Work, private_rows,
+    RowSource, Rows, Scratch, SelfAttentionStep, Slot, Step, Turn, Work, private_rows,
 };
 use crate::backend::{CompileError, CompileOptions};
 use crate::bind::Sizes;
@@ -17,11 +17,6 @@ use kun_kernels::linear::{ActivationFormat, PackedLayout};
 use kun_kernels::{Isa, KernelError, self_attention};
 use kun_tensor::DType;
 use std::collections::{HashMap, HashSet};
-
-/// Fewer bytes of weights than this are not worth a claim of their own.
-const CHUNK_BYTES: usize = 16 << 10;
-/// Panels that kernels of plain types multiply together.
-const PANELS_TOGETHER: usize = 4;
 
 /// Plans `graph`, which is valid.
 pub(crate) fn plan(graph: &Graph, isa: Isa, options: &CompileOptions) -> Result<Plan, CompileError> {
@@ -528,9 +523,9 @@ impl<'a> Planner<'a> {
         // A thread may write its columns while another still prepares rows for itself from the same operand.
         let in_place = residual.filter(|r| !reads.contains(r)).map(|r| (parts[0].out, r));
         reads.extend(residual);
-        let chunks = chunks(&parts, self.options.threads.max(1));
-        let plain = prepared.iter().all(|(format, _)| *format != ActivationFormat::Int8);
-        let wide_chunks = if plain { wide_chunks(&parts) } else { Vec::new() };
+        let plain = prepared.iter().all(|(format, _)| !matches!(format, ActivationFormat::Int8(_)));
+        let chunks = Chunks::by_bytes(&parts, self.options.threads.max(1), plain);
+        let wide_chunks = if plain { Chunks::even(&parts) } else { Vec::new() };
         let step = LinearStep { rows, k, source, prepared, direct, parts, residual, chunks, wide_chunks };
         self.push(&node.name, Work::Linear(step), reads, writes, in_place);
         Ok(())
@@ -715,38 +710,4 @@ impl<'a> Planner<'a> {
 
 fn slot(id: ValueId) -> Slot {
     Slot(id.0 as usize)
-}
-
-/// Splits the panels of all parts evenly, for tasks that are split by rows besides.
-fn wide_chunks(parts: &[LinearPart]) -> Vec<Chunk> {
-    let mut chunks = Vec::new();
-    for (matrix, part) in parts.iter().enumerate() {
-        let panels = part.layout.panels();
-        chunks.extend((0..panels).step_by(WIDE_PANELS).map(|start| {
-            let end = (start + WIDE_PANELS).min(panels);
-            Chunk { matrix, panels: start..end }
-        }));
-    }
-    chunks
-}
-
-/// Splits the panels of all parts into tasks: large ones first, small ones to even out the end.
-fn chunks(parts: &[LinearPart], threads: usize) -> Vec<Chunk> {
-    let mut left: usize = parts.iter().map(|part| part.layout.bytes()).sum();
-    let mut chunks = Vec::new();
-    for (matrix, part) in parts.iter().enumerate() {
-        let (panels, panel_bytes) = (part.layout.panels(), part.layout.panel_bytes().max(1));
-        let mut start = 0;
-        while start < panels {
-            let share = if threads == 1 { left } else { left / (2 * threads) };
-            let mut count = (share.max(CHUNK_BYTES) / panel_bytes).clamp(1, panels - start);
-            if count > PANELS_TOGETHER {
-                count -= count % PANELS_TOGETHER;
-            }
-            chunks.push(Chunk { matrix, panels: start..start + count });
-            start += count;
-            left = left.saturating_sub(count * panel_bytes);
-        }
-    }
-    chunks
 }

@@ -77,7 +77,7 @@ pub(super) fn run(
             write(run, step, &run.pages[task / heads], task % heads, scratch);
         })?;
     }
-    worker.phase(run.tiles.len() * heads, |task| {
+    worker.phase_by_place(run.tiles.len() * heads, |task| {
         let (tile, head) = (&run.tiles[task / heads], task % heads);
         if alone {
             let sequence = &run.bound.sequences[tile.sequence];

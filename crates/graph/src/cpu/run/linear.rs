@@ -36,12 +36,12 @@ pub(super) fn run(
 
     let mut is_prepared = private_count == 0;
     let wide = t >= WIDE_ROWS && !step.wide_chunks.is_empty();
-    let chunks = if wide { &step.wide_chunks } else { &step.chunks };
+    let chunks = if wide { &step.wide_chunks } else { &step.chunks.all };
     // Blocks of one size, whole groups of the rows that kernels take together, so that threads end together.
     let blocks = if wide { t.div_ceil(WIDE_BLOCK) } else { 1 };
     let block = if wide { t.div_ceil(blocks).next_multiple_of(ROWS_TOGETHER) } else { t };
     let blocks = t.div_ceil(block);
-    worker.phase(chunks.len() * blocks, |task| {
+    let multiply = |task: usize| {
         let rows = task % blocks * block..((task % blocks + 1) * block).min(t);
         if !is_prepared {
             // Inside a task, while the operands are sure to be there still.
@@ -90,7 +90,11 @@ pub(super) fn run(
                 elementwise::unary_in_place(run.isa(), function, out.row_mut(row, columns.clone()));
             }
         }
-    })
+    };
+    match step.chunks.firsts.as_slice() {
+        firsts if firsts.len() == worker.threads + 1 && !wide => worker.phase_from(|i| firsts[i], multiply),
+        _ => worker.phase_by_place(chunks.len() * blocks, multiply),
+    }
 }
 
 /// Prepares all rows for one thread, format after format.

@@ -1,0 +1,85 @@
+//! How the panels of a linear step are shared out over threads.
+
+use super::LinearPart;
+use kun_kernels::linear::PANEL_ROWS;
+use std::ops::Range;
+
+/// Fewer bytes of weights than this are not worth a claim of their own.
+const CHUNK_BYTES: usize = 16 << 10;
+/// Tasks of one thread at most: enough that one thread can take over most of what another has no time for.
+const CHUNKS_OF_A_THREAD: usize = 8;
+/// Panels that kernels of plain types multiply together.
+const PANELS_TOGETHER: usize = 4;
+/// Panels of a task that is split by rows besides; a multiple of [`PANELS_TOGETHER`].
+const WIDE_PANELS: usize = 8;
+
+/// Panels that one task multiplies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    pub(crate) matrix: usize,
+    pub(crate) panels: Range<usize>,
+}
+
+impl Chunk {
+    /// Columns of the result that the panels make, of `n` in all.
+    pub(crate) fn columns(&self, n: usize) -> Range<usize> {
+        self.panels.start * PANEL_ROWS..(self.panels.end * PANEL_ROWS).min(n)
+    }
+}
+
+/// The panels of all matrices of a step, in order, as tasks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Chunks {
+    pub(crate) all: Vec<Chunk>,
+    /// The first task of each thread, and after the last thread the number of tasks.
+    pub(crate) firsts: Vec<usize>,
+}
+
+impl Chunks {
+    /// Gives each thread a stretch of as many bytes, in tasks of [`CHUNK_BYTES`] or more. `plain`: of plain types alone.
+    ///
+    /// A thread reads its stretch from one end to the other, so weights asked for ahead of the products are its own.
+    pub(super) fn by_bytes(parts: &[LinearPart], threads: usize, plain: bool) -> Chunks {
+        let total: usize = parts.iter().map(|part| part.layout.bytes()).sum();
+        let of_a_thread = match threads {
+            1 => 1,
+            _ => (total / (threads * CHUNK_BYTES)).clamp(1, CHUNKS_OF_A_THREAD),
+        };
+        let pieces = threads * of_a_thread;
+        let together = if plain { PANELS_TOGETHER } else { 1 };
+        let end_of = |piece: usize| (total as u128 * piece as u128 / pieces as u128) as usize;
+        let mut chunks = Chunks { all: Vec::new(), firsts: vec![0] };
+        // Bytes of the panels so far, and the piece that they belong to.
+        let (mut bytes, mut piece) = (0, 1);
+        for (matrix, part) in parts.iter().enumerate() {
+            let (panels, panel_bytes) = (part.layout.panels(), part.layout.panel_bytes().max(1));
+            let mut start = 0;
+            while start < panels {
+                let wanted = end_of(piece).saturating_sub(bytes).div_ceil(panel_bytes * together);
+                let count = (wanted.max(1) * together).min(panels - start);
+                chunks.all.push(Chunk { matrix, panels: start..start + count });
+                start += count;
+                bytes += count * panel_bytes;
+                while piece < pieces && end_of(piece) <= bytes {
+                    if piece % of_a_thread == 0 {
+                        chunks.firsts.push(chunks.all.len());
+                    }
+                    piece += 1;
+                }
+            }
+        }
+        chunks.firsts.resize(threads + 1, chunks.all.len());
+        chunks
+    }
+
+    /// Tasks of [`WIDE_PANELS`] panels.
+    pub(super) fn even(parts: &[LinearPart]) -> Vec<Chunk> {
+        let of = |(matrix, part): (usize, &LinearPart)| {
+            let panels = part.layout.panels();
+            (0..panels)
+                .step_by(WIDE_PANELS)
+                .map(move |start| Chunk { matrix, panels: start..(start + WIDE_PANELS).min(panels) })
+        };
+        parts.iter().enumerate().flat_map(of).collect()
+    }
+}
