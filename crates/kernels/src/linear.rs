@@ -17,7 +17,7 @@ mod scheme;
 mod tests;
 mod tile;
 
-pub use activations::{ActivationFormat, prepare};
+pub use activations::{ActivationFormat, GroupSums, prepare};
 
 use crate::{Isa, KernelError};
 use half::{bf16, f16};
@@ -126,7 +126,7 @@ impl PackedLayout {
     /// How activations must be prepared for this matrix.
     pub fn activation(&self) -> ActivationFormat {
         match &self.form {
-            Form::Quantized { .. } => ActivationFormat::Int8,
+            Form::Quantized { scheme, .. } => ActivationFormat::Int8(scheme.sums()),
             Form::Plain { element: Plain::Bf16Dot, .. } => ActivationFormat::Bf16,
             Form::Plain { .. } => ActivationFormat::F32,
         }

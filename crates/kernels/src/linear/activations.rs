@@ -12,38 +12,36 @@ pub enum ActivationFormat {
     /// Rounded to bf16.
     Bf16,
     /// int8 in groups of 32 columns, each with its scale and its sums.
-    Int8,
+    Int8(GroupSums),
 }
 
-/// Byte offsets inside a row prepared as [`ActivationFormat::Int8`] with `groups` groups.
+/// The sums of values that an int8 row holds, as the weights that it is multiplied with want them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupSums {
+    /// One for each half of a group, not for the whole.
+    pub(super) halves: bool,
+    /// The stored weight that means 0 is 2 to this power; `None` where weights have offsets.
+    pub(super) zero_shift: Option<u32>,
+}
+
+/// Byte offsets inside a row prepared as [`ActivationFormat::Int8`].
 #[derive(Clone, Copy, Debug)]
 pub struct Int8Row {
     /// f32 per group: the scale.
     pub scale: usize,
-    /// i32 per group: minus the sum of its values.
-    pub minus_sum: usize,
-    /// i32 per half group: minus the sum of its values.
-    pub minus_half_sum: usize,
-    /// f32 per group: scale times sum.
-    pub scaled_sum: usize,
-    /// f32 per half group: scale times sum.
-    pub scaled_half_sum: usize,
+    /// Per group or half: where weights have offsets, an f32, the scale times the sum of the values; else an i32, minus the
+    /// sum times the stored weight that means 0.
+    pub sums: usize,
     /// Bytes used of the row.
     pub bytes: usize,
 }
 
 impl Int8Row {
-    /// The offsets; the int8 values start at 0.
-    pub const fn new(groups: usize) -> Int8Row {
+    /// The offsets in a row of `groups` groups; the int8 values start at 0.
+    pub const fn new(groups: usize, sums: GroupSums) -> Int8Row {
         let scale = groups * GROUP;
-        Int8Row {
-            scale,
-            minus_sum: scale + groups * 4,
-            minus_half_sum: scale + groups * 8,
-            scaled_sum: scale + groups * 16,
-            scaled_half_sum: scale + groups * 20,
-            bytes: scale + groups * 28,
-        }
+        let of_sums = if sums.halves { 8 } else { 4 };
+        Int8Row { scale, sums: scale + groups * 4, bytes: scale + groups * (4 + of_sums) }
     }
 }
 
@@ -53,7 +51,7 @@ impl ActivationFormat {
         let bytes = match self {
             ActivationFormat::F32 => k * 4,
             ActivationFormat::Bf16 => k * 2,
-            ActivationFormat::Int8 => Int8Row::new(k.div_ceil(GROUP)).bytes,
+            ActivationFormat::Int8(sums) => Int8Row::new(k.div_ceil(GROUP), sums).bytes,
         };
         if matches!(self, ActivationFormat::F32) {
             // Rows that fill whole lines are multiplied where they are.
@@ -81,7 +79,7 @@ pub fn prepare(
     let rows = x.len().checked_div(k).unwrap_or(0);
     if rows * k != x.len()
         || out.len() != rows * row_bytes
-        || (format == ActivationFormat::Int8 && !k.is_multiple_of(GROUP))
+        || (matches!(format, ActivationFormat::Int8(_)) && !k.is_multiple_of(GROUP))
     {
         let what = format!("{} values in rows of {k}, {} bytes of {format:?}", x.len(), out.len());
         return Err(KernelError::Shape { kernel: "prepare", what });
@@ -98,11 +96,11 @@ pub fn prepare(
                 }
             }
             ActivationFormat::Bf16 => round_to_bf16(isa, x, &mut out[..2 * k]),
-            ActivationFormat::Int8 => match isa {
+            ActivationFormat::Int8(sums) => match isa {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: `Isa::Avx512` is only made where the machine has these features; `out` is one prepared row of `k / GROUP` groups, as checked.
-                Isa::Avx512 | Isa::Avx512Bf16 => unsafe { super::avx512::prepare_int8(x, out) },
-                _ => prepare_int8(x, out),
+                Isa::Avx512 | Isa::Avx512Bf16 => unsafe { super::avx512::prepare_int8(x, sums, out) },
+                _ => prepare_int8(x, sums, out),
             },
         }
     }
@@ -126,26 +124,41 @@ pub(super) fn prepare_bf16(x: &[f32], out: &mut [u8]) {
     }
 }
 
-fn prepare_int8(x: &[f32], out: &mut [u8]) {
-    let at = Int8Row::new(x.len() / GROUP);
+fn prepare_int8(x: &[f32], sums: GroupSums, out: &mut [u8]) {
+    let at = Int8Row::new(x.len() / GROUP, sums);
     for (g, x) in x.chunks_exact(GROUP).enumerate() {
         let largest = x.iter().fold(0f32, |m, v| m.max(v.abs()));
-        let scale = largest / 127.0;
         let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-        let mut sums = [0i32; 2];
+        let mut of_halves = [0i32; 2];
         for (i, v) in x.iter().enumerate() {
             // A cast from f32 saturates and turns NaN into 0.
             let q = (v * inverse).round_ties_even() as i8;
-            sums[i / 16] += i32::from(q);
+            of_halves[i / 16] += i32::from(q);
             out[g * GROUP + i] = q.to_ne_bytes()[0];
         }
-        let mut put = |offset: usize, bytes: [u8; 4]| out[offset..offset + 4].copy_from_slice(&bytes);
-        put(at.scale + g * 4, scale.to_ne_bytes());
-        put(at.minus_sum + g * 4, (-(sums[0] + sums[1])).to_ne_bytes());
-        put(at.scaled_sum + g * 4, ((sums[0] + sums[1]) as f32 * scale).to_ne_bytes());
-        for (h, sum) in sums.iter().enumerate() {
-            put(at.minus_half_sum + (2 * g + h) * 4, (-sum).to_ne_bytes());
-            put(at.scaled_half_sum + (2 * g + h) * 4, (*sum as f32 * scale).to_ne_bytes());
-        }
+        put_sums(g, largest / 127.0, of_halves, sums, &at, out);
+    }
+}
+
+/// Writes the scale of group `g` of row `out`, and what is asked for of the sums of its halves.
+pub(super) fn put_sums(
+    g: usize,
+    scale: f32,
+    of_halves: [i32; 2],
+    sums: GroupSums,
+    at: &Int8Row,
+    out: &mut [u8],
+) {
+    let mut put = |offset: usize, bytes: [u8; 4]| out[offset..offset + 4].copy_from_slice(&bytes);
+    put(at.scale + g * 4, scale.to_ne_bytes());
+    let of = |sum: i32| match sums.zero_shift {
+        None => (sum as f32 * scale).to_ne_bytes(),
+        Some(shift) => (-(sum << shift)).to_ne_bytes(),
+    };
+    if sums.halves {
+        put(at.sums + g * 8, of(of_halves[0]));
+        put(at.sums + g * 8 + 4, of(of_halves[1]));
+    } else {
+        put(at.sums + g * 4, of(of_halves[0] + of_halves[1]));
     }
 }

@@ -78,7 +78,8 @@ unsafe fn quantized<const SIGNED: bool>(
     tile: *const u8,
     x: [*const u8; ROWS],
 ) -> [[f32; PANEL_ROWS]; ROWS] {
-    let (at, layout) = (Int8Row::new(sections.groups), TileLayout::new(scheme, sections.groups));
+    let (at, layout) =
+        (Int8Row::new(sections.groups, scheme.sums()), TileLayout::new(scheme, sections.groups));
     let parts = if scheme.has_halves() { 2 } else { 1 };
     let steps = 8 / parts;
     let mut acc = [[_mm256_setzero_ps(); 2]; ROWS];
@@ -109,17 +110,12 @@ unsafe fn quantized<const SIGNED: bool>(
                     }
                 }
                 for ((x, dot), acc) in x.iter().zip(&dot).zip(&mut acc) {
-                    let (sum_at, scaled_at) = if parts == 2 {
-                        (at.minus_half_sum, at.scaled_half_sum)
-                    } else {
-                        (at.minus_sum, at.scaled_sum)
-                    };
                     let x_scale = f32_at(x.add(at.scale + g * 4));
                     for j in 0..2 {
                         let mut dot = dot[j];
+                        // Signed values have no stored zero to make up for.
                         if !SIGNED && !scheme.has_offset() {
-                            let minus =
-                                x.add(sum_at + i * 4).cast::<i32>().read_unaligned() << scheme.zero_shift;
+                            let minus = x.add(at.sums + i * 4).cast::<i32>().read_unaligned();
                             dot = _mm256_add_epi32(dot, _mm256_set1_epi32(minus));
                         }
                         let scale = _mm256_loadu_ps(tile.add(layout.scales + i * 64 + j * 32).cast());
@@ -127,7 +123,7 @@ unsafe fn quantized<const SIGNED: bool>(
                             _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(scale, x_scale), acc[j]);
                         if scheme.has_offset() {
                             let offset = _mm256_loadu_ps(tile.add(layout.offsets + i * 64 + j * 32).cast());
-                            acc[j] = _mm256_fmadd_ps(offset, f32_at(x.add(scaled_at + i * 4)), acc[j]);
+                            acc[j] = _mm256_fmadd_ps(offset, f32_at(x.add(at.sums + i * 4)), acc[j]);
                         }
                     }
                 }

@@ -2,7 +2,7 @@
 //!
 //! One register holds one step (four columns) of the 16 rows of a panel; a row of activations is broadcast a dword at a time.
 
-use super::activations::Int8Row;
+use super::activations::{GroupSums, Int8Row, put_sums};
 use super::pack::IQ4_UNSIGNED;
 use super::scheme::{GROUP, GroupScale, High, Low, Sections, scheme};
 use super::{Output, PANEL_ROWS, PackedLayout, Plain, Task};
@@ -187,20 +187,6 @@ fn prefetch(sinks: &[Sink], rows: usize) {
     }
 }
 
-/// `x` times the stored value that means 0: the shift is known when this is compiled, so that it takes its operand
-/// from memory.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn times_zero<const S: usize>(x: __m512i) -> __m512i {
-    match const { scheme(S).zero_shift } {
-        2 => _mm512_slli_epi32::<2>(x),
-        3 => _mm512_slli_epi32::<3>(x),
-        4 => _mm512_slli_epi32::<4>(x),
-        5 => _mm512_slli_epi32::<5>(x),
-        _ => _mm512_slli_epi32::<7>(x),
-    }
-}
-
 /// Adds the products of `STEPS` steps of group part `i` (a group, or half of one) to the sums of `R` rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -214,15 +200,15 @@ unsafe fn add_part<const S: usize, const R: usize, const STEPS: usize>(
     let scheme = const { scheme(S) };
     let at = rows.at;
     let parts = 8 / STEPS;
-    let (minus_sum, scaled_sum) =
-        if parts == 2 { (at.minus_half_sum, at.scaled_half_sum) } else { (at.minus_sum, at.scaled_sum) };
     let mut dot = [_mm512_setzero_si512(); R];
     // SAFETY: part `i` lies inside each of the `R` prepared rows.
     unsafe {
-        if !scheme.has_offset() {
-            for (r, dot) in dot.iter_mut().enumerate() {
-                *dot = times_zero::<S>(broadcast(rows.row(r).add(minus_sum + i * 4)));
-            }
+        for (r, dot) in dot.iter_mut().enumerate() {
+            *dot = if scheme.has_offset() {
+                _mm512_setzero_si512()
+            } else {
+                broadcast(rows.row(r).add(at.sums + i * 4))
+            };
         }
         for (s, w) in w.iter().enumerate() {
             for (r, dot) in dot.iter_mut().enumerate() {
@@ -233,7 +219,7 @@ unsafe fn add_part<const S: usize, const R: usize, const STEPS: usize>(
             let x_scale = _mm512_castsi512_ps(broadcast(rows.row(r).add(at.scale + i / parts * 4)));
             *acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(*dot), _mm512_mul_ps(scale, x_scale), *acc);
             if scheme.has_offset() {
-                let sum = _mm512_castsi512_ps(broadcast(rows.row(r).add(scaled_sum + i * 4)));
+                let sum = _mm512_castsi512_ps(broadcast(rows.row(r).add(at.sums + i * 4)));
                 *acc = _mm512_fmadd_ps(offset, sum, *acc);
             }
         }
@@ -260,8 +246,7 @@ unsafe fn add_halves<const S: usize, const R: usize>(
             let mut dot = [_mm512_setzero_si512(); R];
             if !scheme.has_offset() {
                 for (r, dot) in dot.iter_mut().enumerate() {
-                    *dot =
-                        times_zero::<S>(broadcast(rows.row(r).add(at.minus_half_sum + (2 * g + half) * 4)));
+                    *dot = broadcast(rows.row(r).add(at.sums + (2 * g + half) * 4));
                 }
             }
             for (s, w) in w.iter().enumerate() {
@@ -283,7 +268,7 @@ unsafe fn add_halves<const S: usize, const R: usize>(
             *acc = _mm512_fmadd_ps(*weighed, x_scale, *acc);
             if scheme.has_offset() {
                 for (half, (_, offset)) in scales.iter().enumerate() {
-                    let sum = broadcast(rows.row(r).add(at.scaled_half_sum + (2 * g + half) * 4));
+                    let sum = broadcast(rows.row(r).add(at.sums + (2 * g + half) * 4));
                     *acc = _mm512_fmadd_ps(*offset, _mm512_castsi512_ps(sum), *acc);
                 }
             }
@@ -400,7 +385,7 @@ unsafe fn run_quantized<const S: usize>(layout: &PackedLayout, at: &Sections, ta
     let rows = Rows {
         data: task.x.as_ptr(),
         row_bytes: layout.activation().row_bytes(layout.k),
-        at: Int8Row::new(at.groups),
+        at: Int8Row::new(at.groups, const { scheme(S).sums() }),
     };
     // SAFETY: `matmul` checked that `x` has `t` rows and `packed` all panels, and its caller vouches for `out`.
     unsafe {
@@ -660,36 +645,29 @@ pub unsafe fn prepare_bf16(x: &[f32], out: &mut [u8]) {
 
 /// Prepares one row as int8; `out` is the prepared row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn prepare_int8(x: &[f32], out: &mut [u8]) {
+pub unsafe fn prepare_int8(x: &[f32], sums: GroupSums, out: &mut [u8]) {
     let groups = x.len() / GROUP;
-    let at = Int8Row::new(groups);
+    let at = Int8Row::new(groups, sums);
     assert!(out.len() >= at.bytes);
-    let out = out.as_mut_ptr();
     for g in 0..groups {
-        // SAFETY: group `g` lies inside the row, and the offsets of `Int8Row` inside `out` as asserted.
-        unsafe {
+        // SAFETY: group `g` lies inside the row, and its values inside `out` as asserted.
+        let (scale, of_halves) = unsafe {
             let a = _mm512_loadu_ps(x.as_ptr().add(g * GROUP));
             let b = _mm512_loadu_ps(x.as_ptr().add(g * GROUP + 16));
             let largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
-            let scale = largest / 127.0;
             let inverse = _mm512_set1_ps(if largest > 0.0 { 127.0 / largest } else { 0.0 });
             let a = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
             let b = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
-            _mm_storeu_si128(out.add(g * GROUP).cast(), _mm512_cvtsepi32_epi8(a));
-            _mm_storeu_si128(out.add(g * GROUP + 16).cast(), _mm512_cvtsepi32_epi8(b));
-            let sums = [_mm512_reduce_add_epi32(a), _mm512_reduce_add_epi32(b)];
-            let sum = sums[0].wrapping_add(sums[1]);
-            out.add(at.scale + g * 4).cast::<f32>().write_unaligned(scale);
-            out.add(at.minus_sum + g * 4).cast::<i32>().write_unaligned(sum.wrapping_neg());
-            out.add(at.scaled_sum + g * 4).cast::<f32>().write_unaligned(sum as f32 * scale);
-            for (h, sum) in sums.into_iter().enumerate() {
-                out.add(at.minus_half_sum + (2 * g + h) * 4)
-                    .cast::<i32>()
-                    .write_unaligned(sum.wrapping_neg());
-                out.add(at.scaled_half_sum + (2 * g + h) * 4)
-                    .cast::<f32>()
-                    .write_unaligned(sum as f32 * scale);
-            }
-        }
+            let values = out.as_mut_ptr().add(g * GROUP);
+            _mm_storeu_si128(values.cast(), _mm512_cvtsepi32_epi8(a));
+            _mm_storeu_si128(values.add(16).cast(), _mm512_cvtsepi32_epi8(b));
+            let of_halves = if sums.halves {
+                [_mm512_reduce_add_epi32(a), _mm512_reduce_add_epi32(b)]
+            } else {
+                [_mm512_reduce_add_epi32(_mm512_add_epi32(a, b)), 0]
+            };
+            (largest / 127.0, of_halves)
+        };
+        put_sums(g, scale, of_halves, sums, &at, out);
     }
 }

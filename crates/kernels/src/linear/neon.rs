@@ -92,7 +92,8 @@ unsafe fn quantized(
     tile: *const u8,
     x: [*const u8; ROWS],
 ) -> [[f32; PANEL_ROWS]; ROWS] {
-    let (at, layout) = (Int8Row::new(sections.groups), TileLayout::new(scheme, sections.groups));
+    let (at, layout) =
+        (Int8Row::new(sections.groups, scheme.sums()), TileLayout::new(scheme, sections.groups));
     let parts = if scheme.has_halves() { 2 } else { 1 };
     let steps = 8 / parts;
     // `sdot` takes signed bytes: whole bytes lose their 128, smaller values are signed as they are.
@@ -119,17 +120,12 @@ unsafe fn quantized(
                         }
                     }
                 }
-                let (sum_at, scaled_at) = if parts == 2 {
-                    (at.minus_half_sum, at.scaled_half_sum)
-                } else {
-                    (at.minus_sum, at.scaled_sum)
-                };
                 for ((x, dot), acc) in x.iter().zip(&dot).zip(&mut acc) {
                     let x_scale = f32_at(x.add(at.scale + g * 4));
                     let minus = if signed || scheme.has_offset() {
                         0
                     } else {
-                        x.add(sum_at + i * 4).cast::<i32>().read_unaligned() << scheme.zero_shift
+                        x.add(at.sums + i * 4).cast::<i32>().read_unaligned()
                     };
                     for j in 0..PARTS {
                         let dot = vcvtq_f32_s32(vaddq_s32(dot[j], vdupq_n_s32(minus)));
@@ -137,7 +133,7 @@ unsafe fn quantized(
                         acc[j] = vfmaq_f32(acc[j], dot, vmulq_f32(scale, x_scale));
                         if scheme.has_offset() {
                             let offset = vld1q_f32(tile.add(layout.offsets + i * 64 + j * 16).cast());
-                            acc[j] = vfmaq_f32(acc[j], offset, f32_at(x.add(scaled_at + i * 4)));
+                            acc[j] = vfmaq_f32(acc[j], offset, f32_at(x.add(at.sums + i * 4)));
                         }
                     }
                 }

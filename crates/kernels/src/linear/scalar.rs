@@ -45,21 +45,17 @@ pub unsafe fn matmul(layout: &PackedLayout, task: &mut Task<'_>) {
 }
 
 fn quantized(scheme: &Scheme, sections: &Sections, tile: &[u8], x: &[u8]) -> [f32; PANEL_ROWS] {
-    let (at, layout) = (Int8Row::new(sections.groups), TileLayout::new(scheme, sections.groups));
+    let (at, layout) =
+        (Int8Row::new(sections.groups, scheme.sums()), TileLayout::new(scheme, sections.groups));
     let parts = if scheme.has_halves() { 2 } else { 1 };
     let steps = 8 / parts;
     let mut sums = [0f32; PANEL_ROWS];
     for g in 0..sections.groups {
         for part in 0..parts {
             let i = g * parts + part;
-            let (minus_sum, scaled_sum) = if parts == 2 {
-                (i32_at(x, at.minus_half_sum + i * 4), f32_at(x, at.scaled_half_sum + i * 4))
-            } else {
-                (i32_at(x, at.minus_sum + i * 4), f32_at(x, at.scaled_sum + i * 4))
-            };
             let x_scale = f32_at(x, at.scale + g * 4);
             for (r, sum) in sums.iter_mut().enumerate() {
-                let mut dot = if scheme.has_offset() { 0 } else { minus_sum << scheme.zero_shift };
+                let mut dot = if scheme.has_offset() { 0 } else { i32_at(x, at.sums + i * 4) };
                 for s in part * steps..(part + 1) * steps {
                     for b in 0..4 {
                         let w = tile[g * GROUP_BYTES + s * 64 + r * 4 + b];
@@ -68,7 +64,7 @@ fn quantized(scheme: &Scheme, sections: &Sections, tile: &[u8], x: &[u8]) -> [f3
                 }
                 *sum += dot as f32 * (f32_at(tile, layout.scales + i * 64 + r * 4) * x_scale);
                 if scheme.has_offset() {
-                    *sum += f32_at(tile, layout.offsets + i * 64 + r * 4) * scaled_sum;
+                    *sum += f32_at(tile, layout.offsets + i * 64 + r * 4) * f32_at(x, at.sums + i * 4);
                 }
             }
         }

@@ -14,6 +14,7 @@
 //! Within a section of bits, the step `s` (0 to 7) covers columns `4 s .. 4 s + 4` of the group; byte `4 r + b` of a step
 //! belongs to row `r`, column `4 s + b`.
 
+use super::activations::GroupSums;
 use kun_tensor::DType;
 
 /// Columns of a group.
@@ -133,6 +134,12 @@ impl Scheme {
     /// Whether each half of a group (16 columns) has its own scale.
     pub const fn has_halves(&self) -> bool {
         matches!(self.scale, GroupScale::Int8Halves | GroupScale::NibblesHalves)
+    }
+
+    /// The sums of activations that products with the values need.
+    pub const fn sums(&self) -> GroupSums {
+        let zero_shift = if self.has_offset() { None } else { Some(self.zero_shift) };
+        GroupSums { halves: self.has_halves(), zero_shift }
     }
 
     /// Bytes of the super scales of 256 columns.

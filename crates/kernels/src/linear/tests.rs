@@ -95,8 +95,8 @@ fn restored(isa: Isa, format: ActivationFormat, x: &[f32]) -> Vec<f64> {
     match format {
         ActivationFormat::F32 => x.iter().map(|v| f64::from(*v)).collect(),
         ActivationFormat::Bf16 => x.iter().map(|v| f64::from(bf16::from_f32(*v).to_f32())).collect(),
-        ActivationFormat::Int8 => {
-            let at = Int8Row::new(k / GROUP);
+        ActivationFormat::Int8(sums) => {
+            let at = Int8Row::new(k / GROUP, sums);
             let f32_at = |i: usize| f32::from_ne_bytes(row[i..i + 4].try_into().unwrap());
             (0..k).map(|c| f64::from(row[c] as i8) * f64::from(f32_at(at.scale + c / GROUP * 4))).collect()
         }
@@ -197,7 +197,7 @@ fn wrong_lengths_are_errors() {
     assert!(layout.pack_panel(&[0; 67], &mut vec![0; layout.panel_bytes()]).is_err());
     assert!(layout.pack_panel(&[0; 68], &mut vec![0; layout.panel_bytes() - 1]).is_err());
     assert!(layout.decode_row(&vec![0; layout.bytes()], 4, &mut [0.0; 64]).is_err());
-    assert!(prepare(Isa::Scalar, ActivationFormat::Int8, 48, &[0.0; 48], &mut [0; 128]).is_err());
+    assert!(prepare(Isa::Scalar, layout.activation(), 48, &[0.0; 48], &mut [0; 128]).is_err());
     let target = Output { data: std::ptr::null_mut(), row_stride: 0, accumulate: false };
     // SAFETY: the lengths are wrong, so nothing is written.
     let result = unsafe { layout.matmul(&[], &[], 1, 0..1, None, target, &mut []) };
