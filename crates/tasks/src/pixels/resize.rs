@@ -119,24 +119,24 @@ fn round_fixed(sum: i32) -> u8 {
 /// `[h, w, c]` to `[h, out_w, c]`.
 fn narrow_rows(samples: &[u8], w: usize, channels: usize, out_w: usize, filter: Filter) -> Vec<u8> {
     let weights = Weights::new(w, out_w, filter);
+    match channels {
+        1 => narrow_rows_of::<1>(samples, w, &weights),
+        2 => narrow_rows_of::<2>(samples, w, &weights),
+        3 => narrow_rows_of::<3>(samples, w, &weights),
+        _ => narrow_rows_of::<4>(samples, w, &weights),
+    }
+}
+
+fn narrow_rows_of<const C: usize>(samples: &[u8], w: usize, weights: &Weights) -> Vec<u8> {
     let fixed = weights.fixed();
-    let mut out = Vec::with_capacity(samples.len() / w * out_w);
-    for row in samples.chunks_exact(w * channels) {
+    let mut out = Vec::with_capacity(samples.len() / w * weights.spans.len());
+    for row in samples.as_chunks::<C>().0.chunks_exact(w) {
         for (&(first, count), taps) in weights.spans.iter().zip(fixed.chunks_exact(weights.taps)) {
-            let pixels = &row[first * channels..(first + count) * channels];
-            let mut sums = [1 << (FRACTION_BITS - 1); 4];
-            if channels == 3 {
-                for (pixel, &weight) in pixels.chunks_exact(3).zip(taps) {
-                    sums[0] += i32::from(pixel[0]) * weight;
-                    sums[1] += i32::from(pixel[1]) * weight;
-                    sums[2] += i32::from(pixel[2]) * weight;
-                }
-            } else {
-                for (pixel, &weight) in pixels.chunks_exact(channels).zip(taps) {
-                    pixel.iter().zip(&mut sums).for_each(|(&v, sum)| *sum += i32::from(v) * weight);
-                }
+            let mut sums = [1 << (FRACTION_BITS - 1); C];
+            for (pixel, &weight) in row[first..first + count].iter().zip(taps) {
+                pixel.iter().zip(&mut sums).for_each(|(&v, sum)| *sum += i32::from(v) * weight);
             }
-            out.extend(sums[..channels].iter().map(|&sum| round_fixed(sum)));
+            out.extend(sums.map(round_fixed));
         }
     }
     out

@@ -158,26 +158,24 @@ impl Input {
         let channels = self.order.channels();
         let source = |c: usize| if self.order == ColorOrder::Bgr { 2 - c } else { c };
         // One division a value and level: 256 levels a channel.
-        let tables: Vec<Vec<f32>> = (0..channels)
-            .map(|c| (0..256).map(|v| (v as f32 * self.scale - self.mean[c]) / self.std[c]).collect())
+        let tables: Vec<[f32; 256]> = (0..channels)
+            .map(|c| std::array::from_fn(|v| (v as f32 * self.scale - self.mean[c]) / self.std[c]))
             .collect();
         let pixels = samples.chunks_exact(channels);
-        let (shape, values): (_, Vec<f32>) = match self.layout {
-            Layout::Planes => (
-                vec![channels, height, width],
-                (0..channels)
-                    .flat_map(|c| {
-                        let (table, source) = (&tables[c], source(c));
-                        samples.chunks_exact(channels).map(move |p| table[usize::from(p[source])])
-                    })
-                    .collect(),
-            ),
+        let mut values = Vec::with_capacity(samples.len());
+        let shape = match self.layout {
+            Layout::Planes => {
+                for (c, table) in tables.iter().enumerate() {
+                    let source = source(c);
+                    values.extend(pixels.clone().map(|pixel| table[usize::from(pixel[source])]));
+                }
+                vec![channels, height, width]
+            }
             Layout::Pixels => {
-                let mut values = Vec::with_capacity(samples.len());
                 for pixel in pixels {
                     values.extend((0..channels).map(|c| tables[c][usize::from(pixel[source(c)])]));
                 }
-                (vec![height, width, channels], values)
+                vec![height, width, channels]
             }
         };
         let elements = match self.kind {
