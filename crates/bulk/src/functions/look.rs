@@ -15,7 +15,8 @@ use kun_engine::tasks::pixels::{FileKind, Image, encode};
 use kun_engine::tasks::vision::{Answer, overlay};
 use kun_engine::{EngineError, OcrModel, VisionModel, VisionOptions};
 use serde_json::Value;
-use std::sync::Arc;
+use std::panic::resume_unwind;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Every function over pictures.
 pub(super) const ALL: [Kind; 13] = [
@@ -178,6 +179,51 @@ impl Look {
     }
 }
 
+/// A row and what is kept of its answer.
+type Seen = (usize, Result<Kept, RowError>);
+
+impl Look {
+    /// Answers about the pictures of all rows, in their order. While the model looks at some, the next are decoded.
+    fn look_at_all(&self, column: &ArrayRef, rows: usize) -> Result<Vec<Seen>, BulkError> {
+        let next = Mutex::new(0);
+        let lane = || -> Result<Vec<Seen>, BulkError> {
+            let mut seen = Vec::new();
+            loop {
+                let (first, group) = {
+                    let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
+                    let first = *next;
+                    if first >= rows {
+                        return Ok(seen);
+                    }
+                    let group = self.pictures.group(column, first, rows)?;
+                    *next += group.len();
+                    (first, group)
+                };
+                seen.extend((first..).zip(self.look_at(group)));
+            }
+        };
+        std::thread::scope(|scope| {
+            let other = scope.spawn(lane);
+            let mut seen = lane()?;
+            seen.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+            seen.sort_by_key(|(row, _)| *row);
+            Ok(seen)
+        })
+    }
+
+    fn look_at(&self, group: Vec<Result<Arc<Image>, RowError>>) -> Vec<Result<Kept, RowError>> {
+        let images: Vec<Arc<Image>> = group.iter().filter_map(|image| image.as_ref().ok()).cloned().collect();
+        let mut answers = if images.is_empty() { Vec::new() } else { self.eye.answer(&images) }.into_iter();
+        let keep = |image: Result<_, RowError>| {
+            image.and_then(|_| match answers.next() {
+                Some(answer) => self.keep(&answer.map_err(|error| row_error(&error))?),
+                None => Err(RowError::retryable("no answer")),
+            })
+        };
+        group.into_iter().map(keep).collect()
+    }
+}
+
 impl Function for Look {
     fn output(&self) -> Output {
         match &self.field {
@@ -194,28 +240,14 @@ impl Function for Look {
         let mut errors = Vec::new();
         let mut places: Vec<Option<u32>> = vec![None; rows];
         let mut good: Vec<Kept> = Vec::new();
-        let mut next = 0;
-        while next < rows {
-            let group = self.pictures.group(&columns[0], next, rows)?;
-            let count = group.len();
-            let images: Vec<Arc<Image>> =
-                group.iter().filter_map(|image| image.as_ref().ok()).cloned().collect();
-            let mut answers =
-                if images.is_empty() { Vec::new() } else { self.eye.answer(&images) }.into_iter();
-            for (at, image) in group.into_iter().enumerate() {
-                let kept = image.and_then(|_| match answers.next() {
-                    Some(answer) => self.keep(&answer.map_err(|error| row_error(&error))?),
-                    None => Err(RowError::retryable("no answer")),
-                });
-                match kept {
-                    Ok(kept) => {
-                        places[next + at] = u32::try_from(good.len()).ok();
-                        good.push(kept);
-                    }
-                    Err(error) => errors.push((next + at, error)),
+        for (row, kept) in self.look_at_all(&columns[0], rows)? {
+            match kept {
+                Ok(kept) => {
+                    places[row] = u32::try_from(good.len()).ok();
+                    good.push(kept);
                 }
+                Err(error) => errors.push((row, error)),
             }
-            next += count;
         }
         spread(good, &places, errors, 0, &self.output().data_type, |kept| match &self.field {
             Some(field) => {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Pictures decoded at once, at most.
 const AT_ONCE: usize = 8;
 /// Pixels decoded at once, unless one picture alone has more.
-const PIXELS_AT_ONCE: usize = 24_000_000;
+const PIXELS_AT_ONCE: usize = 12_000_000;
 /// A longer file is no picture.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
