@@ -26,6 +26,7 @@ use crate::store::Stores;
 use crate::{BulkError, json};
 use arrow_array::RecordBatch;
 use arrow_schema::{Field, Schema, SchemaRef};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::disk_manager::DiskManagerBuilder;
@@ -36,6 +37,7 @@ use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -286,7 +288,7 @@ impl Sql {
             plan = Arc::new(order::InOrder::new(plan, None));
         }
         let columns = distinct_names(&plan.schema());
-        let mut stream = plan.execute(0, task).map_err(error_of)?;
+        let mut stream = cooperative(plan)?.execute(0, task).map_err(error_of)?;
         match &mut save {
             Some(save) => save.begin(&columns)?,
             None => each(&Rows { columns: columns.clone(), batch: None })?,
@@ -311,6 +313,17 @@ impl Sql {
             None => Ok(Ended::Rows),
         }
     }
+}
+
+/// Lets others in while a join makes many rows of few: DataFusion itself sees to that where rows are read.
+fn cooperative(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, BulkError> {
+    let joined = |node: Arc<dyn ExecutionPlan>| {
+        Ok(match node.children().len() {
+            0 | 1 => Transformed::no(node),
+            _ => Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>),
+        })
+    };
+    Ok(plan.transform_up(joined).map_err(error_of)?.data)
 }
 
 /// Ends when the flag is raised.

@@ -115,8 +115,9 @@ fn shards_and_stops_leave_every_matching_row_once() {
 #[test]
 fn duplicates_are_found_among_the_rows_that_count() {
     let scratch = Scratch::new("where-duplicates");
-    let line =
-        |n: usize| format!("{{\"id\": {n}, \"text\": \"{}\"}}\n", if n % 2 == 0 { "same" } else { "other" });
+    let line = |n: usize| {
+        format!("{{\"id\": {n}, \"text\": \"{}\"}}\n", if n.is_multiple_of(2) { "same" } else { "other" })
+    };
     scratch.write("in.jsonl", (0..10).map(line).collect::<String>());
     let mut job = job(&scratch, "in.jsonl", "id > 3", "out.jsonl");
     job.map = vec![Call::parse("duplicates(text, near = false) as d").unwrap()];

@@ -10,7 +10,7 @@ use rustyline::config::Configurer;
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{Config, Editor};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const HELP: &str = "\
 A statement ends with `;` and may go over several lines. A file is a table: SELECT * FROM 'data.csv';
@@ -18,8 +18,8 @@ A statement ends with `;` and may go over several lines. A file is a table: SELE
 .functions     functions of models and texts, with their options
 .models        the models on this disk
 .help          this list
-.quit          leave; so does Ctrl-D
-Ctrl-C stops a query.";
+.quit          leave; so do exit, \\q and Ctrl-D
+Ctrl-C stops a query, or drops what was typed.";
 
 /// Most lines kept between sessions.
 const HISTORY_LINES: usize = 1000;
@@ -39,13 +39,7 @@ pub fn prompt(app: &App, session: &Sql, form: Form) -> anyhow::Result<()> {
         // The first session has no history yet.
         let _ = editor.load_history(file);
     }
-    let ended = answer_all(app, session, form, &mut editor);
-    if let Some(file) = &history
-        && let Err(error) = editor.save_history(file)
-    {
-        app.messages().warning(&format!("the history cannot be kept: {error}"));
-    }
-    ended
+    answer_all(app, session, form, &mut editor, history.as_deref())
 }
 
 /// Made on first use, for this user only.
@@ -60,6 +54,7 @@ fn answer_all(
     session: &Sql,
     form: Form,
     editor: &mut Editor<(), DefaultHistory>,
+    history: Option<&Path>,
 ) -> anyhow::Result<()> {
     loop {
         match read(editor) {
@@ -67,8 +62,11 @@ fn answer_all(
             Ok(text) => {
                 // A history that cannot grow is no reason to lose the question.
                 let _ = editor.add_history_entry(text.as_str());
+                if let Some(Err(error)) = history.map(|file| editor.append_history(file)) {
+                    tracing::warn!(%error, "the history cannot be kept");
+                }
                 match text.trim() {
-                    ".quit" | ".exit" => return Ok(()),
+                    text if leaves(text) => return Ok(()),
                     ".help" => app.messages().note(HELP),
                     ".tables" => session.tables().iter().try_for_each(|name| app.output.line(name))?,
                     ".functions" => {
@@ -92,15 +90,48 @@ fn answer_all(
 fn read(editor: &mut Editor<(), DefaultHistory>) -> Result<String, ReadlineError> {
     let mut text = editor.readline("kun> ")?;
     while !is_whole(&text) {
-        let next = editor.readline("...> ")?;
-        text = format!("{text}\n{next}");
+        match editor.readline("...> ") {
+            Ok(next) => text = format!("{text}\n{next}"),
+            Err(ReadlineError::Interrupted) => return Ok(String::new()),
+            Err(error) => return Err(error),
+        }
     }
     Ok(text)
 }
 
+/// The usual words of people who want to leave.
+fn leaves(text: &str) -> bool {
+    let word = text.trim_end_matches(';').to_lowercase();
+    matches!(word.as_str(), ".quit" | ".exit" | "\\q" | "quit" | "exit")
+}
+
+/// Whether nothing but space and comments follows the `;` that ends a statement, or it is a command.
 fn is_whole(text: &str) -> bool {
     let text = text.trim();
-    text.is_empty() || text.starts_with('.') || text.ends_with(';')
+    if text.is_empty() || text.starts_with('.') || leaves(text) {
+        return true;
+    }
+    let mut rest = text;
+    let mut ended = false;
+    while let Some(c) = rest.chars().next() {
+        let (end, length) = match c {
+            '\'' | '"' => (&rest[..1], 1),
+            '-' if rest.starts_with("--") => ("\n", 2),
+            '/' if rest.starts_with("/*") => ("*/", 2),
+            _ => ("", c.len_utf8()),
+        };
+        rest = &rest[length..];
+        if !matches!(end, "\n" | "*/") && !c.is_whitespace() {
+            ended = c == ';';
+        }
+        rest = match rest.find(end) {
+            Some(at) => &rest[at + end.len()..],
+            // A comment may end with the text.
+            None if end == "\n" => "",
+            None => return false,
+        };
+    }
+    ended
 }
 
 /// Runs statements up to the first that fails, which is told.
@@ -128,7 +159,27 @@ mod tests {
 
     #[test]
     fn a_statement_ends_with_its_mark() {
-        assert!(is_whole("") && is_whole(".help") && is_whole("SELECT 1; "));
-        assert!(!is_whole("SELECT 1") && !is_whole("SELECT ';' AS x"));
+        for whole in [
+            "",
+            ".help",
+            "SELECT 1; ",
+            "SELECT 'it''s';",
+            "SELECT 1; -- one",
+            "SELECT /* ; */ 2;",
+            "exit",
+            "\\q",
+        ] {
+            assert!(is_whole(whole), "{whole}");
+        }
+        for part in [
+            "SELECT 1",
+            "SELECT ';' AS x",
+            "SELECT ';",
+            "SELECT 1 -- ;",
+            "SELECT 1 /* ;",
+            "SELECT 1; SELECT \"a",
+        ] {
+            assert!(!is_whole(part), "{part}");
+        }
     }
 }
