@@ -11,7 +11,7 @@ use object_store::{
 };
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -238,24 +238,32 @@ impl RemoteFolder {
         self.put(name, bytes, PutMode::Overwrite).map(|_| ())
     }
 
-    /// Drafts lie in this machine's folder for temporary files.
+    /// Drafts lie in this machine's folder for temporary files, and lose their name at once where files may: what a
+    /// process leaves behind that is killed is gone.
     pub(super) fn draft(&self) -> io::Result<Draft> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         self.faults.before("open")?;
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("kun-draft-{}-{count}", std::process::id()));
-        let file = File::options().write(true).create_new(true).open(&path)?;
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        let _ = std::fs::remove_file(&path);
         Ok(Draft { path, file: Some(file), faults: self.faults.clone(), written: 0 })
     }
 
-    pub(super) fn publish(&self, mut draft: Draft, name: &str) -> io::Result<Created> {
-        drop(draft.file.take());
-        self.put(name, std::fs::read(&draft.path)?, PutMode::Create)
+    fn put_draft(&self, mut draft: Draft, name: &str, mode: PutMode) -> io::Result<Created> {
+        let Some(mut file) = draft.file.take() else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        let mut bytes = Vec::new();
+        file.rewind()?;
+        file.read_to_end(&mut bytes)?;
+        self.put(name, bytes, mode)
     }
 
-    pub(super) fn publish_over(&self, mut draft: Draft, name: &str) -> io::Result<()> {
-        drop(draft.file.take());
-        self.put(name, std::fs::read(&draft.path)?, PutMode::Overwrite).map(|_| ())
+    pub(super) fn publish(&self, draft: Draft, name: &str) -> io::Result<Created> {
+        self.put_draft(draft, name, PutMode::Create)
+    }
+
+    pub(super) fn publish_over(&self, draft: Draft, name: &str) -> io::Result<()> {
+        self.put_draft(draft, name, PutMode::Overwrite).map(|_| ())
     }
 
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use crate::support::{Scratch, Setting, job, numbered};
 use kun_bulk::Job;
 use kun_bulk::store::Faults;
+use kun_testkit::kill_at_random;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -36,39 +37,18 @@ fn start(input: &str, output: &str) -> std::process::Child {
         .unwrap()
 }
 
-/// Kills at times that a simple generator picks, until there were `kills` of them.
 fn kill(name: &str, rows: usize, kills: usize) {
     let scratch = Scratch::new(name);
     let input = scratch.write("in.jsonl", numbered(rows));
     Setting::new().run(&large(&input, &scratch.uri("whole.jsonl"))).unwrap();
     let expected = std::fs::read(scratch.path("whole.jsonl")).unwrap();
-    let (mut killed, mut jobs, mut random) = (0, 0, 7_u64);
-    while killed < kills {
-        let output = format!("out-{jobs}.jsonl");
-        loop {
-            let mut child = start(&input, &scratch.uri(&output));
-            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            if killed < kills {
-                std::thread::sleep(Duration::from_millis((random >> 33) % 120));
-            } else {
-                child.wait().unwrap();
-            }
-            match child.try_wait().unwrap() {
-                Some(status) => {
-                    assert!(status.success(), "{status}");
-                    break;
-                }
-                None => {
-                    child.kill().unwrap();
-                    child.wait().unwrap();
-                    killed += 1;
-                }
-            }
-        }
-        assert!(std::fs::read(scratch.path(&output)).unwrap() == expected, "job {jobs} after {killed} kills");
-        jobs += 1;
-    }
-    println!("{killed} kills over {jobs} jobs of {rows} rows: every row exactly once");
+    let output = |job: usize| format!("out-{job}.jsonl");
+    kill_at_random(
+        kills,
+        Duration::from_millis(120),
+        |job| start(&input, &scratch.uri(&output(job))),
+        |job| assert!(std::fs::read(scratch.path(&output(job))).unwrap() == expected, "job {job}"),
+    );
 }
 
 #[test]
