@@ -3,6 +3,9 @@
 // Helpers of tests may panic as tests do.
 #![allow(clippy::unwrap_used)]
 
+#[path = "s3/moto.rs"]
+mod moto;
+
 use kun_bulk::cluster::{Executor, ExecutorOptions, On, Scheduler};
 use kun_bulk::store::{Allow, StoreOptions, Stores};
 use kun_bulk::{
@@ -12,7 +15,6 @@ use kun_bulk::{
 use kun_engine::Engine;
 use kun_testkit::Scratch;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -35,6 +37,11 @@ struct Cluster {
 
 impl Cluster {
     fn start(allow: &Path, models: Arc<dyn Models>) -> Cluster {
+        Cluster::with(allow.to_str().unwrap(), models, StoreOptions::default())
+    }
+
+    /// With an executor that may read and write below `allow`, in what `stores` reaches.
+    fn with(allow: &str, models: Arc<dyn Models>, stores: StoreOptions) -> Cluster {
         let stop = Stop::default();
         let scheduler = Scheduler::bind("127.0.0.1:0".parse().unwrap(), None).unwrap();
         let address = ("127.0.0.1".to_owned(), scheduler.address().unwrap().port());
@@ -43,11 +50,11 @@ impl Cluster {
         let options = ExecutorOptions {
             scheduler: address.clone(),
             listen: "127.0.0.1:0".parse().unwrap(),
-            allow: Allow::new(&[allow.to_str().unwrap()]).unwrap(),
+            allow: Allow::new(&[allow]).unwrap(),
             workers: 2,
             threads: Some(1),
             token: None,
-            stores: StoreOptions::default(),
+            stores,
             name: "worker".to_owned(),
         };
         let said = Arc::new(Mutex::new(Vec::new()));
@@ -60,7 +67,18 @@ impl Cluster {
 
     /// Does a job; `base` is where executors look for relative paths.
     fn run(&self, job: &Job, models: Arc<dyn Models>, own: &Path, base: &Path) -> Result<Report, BulkError> {
-        let stores = Stores::new(StoreOptions { base: Some(own.to_owned()), ..StoreOptions::default() });
+        let stores = StoreOptions { base: Some(own.to_owned()), ..StoreOptions::default() };
+        self.run_in(job, models, stores, base)
+    }
+
+    fn run_in(
+        &self,
+        job: &Job,
+        models: Arc<dyn Models>,
+        stores: StoreOptions,
+        base: &Path,
+    ) -> Result<Report, BulkError> {
+        let stores = Stores::new(stores);
         let context = Context::new(Engine::new(), models, stores.clone(), Some(1));
         let checked = check(job, &Registry::builtin(), &context, &stores)?;
         let on = On { scheduler: self.scheduler.clone(), token: None, base: base.to_owned() };
@@ -162,4 +180,44 @@ fn bad_rows_are_errors_and_too_many_end_the_job() {
     job.errors.max_rate = 0.1;
     let error = run(&job).unwrap_err();
     assert!(matches!(error, BulkError::TooManyErrors { .. }), "{error}");
+}
+
+#[test]
+fn a_cluster_reads_and_writes_a_bucket() {
+    let Some(server) = moto::Server::start() else { return };
+    server.put("/bucket/in.txt", lines(100).as_bytes());
+    let own = Scratch::new("cluster");
+    let cluster = Cluster::with("s3://bucket/", Arc::new(NoModels), moto::options(server.port));
+    let mut job = job("s3://bucket/in.txt", "hash(text) as h", "s3://bucket/out/");
+    job.output.format = Some(kun_bulk::job::Format::Jsonl);
+    let run = |job: &Job| {
+        cluster.run_in(job, Arc::new(NoModels), moto::options(server.port), own.folder()).unwrap()
+    };
+    let report = run(&job);
+    assert!(report.complete && report.status.rows == 100, "{report:?}");
+    let rows: Vec<String> = server.parts("s3://bucket/out/").iter().flat_map(|part| lines_of(part)).collect();
+    assert_eq!(rows.len(), 100);
+    assert!(rows.iter().enumerate().all(|(n, row)| row.contains(&format!("\"line {n}\""))), "{rows:?}");
+    assert!(run(&job).was_complete);
+}
+
+fn lines_of(bytes: &[u8]) -> Vec<String> {
+    String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_rows_of_a_query_are_dealt_out() {
+    let folder = Scratch::new("cluster");
+    let left =
+        folder.write("a.csv", (0..100).fold("id,text\n".to_owned(), |all, n| format!("{all}{n},line {n}\n")));
+    let right = folder.write("b.csv", (0..50).fold("id\n".to_owned(), |all, n| format!("{all}{}\n", 2 * n)));
+    let cluster = Cluster::start(folder.folder(), Arc::new(NoModels));
+    let mut job = job("", "hash(text) as h", &folder.uri("out.jsonl"));
+    job.input.uri.clear();
+    job.input.query =
+        Some(format!("SELECT id, text FROM '{left}' JOIN '{right}' USING (id) ORDER BY id DESC"));
+    let report = cluster.run(&job, Arc::new(NoModels), folder.folder(), folder.folder()).unwrap();
+    assert!(report.complete && report.status.rows == 50 && report.status.splits > 1, "{report:?}");
+    let rows = lines_of(&std::fs::read(folder.path("out.jsonl")).unwrap());
+    assert!(rows[0].contains("line 98") && rows[49].contains("\"line 0\""), "{rows:?}");
 }

@@ -70,11 +70,6 @@ impl Checked<'_> {
         tell: &(dyn Fn(&Status) + Sync),
         note: &dyn Fn(&str),
     ) -> Result<Report, BulkError> {
-        if self.job.input.query.is_some() {
-            return Err(BulkError::job(
-                "the rows of a query are read on one machine: leave out --on, or write them with `kun sql -o` first",
-            ));
-        }
         self.run_by(options, tell, |work, done| Client::new(work, done, on, note)?.all())
     }
 }
@@ -127,8 +122,10 @@ impl<'a> Client<'a> {
             job.output.uri = format!("{}{slash}", path.trim_end_matches('/'));
         }
         job.output.format = Some(work.place.format);
-        // Executors read the plan, and no lists of files.
-        job.input.uri = vec!["(planned)".to_owned()];
+        // Executors read the plan, and no lists of files; the rows of a query are in a file of the plan.
+        if job.input.query.is_none() {
+            job.input.uri = vec!["(planned)".to_owned()];
+        }
         let identity = work.place.stored_job()?.ok_or_else(|| failed("the job came and went"))?.0;
         let request = Request {
             run: random(),
