@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Embeddings of many texts: `kun map` beside the engine alone and beside three Python ways, interleaved in one run.
+"""`kun map` beside the engine alone and beside three Python ways, interleaved in one run.
 
     benches/compare_bulk.py --kun target/release/kun --model FOLDER [--rows 4000] [--rounds 3] [--ways kun,engine,loop,datasets,ray]
+    benches/compare_bulk.py --kun target/release/kun --detect detect.onnx [--pictures 2000] [--rounds 3]
 
-The texts are the sentences of STS-B, AG News and FLORES in ../shared/eval/text; FOLDER is a folder of
-sentence-transformers, such as all-minilm-l6-v2's. `engine` is `kun embed`, which gives texts to the engine and writes an
-array; `loop` is sentence-transformers' `encode` in chunks of 1,024 texts, `datasets` is `datasets.map`, `ray` is Ray
-Data's `map_batches`. Rates are rows a second with the model loaded; the last column divides by the engine's.
+The first embeds the sentences of STS-B, AG News and FLORES in ../shared/eval/text; FOLDER is a folder of
+sentence-transformers, such as all-minilm-l6-v2's. `engine` is `kun bench --texts`, `loop` is sentence-transformers'
+`encode` in chunks of 1,024 texts, `datasets` is `datasets.map`, `ray` is Ray Data's `map_batches`. The second finds
+things in made-up JPEGs of 640 x 480 pixels; `engine` is `kun bench detect.onnx`, which runs the network alone: nothing is
+read, decoded, resized or written there. Rates are rows a second with the model loaded; the last column divides by the
+engine's.
 """
 import argparse
 import json
@@ -31,22 +34,51 @@ def sentences(folder: pathlib.Path) -> list[str]:
     return [text for text in dict.fromkeys(text.strip() for text in found) if text]
 
 
-def kun_map(args, source, folder) -> float:
+def mapped(args, source, folder, call) -> float:
     out = folder / "out.parquet"
     for old in (out, folder / "out.parquet.kun"):
         subprocess.run(["rm", "-rf", str(old)], check=True)
-    call = f"embed(text, model = '{args.model}', truncate = true) as v"
     command = [args.kun, "map", str(source), "--with", call, "-o", str(out), "--json", "--threads", str(args.threads)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)["rows_per_s"]
 
 
+def kun_map(args, source, folder) -> float:
+    return mapped(args, source, folder, f"embed(text, model = '{args.model}', truncate = true) as v")
+
+
 def engine(args, source, folder) -> float:
-    command = [args.kun, "embed", str(source), "-m", args.model, "--truncate", "-o", str(folder / "out.npy")]
-    command += ["--progress", "json", "--threads", str(args.threads)]
+    cases = folder / "cases.json"
+    cases.write_text(json.dumps([{"name": "all", "texts": source.read_text().splitlines(), "batch": 4096}]))
+    command = [args.kun, "bench", args.model, "--texts", str(cases), "-r", "1", "--json", "--threads", str(args.threads)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
-    return next(event["rows_per_s"] for event in events if event["event"] == "finish")
+    return json.loads(done.stdout)["cases"][0]["texts_per_s"]
+
+
+def kun_detect(args, source, folder) -> float:
+    return mapped(args, source, folder, f"detect(image, model = '{args.detect}') as things")
+
+
+def network(args, source, folder) -> float:
+    command = [args.kun, "bench", args.detect, "-r", "200", "--no-limits", "--json", "--threads", str(args.threads)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)["rows"][0]["items_per_s"]
+
+
+def pictures(folder: pathlib.Path, count: int) -> None:
+    import numpy
+    from PIL import Image, ImageDraw
+
+    folder.mkdir()
+    random = numpy.random.default_rng(7)
+    for at in range(count):
+        cells = random.integers(0, 256, (12, 16, 3), dtype=numpy.uint8)
+        picture = Image.fromarray(cells).resize((640, 480), Image.BICUBIC)
+        draw = ImageDraw.Draw(picture)
+        for _ in range(6):
+            x, y, w, h = (int(n) for n in random.integers((0, 0, 20, 20), (640, 480, 200, 200)))
+            draw.ellipse([x, y, x + w, y + h], fill=tuple(int(n) for n in random.integers(0, 256, 3)))
+        picture.save(folder / f"{at:06}.jpg", quality=88)
 
 
 PYTHON = """
@@ -103,7 +135,9 @@ def python(way):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kun", required=True)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model")
+    parser.add_argument("--detect")
+    parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--python", default="python3")
     parser.add_argument("--texts", type=pathlib.Path, default=pathlib.Path("../shared/eval/text"))
     parser.add_argument("--rows", type=int, default=0, help="texts at most; 0: all")
@@ -113,12 +147,17 @@ def main() -> None:
     args = parser.parse_args()
     ways = {"kun": kun_map, "engine": engine, **{way: python(way) for way in ("loop", "datasets", "ray")}}
     wanted = args.ways.split(",")
-    texts = sentences(args.texts)[: args.rows or None]
+    if args.detect:
+        ways = wanted = {"kun": kun_detect, "engine": network}
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        source = folder / "texts.txt"
-        source.write_text("".join(f"{text}\n" for text in texts))
-        print(f"{len(texts)} texts, {args.threads} threads")
+        source = folder / ("pictures" if args.detect else "texts.txt")
+        if args.detect:
+            pictures(source, args.pictures)
+        else:
+            texts = sentences(args.texts)[: args.rows or None]
+            source.write_text("".join(f"{text}\n" for text in texts))
+            print(f"{len(texts)} texts, {args.threads} threads")
         rates = {way: [] for way in wanted}
         for _ in range(args.rounds):
             for way in wanted:
