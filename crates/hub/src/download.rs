@@ -127,7 +127,8 @@ fn claim_part(
                 // A lock of another machine is not to be trusted on a network disk: only an old file counts as left.
                 Ok(()) if !ours && !is_old(&file) => {}
                 Ok(()) if job.digest.is_none() => drop(fs::remove_file(&path)),
-                Ok(()) => return Ok(Some((file, path))),
+                Ok(()) if has_rival(dir, &stem, &path, job.access) => busy = true,
+                Ok(()) => return unless_complete(job, file, path),
                 Err(TryLockError::WouldBlock) => busy = true,
                 Err(TryLockError::Error(_)) => {}
             }
@@ -135,7 +136,7 @@ fn claim_part(
         if !busy || job.digest.is_none() {
             let (file, path) = new_part(job.target, job.access, job.bytes.unwrap_or(0))?;
             if job.digest.is_none() || !has_rival(dir, &stem, &path, job.access) {
-                return Ok(Some((file, path)));
+                return unless_complete(job, file, path);
             }
             // Two that looked in the same moment both found nothing: who sees the other steps back for a while.
             let _ = fs::remove_file(&path);
@@ -148,6 +149,16 @@ fn claim_part(
         }
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// The partial file, unless its target came between the look for it and the look for partial files, of which whoever brought
+/// it then held none.
+fn unless_complete(job: &Job<'_>, file: File, path: PathBuf) -> Result<Option<(File, PathBuf)>, HubError> {
+    if !is_complete(job)? {
+        return Ok(Some((file, path)));
+    }
+    let _ = fs::remove_file(&path);
+    Ok(None)
 }
 
 /// Whether somebody else holds a partial file of the same target.
