@@ -42,7 +42,6 @@ class Server:
     """`kun serve` with MODEL, or with the null model."""
 
     def __init__(self, null=False):
-        self.model = "null" if null else MODEL
         models = ["--null-model"] if null else [MODEL]
         self.process = subprocess.Popen([KUN, "serve", *models, "--port", "0", "--max-connections", "10300"], stderr=subprocess.PIPE, text=True)
         for line in self.process.stderr:
@@ -51,13 +50,16 @@ class Server:
                 self.port = int(found.group(1))
                 break
         threading.Thread(target=self.process.stderr.read, daemon=True).start()
-        while True:
-            try:
-                if self.get("/readyz")[0] == 200:
-                    return
-            except OSError:
-                pass
+        while not self.is_ready():
             time.sleep(0.1)
+        # A model given as a path goes by a shorter name.
+        self.model = json.loads(self.get("/v1/models")[1])["data"][0]["id"]
+
+    def is_ready(self):
+        try:
+            return self.get("/readyz")[0] == 200
+        except OSError:
+            return False
 
     def __enter__(self):
         return self
