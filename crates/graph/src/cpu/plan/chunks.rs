@@ -83,3 +83,58 @@ impl Chunks {
         parts.iter().enumerate().flat_map(of).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::plan::Slot;
+    use kun_kernels::Isa;
+    use kun_kernels::linear::PackedLayout;
+    use kun_tensor::DType;
+
+    fn parts(matrices: &[(DType, usize, usize)]) -> Vec<LinearPart> {
+        let part = |(matrix, &(dtype, n, k)): (usize, &(DType, usize, usize))| LinearPart {
+            matrix,
+            layout: PackedLayout::new(Isa::Scalar, dtype, n, k).unwrap(),
+            bias: None,
+            format: 0,
+            function: None,
+            out: Slot(0),
+        };
+        matrices.iter().enumerate().map(part).collect()
+    }
+
+    #[test]
+    fn every_panel_is_in_one_task_and_threads_have_as_many_bytes() {
+        let cases = [
+            parts(&[(DType::Q4_0, 16, 32)]),
+            parts(&[(DType::Q4_1, 576, 576)]),
+            parts(&[(DType::Q4K, 2048, 2048), (DType::Q4K, 512, 2048), (DType::Q6K, 520, 2048)]),
+            parts(&[(DType::F32, 1000, 384), (DType::F32, 40, 384)]),
+        ];
+        for (case, parts) in cases.iter().enumerate() {
+            let total: usize = parts.iter().map(|part| part.layout.bytes()).sum();
+            for threads in 1..6 {
+                let Chunks { all, firsts } = Chunks::by_bytes(parts, threads, case == 3);
+                let mut next = (0, 0);
+                for chunk in &all {
+                    assert_eq!((chunk.matrix, chunk.panels.start), next, "case {case}, {threads} threads");
+                    let end = chunk.panels.end;
+                    let whole = end == parts[chunk.matrix].layout.panels();
+                    next = if whole { (chunk.matrix + 1, 0) } else { (chunk.matrix, end) };
+                }
+                assert_eq!(next, (parts.len(), 0), "case {case}, {threads} threads");
+                assert_eq!((firsts.len(), firsts[0], firsts[threads]), (threads + 1, 0, all.len()));
+                let bytes = |chunk: &Chunk| chunk.panels.len() * parts[chunk.matrix].layout.panel_bytes();
+                let largest = all.iter().map(bytes).max().unwrap();
+                for own in firsts.windows(2) {
+                    let own: usize = all[own[0]..own[1]].iter().map(bytes).sum();
+                    assert!(
+                        own.abs_diff(total / threads) <= 2 * largest,
+                        "case {case}, {threads} threads: {own} of {total} bytes"
+                    );
+                }
+            }
+        }
+    }
+}
