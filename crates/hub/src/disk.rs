@@ -200,29 +200,29 @@ mod tests {
 
     #[test]
     fn a_planted_link_is_refused() {
-        let root = crate::testing::TempDir::new("planted");
-        fs::create_dir(root.path().join("elsewhere")).unwrap();
+        let root = kun_testkit::Scratch::new("planted");
+        fs::create_dir(root.folder().join("elsewhere")).unwrap();
         #[cfg(unix)]
         {
-            std::os::unix::fs::symlink(root.path().join("elsewhere"), root.path().join("store")).unwrap();
-            assert!(ensure_dir(&root.path().join("store"), Access::Private).is_err());
-            assert!(ensure_parents(&root.path().join("real"), "a/b.gguf", Access::Shared).is_ok());
-            std::os::unix::fs::symlink(root.path().join("elsewhere"), root.path().join("real/planted"))
+            std::os::unix::fs::symlink(root.folder().join("elsewhere"), root.folder().join("store")).unwrap();
+            assert!(ensure_dir(&root.folder().join("store"), Access::Private).is_err());
+            assert!(ensure_parents(&root.folder().join("real"), "a/b.gguf", Access::Shared).is_ok());
+            std::os::unix::fs::symlink(root.folder().join("elsewhere"), root.folder().join("real/planted"))
                 .unwrap();
-            assert!(ensure_parents(&root.path().join("real"), "planted/b.gguf", Access::Shared).is_err());
-            std::os::unix::fs::symlink("/etc/hostname", root.path().join("file")).unwrap();
-            assert!(open_own(&root.path().join("file"), Access::Private, false).is_err());
-            assert!(open_own(&root.path().join("file"), Access::Private, true).is_err());
+            assert!(ensure_parents(&root.folder().join("real"), "planted/b.gguf", Access::Shared).is_err());
+            std::os::unix::fs::symlink("/etc/hostname", root.folder().join("file")).unwrap();
+            assert!(open_own(&root.folder().join("file"), Access::Private, false).is_err());
+            assert!(open_own(&root.folder().join("file"), Access::Private, true).is_err());
         }
-        assert_eq!(fs::read_dir(root.path().join("elsewhere")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(root.folder().join("elsewhere")).unwrap().count(), 0);
     }
 
     #[test]
     #[cfg(unix)]
     fn private_means_private() {
         use std::os::unix::fs::PermissionsExt;
-        let root = crate::testing::TempDir::new("private");
-        let dir = root.path().join("a/b");
+        let root = kun_testkit::Scratch::new("private");
+        let dir = root.folder().join("a/b");
         ensure_dir(&dir, Access::Private).unwrap();
         write_whole(&dir.join("x"), b"1", Access::Private).unwrap();
         assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
@@ -232,12 +232,12 @@ mod tests {
 
     #[test]
     fn impossible_sizes_are_refused() {
-        let root = crate::testing::TempDir::new("room");
-        let Err(HubError::Disk { needed_bytes, free_bytes, .. }) = check_room(root.path(), u64::MAX / 2)
+        let root = kun_testkit::Scratch::new("room");
+        let Err(HubError::Disk { needed_bytes, free_bytes, .. }) = check_room(root.folder(), u64::MAX / 2)
         else {
             panic!("no disk has this much room")
         };
         assert!(needed_bytes > free_bytes);
-        check_room(root.path(), 1).unwrap();
+        check_room(root.folder(), 1).unwrap();
     }
 }

@@ -148,12 +148,12 @@ impl StoreDir {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::TempDir;
+    use kun_testkit::Scratch;
 
     #[test]
     fn a_folder_counts_once_its_record_and_all_files_are_there() {
-        let root = TempDir::new("store");
-        let store = StoreDir::new(root.path(), "web", "host-1");
+        let root = Scratch::new("store");
+        let store = StoreDir::new(root.folder(), "web", "host-1");
         store.prepare().unwrap();
         let record = Record {
             name: "n".to_owned(),
@@ -173,15 +173,15 @@ mod tests {
         assert_eq!(store.differing(&record).unwrap(), Vec::<PathBuf>::new());
         fs::write(store.dir().join("a.gguf"), b"hellO").unwrap();
         assert_eq!(store.differing(&record).unwrap(), [store.dir().join("a.gguf")]);
-        assert_eq!(StoreDir::all(root.path()).len(), 1);
+        assert_eq!(StoreDir::all(root.folder()).len(), 1);
         assert_eq!(store.remove(&record).unwrap(), 5);
         assert!(!store.dir().exists());
     }
 
     #[test]
     fn a_record_that_points_elsewhere_counts_for_nothing() {
-        let root = TempDir::new("store-bad");
-        let store = StoreDir::new(root.path(), "web", "x");
+        let root = Scratch::new("store-bad");
+        let store = StoreDir::new(root.folder(), "web", "x");
         store.prepare().unwrap();
         for path in ["../../etc/hostname", "/etc/hostname", "a/../../x"] {
             let text = format!(

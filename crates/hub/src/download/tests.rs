@@ -2,8 +2,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::options::HubOptions;
-use crate::testing::{Fault, Reply, Seen, Server, TempDir, impatient, noise, tree};
+use crate::testing::{Fault, Reply, Seen, Server, impatient, noise, tree};
 use crate::url::Url;
+use kun_testkit::Scratch;
 
 const BYTES: usize = 300_000;
 
@@ -12,14 +13,14 @@ fn client() -> Client {
 }
 
 /// Fetches `/f` of `server`, which should give `body`.
-fn fetch(server: &Server, dir: &TempDir, body: &[u8], events: &mut Vec<Progress>) -> Result<(), HubError> {
+fn fetch(server: &Server, dir: &Scratch, body: &[u8], events: &mut Vec<Progress>) -> Result<(), HubError> {
     let digest = Digest::sha256_from_hex(&crate::digest::sha256_hex(body)).unwrap();
     fetch_job(server, dir, Some(digest), Some(body.len() as u64), events)
 }
 
 fn fetch_job(
     server: &Server,
-    dir: &TempDir,
+    dir: &Scratch,
     digest: Option<Digest>,
     bytes: Option<u64>,
     events: &mut Vec<Progress>,
@@ -29,7 +30,7 @@ fn fetch_job(
         bytes,
         digest,
         max_bytes: 1 << 30,
-        target: &dir.path().join("model"),
+        target: &dir.folder().join("model"),
         access: Access::Private,
         label: "model",
     };
@@ -103,12 +104,12 @@ fn misbehaving_servers_end_in_the_right_file() {
         ("redirects", vec![|_, _| Reply::redirect("/g")]),
     ];
     for (name, broken) in cases {
-        let (dir, body) = (TempDir::new("flaky"), noise(BYTES, 1));
+        let (dir, body) = (Scratch::new("flaky"), noise(BYTES, 1));
         let server = flaky(body.clone(), broken);
         let mut events = Vec::new();
         fetch(&server, &dir, &body, &mut events).unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert_eq!(fs::read(dir.path().join("model")).unwrap(), body, "{name}");
-        assert_eq!(tree(dir.path()), ["model"], "{name}: only the model is left");
+        assert_eq!(fs::read(dir.folder().join("model")).unwrap(), body, "{name}");
+        assert_eq!(tree(dir.folder()), ["model"], "{name}: only the model is left");
         assert_eq!(events.last(), Some(&Progress::Finish), "{name}");
         assert_eq!(advanced(&events), BYTES as u64, "{name}: {events:?}");
     }
@@ -132,32 +133,33 @@ fn hopeless_servers_leave_nothing_under_the_final_name() {
         ("redirects to a file", |_, _| Reply::redirect("file:///etc/passwd"), network),
     ];
     for (name, reply, expected) in cases {
-        let (dir, body) = (TempDir::new("hopeless"), noise(BYTES, 2));
+        let (dir, body) = (Scratch::new("hopeless"), noise(BYTES, 2));
         let served = body.clone();
         let server = Server::start(move |seen| reply(seen, &served));
         let error = fetch(&server, &dir, &body, &mut Vec::new()).expect_err(name);
         assert!(expected(&error), "{name}: {error:?}");
-        assert!(!dir.path().join("model").exists(), "{name}");
+        assert!(!dir.folder().join("model").exists(), "{name}");
     }
 }
 
 #[test]
 fn a_body_longer_than_it_said_is_cut_off() {
-    let (dir, body) = (TempDir::new("long"), noise(BYTES, 3));
+    let (dir, body) = (Scratch::new("long"), noise(BYTES, 3));
     // No length at all: the connection's end is the body's end.
     let server = Server::start(|_| {
         Reply::new(200, noise(10 << 20, 3)).with("content-length", "").with("transfer-encoding", "identity")
     });
     let error = fetch(&server, &dir, &body, &mut Vec::new()).unwrap_err();
     assert!(matches!(error, HubError::Integrity { .. } | HubError::Network { .. }), "{error:?}");
-    let left: u64 = tree(dir.path()).iter().map(|f| fs::metadata(dir.path().join(f)).unwrap().len()).sum();
+    let left: u64 =
+        tree(dir.folder()).iter().map(|f| fs::metadata(dir.folder().join(f)).unwrap().len()).sum();
     assert!(left <= BYTES as u64, "{left} bytes were written");
 }
 
 #[test]
 fn a_dead_process_leaves_its_part_to_the_next() {
-    let (dir, body) = (TempDir::new("resume"), noise(BYTES, 4));
-    let left = dir.path().join(format!("model.{}-999999-0{PART_SUFFIX}", machine_id()));
+    let (dir, body) = (Scratch::new("resume"), noise(BYTES, 4));
+    let left = dir.folder().join(format!("model.{}-999999-0{PART_SUFFIX}", machine_id()));
     fs::write(&left, &body[..200_000]).unwrap();
     let server = flaky(body.clone(), vec![]);
     let mut events = Vec::new();
@@ -166,43 +168,46 @@ fn a_dead_process_leaves_its_part_to_the_next() {
     assert!(
         matches!(events[0], Progress::Start { resumed_bytes: 200_000, total_bytes: Some(total), .. } if total == BYTES as u64)
     );
-    assert_eq!(fs::read(dir.path().join("model")).unwrap(), body);
-    assert_eq!(tree(dir.path()), ["model"]);
+    assert_eq!(fs::read(dir.folder().join("model")).unwrap(), body);
+    assert_eq!(tree(dir.folder()), ["model"]);
 }
 
 #[test]
 fn a_wrong_or_too_long_leftover_is_replaced() {
     for leftover in [noise(100_000, 8), noise(BYTES + 5, 8), noise(BYTES, 8)] {
-        let (dir, body) = (TempDir::new("stale"), noise(BYTES, 5));
-        fs::write(dir.path().join(format!("model.{}-1-0{PART_SUFFIX}", machine_id())), leftover).unwrap();
+        let (dir, body) = (Scratch::new("stale"), noise(BYTES, 5));
+        fs::write(dir.folder().join(format!("model.{}-1-0{PART_SUFFIX}", machine_id())), leftover).unwrap();
         fetch(&flaky(body.clone(), vec![]), &dir, &body, &mut Vec::new()).unwrap();
-        assert_eq!(fs::read(dir.path().join("model")).unwrap(), body);
-        assert_eq!(tree(dir.path()), ["model"]);
+        assert_eq!(fs::read(dir.folder().join("model")).unwrap(), body);
+        assert_eq!(tree(dir.folder()), ["model"]);
     }
 }
 
 #[test]
 fn a_fresh_part_of_another_machine_is_left_alone() {
-    let (dir, body) = (TempDir::new("foreign"), noise(BYTES, 6));
+    let (dir, body) = (Scratch::new("foreign"), noise(BYTES, 6));
     let theirs = format!("model.0000beef-1-0{PART_SUFFIX}");
-    fs::write(dir.path().join(&theirs), &body[..1000]).unwrap();
+    fs::write(dir.folder().join(&theirs), &body[..1000]).unwrap();
     let server = flaky(body.clone(), vec![]);
     fetch(&server, &dir, &body, &mut Vec::new()).unwrap();
     assert_eq!(server.seen()[0].from(), 0);
-    assert_eq!(tree(dir.path()), ["model".to_owned(), theirs]);
+    assert_eq!(tree(dir.folder()), ["model".to_owned(), theirs]);
 }
 
 #[test]
 #[cfg(unix)]
 fn a_planted_part_that_is_a_link_is_not_written_through() {
-    let (dir, body) = (TempDir::new("planted-part"), noise(BYTES, 7));
-    let victim = dir.path().join("victim");
+    let (dir, body) = (Scratch::new("planted-part"), noise(BYTES, 7));
+    let victim = dir.folder().join("victim");
     fs::write(&victim, "precious").unwrap();
-    std::os::unix::fs::symlink(&victim, dir.path().join(format!("model.{}-1-0{PART_SUFFIX}", machine_id())))
-        .unwrap();
+    std::os::unix::fs::symlink(
+        &victim,
+        dir.folder().join(format!("model.{}-1-0{PART_SUFFIX}", machine_id())),
+    )
+    .unwrap();
     fetch(&flaky(body.clone(), vec![]), &dir, &body, &mut Vec::new()).unwrap();
     assert_eq!(fs::read(&victim).unwrap(), b"precious");
-    assert_eq!(fs::read(dir.path().join("model")).unwrap(), body);
+    assert_eq!(fs::read(dir.folder().join("model")).unwrap(), body);
 }
 
 #[test]
@@ -215,14 +220,14 @@ fn without_a_digest_a_changed_file_is_not_spliced() {
         0 => Reply::file(seen, &old).with("etag", "\"1\"").fault(Fault::CutAfter(1000)),
         _ => Reply::file(seen, &served).with("etag", "\"2\""),
     });
-    let dir = TempDir::new("changed");
+    let dir = Scratch::new("changed");
     fetch_job(&server, &dir, None, None, &mut Vec::new()).unwrap();
-    assert_eq!(fs::read(dir.path().join("model")).unwrap(), new);
+    assert_eq!(fs::read(dir.folder().join("model")).unwrap(), new);
 }
 
 #[test]
 fn many_threads_at_once_make_one_good_copy_and_one_transfer() {
-    let (dir, body) = (TempDir::new("many"), noise(BYTES, 12));
+    let (dir, body) = (Scratch::new("many"), noise(BYTES, 12));
     let served = body.clone();
     let server = Server::start(move |seen| Reply::file(seen, &served).fault(Fault::Slow(20_000)));
     std::thread::scope(|scope| {
@@ -230,27 +235,27 @@ fn many_threads_at_once_make_one_good_copy_and_one_transfer() {
             scope.spawn(|| fetch(&server, &dir, &body, &mut Vec::new()).unwrap());
         }
     });
-    assert_eq!(fs::read(dir.path().join("model")).unwrap(), body);
-    assert_eq!(tree(dir.path()), ["model"]);
+    assert_eq!(fs::read(dir.folder().join("model")).unwrap(), body);
+    assert_eq!(tree(dir.folder()), ["model"]);
     assert_eq!(server.seen().len(), 1, "the others wait for the first");
 }
 
 #[test]
 fn a_file_that_cannot_fit_is_refused_before_it_starts() {
-    let dir = TempDir::new("huge");
+    let dir = Scratch::new("huge");
     let server = Server::start(|_| Reply::new(200, "x").with("content-length", "4611686018427387904"));
     let job = Job {
         request: Request::get(Url::parse(&server.url("/f")).unwrap()),
         bytes: None,
         digest: None,
         max_bytes: u64::MAX,
-        target: &dir.path().join("model"),
+        target: &dir.folder().join("model"),
         access: Access::Private,
         label: "model",
     };
     let error = fetch_file(&client(), &job, &mut |_| {}).unwrap_err();
     assert!(matches!(error, HubError::Disk { needed_bytes: 4_611_686_018_427_387_904, .. }), "{error:?}");
-    assert_eq!(tree(dir.path()), Vec::<String>::new());
+    assert_eq!(tree(dir.folder()), Vec::<String>::new());
 }
 
 #[test]
@@ -268,10 +273,10 @@ fn ranges_are_read() {
 
 #[test]
 fn sweeping_spares_the_living() {
-    let dir = TempDir::new("sweep");
-    let target = dir.path().join("model");
+    let dir = Scratch::new("sweep");
+    let target = dir.folder().join("model");
     let (_alive, alive) = new_part(&target, Access::Private, 0).unwrap();
-    fs::write(dir.path().join(format!("model.{}-1-0{PART_SUFFIX}", machine_id())), b"left").unwrap();
+    fs::write(dir.folder().join(format!("model.{}-1-0{PART_SUFFIX}", machine_id())), b"left").unwrap();
     sweep(&target, Access::Private);
-    assert_eq!(tree(dir.path()), [alive.file_name().unwrap().to_str().unwrap()]);
+    assert_eq!(tree(dir.folder()), [alive.file_name().unwrap().to_str().unwrap()]);
 }

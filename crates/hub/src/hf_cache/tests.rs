@@ -1,6 +1,7 @@
 use super::*;
 use crate::name::{ModelName, Want};
-use crate::testing::{TempDir, tree};
+use crate::testing::tree;
+use kun_testkit::Scratch;
 
 const OLD: &str = "1111111111111111111111111111111111111111";
 const NEW: &str = "2222222222222222222222222222222222222222";
@@ -22,8 +23,8 @@ fn put(cache: &RepoCache, commit: &str, file: &str, body: &[u8]) -> Digest {
 
 #[test]
 fn the_layout_is_the_one_that_others_use() {
-    let root = TempDir::new("layout");
-    let cache = RepoCache::new(root.path(), "Org/Name");
+    let root = Scratch::new("layout");
+    let cache = RepoCache::new(root.folder(), "Org/Name");
     let digest = put(&cache, NEW, "sub/m-Q4_K_M.gguf", b"GGUF");
     cache.set_ref("main", NEW).unwrap();
     let expected = [
@@ -31,18 +32,18 @@ fn the_layout_is_the_one_that_others_use() {
         "models--Org--Name/refs/main".to_owned(),
         format!("models--Org--Name/snapshots/{NEW}/sub/m-Q4_K_M.gguf"),
     ];
-    assert_eq!(tree(root.path()), expected);
-    let link = root.path().join(&expected[2]);
+    assert_eq!(tree(root.folder()), expected);
+    let link = root.folder().join(&expected[2]);
     #[cfg(unix)]
     assert_eq!(fs::read_link(&link).unwrap(), Path::new(&format!("../../../blobs/{}", digest.hex())));
     assert_eq!(fs::read(&link).unwrap(), b"GGUF");
-    assert_eq!(fs::read_to_string(root.path().join(&expected[1])).unwrap(), NEW);
+    assert_eq!(fs::read_to_string(root.folder().join(&expected[1])).unwrap(), NEW);
 }
 
 #[test]
 fn finds_by_quantisation_revision_and_newest() {
-    let root = TempDir::new("find");
-    let cache = RepoCache::new(root.path(), "o/r");
+    let root = Scratch::new("find");
+    let cache = RepoCache::new(root.folder(), "o/r");
     put(&cache, OLD, "m-Q8_0.gguf", b"old");
     put(&cache, NEW, "m-Q4_K_M.gguf", b"new");
     cache.set_ref("main", NEW).unwrap();
@@ -59,14 +60,14 @@ fn finds_by_quantisation_revision_and_newest() {
 
 #[test]
 fn half_a_model_is_no_model() {
-    let root = TempDir::new("half");
-    let cache = RepoCache::new(root.path(), "o/r");
+    let root = Scratch::new("half");
+    let cache = RepoCache::new(root.folder(), "o/r");
     put(&cache, NEW, "m-Q4_0-00001-of-00002.gguf", b"1");
     assert_eq!(cache.locate(&repo("o/r:Q4_0")), None);
     put(&cache, NEW, "m-Q4_0-00002-of-00002.gguf", b"2");
     assert_eq!(cache.locate(&repo("o/r:Q4_0")).unwrap().files.len(), 2);
 
-    let cache = RepoCache::new(root.path(), "o/s");
+    let cache = RepoCache::new(root.folder(), "o/s");
     let index = br#"{"weight_map":{"a":"model-1.safetensors","b":"model-2.safetensors"}}"#;
     for (file, body) in [
         ("config.json", &b"{}"[..]),
@@ -85,28 +86,28 @@ fn half_a_model_is_no_model() {
 #[test]
 #[cfg(unix)]
 fn links_that_leave_the_repository_do_not_count() {
-    let root = TempDir::new("links");
-    fs::write(root.path().join("outside.gguf"), b"x").unwrap();
-    let cache = RepoCache::new(root.path(), "o/r");
+    let root = Scratch::new("links");
+    fs::write(root.folder().join("outside.gguf"), b"x").unwrap();
+    let cache = RepoCache::new(root.folder(), "o/r");
     cache.prepare(NEW).unwrap();
     let dir = cache.snapshot_dir(NEW);
-    std::os::unix::fs::symlink(root.path().join("outside.gguf"), dir.join("a-Q4_0.gguf")).unwrap();
+    std::os::unix::fs::symlink(root.folder().join("outside.gguf"), dir.join("a-Q4_0.gguf")).unwrap();
     std::os::unix::fs::symlink("../../../outside.gguf", dir.join("b-Q8_0.gguf")).unwrap();
     std::os::unix::fs::symlink("/", dir.join("root")).unwrap();
     std::os::unix::fs::symlink("../../blobs/gone", dir.join("c-Q5_0.gguf")).unwrap();
     assert_eq!(cache.snapshot_files(NEW), Vec::<String>::new());
     // And nothing is written through a planted folder.
-    let planted = RepoCache::new(root.path(), "o/planted");
-    fs::create_dir(root.path().join("elsewhere")).unwrap();
-    std::os::unix::fs::symlink(root.path().join("elsewhere"), planted.dir()).unwrap();
+    let planted = RepoCache::new(root.folder(), "o/planted");
+    fs::create_dir(root.folder().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(root.folder().join("elsewhere"), planted.dir()).unwrap();
     assert!(planted.prepare(NEW).is_err());
-    assert_eq!(tree(&root.path().join("elsewhere")), Vec::<String>::new());
+    assert_eq!(tree(&root.folder().join("elsewhere")), Vec::<String>::new());
 }
 
 #[test]
 fn removing_keeps_what_another_revision_uses() {
-    let root = TempDir::new("remove");
-    let cache = RepoCache::new(root.path(), "o/r");
+    let root = Scratch::new("remove");
+    let cache = RepoCache::new(root.folder(), "o/r");
     let shared = put(&cache, OLD, "m-Q4_0.gguf", b"shared");
     put(&cache, NEW, "m-Q4_0.gguf", b"shared");
     let single = put(&cache, NEW, "m-Q8_0.gguf", b"single one");
@@ -123,8 +124,8 @@ fn removing_keeps_what_another_revision_uses() {
 
 #[test]
 fn a_reference_is_only_ever_a_commit() {
-    let root = TempDir::new("refs");
-    let cache = RepoCache::new(root.path(), "o/r");
+    let root = Scratch::new("refs");
+    let cache = RepoCache::new(root.folder(), "o/r");
     cache.prepare(NEW).unwrap();
     fs::create_dir(cache.dir().join("refs")).unwrap();
     for text in ["../../../etc", "", "main", &"z".repeat(40)] {

