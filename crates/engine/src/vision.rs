@@ -107,7 +107,10 @@ impl VisionModel {
     ) -> Result<VisionModel, EngineError> {
         let file = facts::onnx_file(path, verb)?;
         let opened = opener(&file, options)?;
-        let task = describe(&facts::read(&file, &opened)?, verb)?;
+        let mut task = describe(&facts::read(&file, &opened)?, verb)?;
+        if let VisionTask::Transform(task) = &mut task {
+            transform::free_size(&opened.model, task);
+        }
         let tile = options.tile.unwrap_or(TILE_SIDE).clamp(32, 4096);
         Ok(VisionModel { model: opened.model, task, verb, tile, memory: opened.memory })
     }

@@ -134,8 +134,10 @@ fn is_path(text: &str) -> bool {
         && matches!(bytes[2], b'\\' | b'/');
     let marked = matches!(bytes[0], b'/' | b'.' | b'~') || text.starts_with("file://");
     // `org/repo/file.gguf` and `org/repo:file.gguf` name files of the Hub; a lone `file.gguf` is one here.
-    let bare_file =
-        text.to_ascii_lowercase().ends_with(".gguf") && !text.contains('/') && !text.contains("://");
+    let lower = text.to_ascii_lowercase();
+    let bare_file = [".gguf", ".onnx"].iter().any(|ending| lower.ends_with(ending))
+        && !text.contains('/')
+        && !text.contains("://");
     drive || marked || text.contains('\\') || bare_file
 }
 
@@ -293,9 +295,17 @@ mod tests {
 
     #[test]
     fn reads_paths_urls_and_other_hubs() {
-        for path in
-            ["./a.gguf", "/m/a.gguf", "../a", "~/a.gguf", "a.gguf", "C:\\m\\a.gguf", ".", "dir\\a.gguf"]
-        {
+        for path in [
+            "./a.gguf",
+            "/m/a.gguf",
+            "../a",
+            "~/a.gguf",
+            "a.gguf",
+            "a.onnx",
+            "C:\\m\\a.gguf",
+            ".",
+            "dir\\a.gguf",
+        ] {
             assert_eq!(ModelName::parse(path).unwrap(), ModelName::Path(PathBuf::from(path)), "{path}");
         }
         assert!(matches!(ModelName::parse("https://a.example/x.gguf").unwrap(), ModelName::Url(_)));

@@ -143,12 +143,14 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// The input that takes pictures: the first with four dimensions of which one is 1 or 3.
+    /// The input that takes pictures: the first with four dimensions of which one is 1 or 3, or else the first whose
+    /// dimensions are all open, as Hugging Face's exporter leaves them.
     pub(crate) fn picture_input(&self) -> Option<&Port> {
         let is_picture = |p: &&Port| {
             p.shape.len() == 4 && [p.shape[1], p.shape[3]].iter().any(|d| matches!(d, Some(1 | 3)))
         };
-        self.inputs.iter().find(is_picture)
+        let is_open = |p: &&Port| p.shape.len() == 4 && p.shape[1..].iter().all(Option::is_none);
+        self.inputs.iter().find(is_picture).or_else(|| self.inputs.iter().find(is_open))
     }
 
     /// The labels of the label file.

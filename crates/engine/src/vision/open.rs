@@ -21,6 +21,7 @@ fn port(port: &onnx::Port) -> Port {
         Some(DType::F16) => "float16",
         Some(DType::U8) => "uint8",
         Some(DType::F32) => "float32",
+        Some(DType::I32) => "int32",
         _ => "other",
     };
     let rank = port.shape.as_ref().map_or(0, Vec::len);

@@ -5,6 +5,7 @@ use crate::{EngineError, PassModel};
 use kun_tasks::image::{Colors, Gains, Transform, TransformTile};
 use kun_tasks::pixels::tiles::{Axis, Blender};
 use kun_tasks::pixels::{Filter, Image, Map, Samples};
+use kun_tasks::vision::InputSize;
 
 /// Longest side of a tile unless told otherwise, in pixels.
 pub const TILE_SIDE: usize = 512;
@@ -86,6 +87,20 @@ pub fn plan(model: &PassModel, task: &Transform, tile: usize, image: &Image) -> 
     let result = width as u64 * height as u64 * image.channels().max(3) as u64 * (image.bits() / 8) as u64;
     let bytes = result + Blender::bytes(&cut.columns, &cut.rows, scale, 3);
     Ok(Plan { width, height, tiles: cut.tiles(), bytes })
+}
+
+/// Frees a network that looks at the whole picture from the one size its file was written with, if it runs on another:
+/// cut into tiles of that size, each would come out differently.
+pub(super) fn free_size(model: &PassModel, task: &mut Transform) {
+    let (true, false, Some((width, height))) = (task.whole, task.gains, task.fixed_tile()) else { return };
+    let mut free = task.clone();
+    free.input.size = InputSize::ShortSide { short_side: 1, multiple: task.multiple };
+    let (w, h) = (width + 2 * task.multiple, height + task.multiple);
+    let blank = vec![128.0; w * h * task.input.order.channels()];
+    let outcome = model.run(&TransformTile(free.clone()), (w, h, blank));
+    if outcome.is_ok_and(|(out_w, out_h, _)| factor((w, h), (out_w, out_h)).is_ok()) {
+        *task = free;
+    }
 }
 
 /// How many times larger the output is; the same whole number on both sides.

@@ -33,6 +33,7 @@ pub fn input_of(port: &Port, fallback: (usize, usize)) -> Input {
         kind: match port.dtype.as_str() {
             "float16" => ElementKind::F16,
             "uint8" => ElementKind::U8,
+            "int32" => ElementKind::I32,
             _ => ElementKind::F32,
         },
         scale: 1.0 / 255.0,
@@ -47,7 +48,7 @@ pub fn input_of(port: &Port, fallback: (usize, usize)) -> Input {
 /// Whether a port leaves the size of pictures open.
 pub fn any_size(port: &Port) -> bool {
     let spatial = match port.shape.as_slice() {
-        [_, Some(1 | 3), h, w] => [*h, *w],
+        [_, Some(1 | 3) | None, h, w] => [*h, *w],
         [_, h, w, Some(1 | 3)] => [*h, *w],
         _ => return false,
     };

@@ -368,6 +368,7 @@ fn input(table: &InputTable, facts: &Facts) -> Result<Input, DescribeError> {
         Some("f32" | "float32") => ElementKind::F32,
         Some("f16" | "float16") => ElementKind::F16,
         Some("u8" | "uint8") => ElementKind::U8,
+        Some("i32" | "int32") => ElementKind::I32,
         Some(other) => return Err(known("dtype", other, "f32, f16 or u8")),
     };
     input.scale = table.scale.unwrap_or(input.scale);

@@ -4,10 +4,10 @@ use super::heads::{self, IMAGENET_MEAN, IMAGENET_STD, any_size, channels_last, i
 use super::known_labels::COCO;
 use super::{DescribeError, Facts, Verb, VisionTask};
 use crate::image::Transform;
-use crate::pixels::fit::Place;
+use crate::pixels::fit::{Fit, Place};
 use crate::vision::depth::Direction;
 use crate::vision::input::{ColorOrder, InputSize};
-use crate::vision::{BoxHead, Depth, Detect, FaceHead, Faces, Input, Matte, MatteActivation};
+use crate::vision::{BoxHead, Depth, Detect, FaceHead, Faces, Input, Matte, MatteActivation, Pose, PoseHead};
 
 /// The model's use, if it is known.
 ///
@@ -20,6 +20,7 @@ pub fn describe(facts: &Facts, verb: Verb) -> Result<Option<VisionTask>, Describ
     Ok(match verb {
         Verb::Detect => yolox(facts),
         Verb::Faces => faces(facts),
+        Verb::Pose => pose(facts),
         Verb::Depth if has(&["midas", "depth_anything", "depth-anything", "dpt"]) => {
             let mut input = imagenet(input_of(port, (518, 518)));
             if any_size(port) && has(&["anything"]) {
@@ -74,9 +75,18 @@ fn faces(facts: &Facts) -> Option<VisionTask> {
             (Input { scale: 1.0, mean: [127.0; 3], std: [128.0; 3], ..input }, 0.7)
         }
     };
-    let fit = crate::pixels::fit::Fit::Letterbox { fill: 0, place: Place::Corner };
+    let fit = Fit::Letterbox { fill: 0, place: Place::Corner };
     let input = if head == FaceHead::YuNetStrides { Input { fit, ..input } } else { input };
     Some(VisionTask::Faces(Faces { input, head, threshold, iou: 0.3 }))
+}
+
+/// MoveNet as it is published: pixels as whole numbers, one person of 17 points, which only it has.
+fn pose(facts: &Facts) -> Option<VisionTask> {
+    let head = heads::pose(&facts.outputs)?;
+    let PoseHead::MoveNet { .. } = head else { return None };
+    let input = input_of(facts.picture_input()?, (192, 192));
+    let fit = Fit::Letterbox { fill: 0, place: Place::Middle };
+    Some(VisionTask::Pose(Pose { input: Input { scale: 1.0, fit, ..input }, head, threshold: 0.2 }))
 }
 
 fn matte(facts: &Facts, name: &str) -> Option<VisionTask> {

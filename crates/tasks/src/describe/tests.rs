@@ -113,6 +113,19 @@ fn ultralytics_metadata_is_enough() {
 }
 
 #[test]
+fn movenet_is_known_by_its_17_points() {
+    let mut movenet = facts("model", &[("input", &[1, 192, 192, 3])], &[("output_0", &[1, 1, 17, 3])]);
+    movenet.inputs[0].dtype = "int32".to_owned();
+    let VisionTask::Pose(task) = describe(&movenet, Verb::Pose).unwrap() else { panic!() };
+    assert_eq!(task.head, PoseHead::MoveNet { output: "output_0".into() });
+    assert_eq!((task.input.scale, task.input.layout), (1.0, Layout::Pixels));
+    let gray = crate::pixels::Image::rgb(1, 1, vec![7, 8, 9]).unwrap();
+    let (tensor, _) = task.input.prepare(&gray).unwrap();
+    let kun_tensor::Elements::I32(values) = tensor.elements() else { panic!("{:?}", tensor.elements()) };
+    assert_eq!((values.len(), values.iter().max()), (192 * 192 * 3, Some(&9)));
+}
+
+#[test]
 fn hugging_face_folders_are_enough() {
     let with = |config: serde_json::Value, preprocessor: serde_json::Value, facts: Facts| Facts {
         config: Some(config),
@@ -128,6 +141,24 @@ fn hugging_face_folders_are_enough() {
     let VisionTask::Classify(task) = describe(&vit, Verb::Classify).unwrap() else { panic!() };
     assert_eq!(task.input.size, InputSize::Fixed { width: 224, height: 224 });
     assert_eq!((task.input.mean, task.labels.len()), ([0.5; 3], 2));
+
+    // Hugging Face's exporter leaves even the channels open.
+    let open = facts("resnet", &[("pixel_values", &[0, 0, 0, 0])], &[("logits", &[0, 2])]);
+    let resnet = with(
+        json!({ "architectures": ["ResNetForImageClassification"], "model_type": "resnet" }),
+        json!({ "size": { "shortest_edge": 256 }, "crop_size": { "height": 224, "width": 224 } }),
+        open,
+    );
+    let VisionTask::Classify(task) = describe(&resnet, Verb::Classify).unwrap() else { panic!() };
+    assert_eq!(task.input.size, InputSize::Fixed { width: 224, height: 224 });
+    assert_eq!((task.input.layout, task.input.order), (Layout::Planes, ColorOrder::Rgb));
+    let swin2sr = with(
+        json!({ "architectures": ["Swin2SRForImageSuperResolution"], "model_type": "swin2sr", "window_size": 8 }),
+        json!({ "do_rescale": true, "do_pad": true, "pad_size": 8 }),
+        facts("swin2sr", &[("pixel_values", &[0, 0, 0, 0])], &[("reconstruction", &[0, 0, 0, 0])]),
+    );
+    let VisionTask::Transform(task) = describe(&swin2sr, Verb::Upscale).unwrap() else { panic!() };
+    assert_eq!((task.multiple, task.fixed_tile()), (8, None));
 
     let rtdetr = with(
         json!({ "architectures": ["RTDetrForObjectDetection"], "model_type": "rt_detr" }),

@@ -149,6 +149,7 @@ impl Input {
             ElementKind::U8 => {
                 Elements::U8(values(&tensor).iter().map(|v| v.round().clamp(0.0, 255.0) as u8).collect())
             }
+            ElementKind::I32 => Elements::I32(values(&tensor).iter().map(|v| v.round() as i32).collect()),
         };
         Ok(Tensor::new(tensor.shape().to_vec(), elements)?)
     }

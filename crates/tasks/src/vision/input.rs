@@ -37,6 +37,7 @@ pub enum ElementKind {
     F32,
     F16,
     U8,
+    I32,
 }
 
 /// Size of the input.
@@ -182,6 +183,7 @@ impl Input {
             ElementKind::F32 => Elements::F32(values),
             ElementKind::F16 => Elements::F16(values.into_iter().map(half::f16::from_f32).collect()),
             ElementKind::U8 => Elements::U8(values.into_iter().map(|v| v.round() as u8).collect()),
+            ElementKind::I32 => Elements::I32(values.into_iter().map(|v| v.round() as i32).collect()),
         };
         Ok(Tensor::new(shape, elements)?)
     }

@@ -35,6 +35,37 @@ impl Pass for Enlarge {
     }
 }
 
+/// [`Enlarge`], but only of tiles that are 8 pixels wide.
+struct Narrow;
+
+impl Pass for Narrow {
+    fn cost(&self, _: &Tensors) -> usize {
+        1
+    }
+    fn budget(&self) -> usize {
+        1
+    }
+    fn run(&mut self, batch: Vec<Tensors>) -> Vec<Result<Tensors, EngineError>> {
+        let width = batch[0]["x"].shape()[2];
+        if width == 8 { Enlarge(1).run(batch) } else { vec![Err(EngineError::Unloaded)] }
+    }
+}
+
+#[test]
+fn a_style_network_is_freed_from_its_files_size_if_it_runs_on_others() {
+    let input = Input { size: InputSize::Fixed { width: 8, height: 8 }, ..Input::rgb("x", 1, 1) };
+    let tiles = Transform { multiple: 4, ..Transform::new(input, "y") };
+    let whole = Transform { whole: true, ..tiles.clone() };
+    for (pass, before, fixed) in
+        [(true, &whole, None), (true, &tiles, Some((8, 8))), (false, &whole, Some((8, 8)))]
+    {
+        let model = if pass { PassModel::start(Enlarge(1)) } else { PassModel::start(Narrow) }.unwrap();
+        let mut task = before.clone();
+        free_size(&model, &mut task);
+        assert_eq!(task.fixed_tile(), fixed, "{before:?}");
+    }
+}
+
 fn task() -> Transform {
     let input = Input { size: InputSize::ShortSide { short_side: 1, multiple: 4 }, ..Input::rgb("x", 1, 1) };
     Transform { multiple: 4, overlap: 8, ..Transform::new(input, "y") }
