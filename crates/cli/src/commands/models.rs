@@ -22,7 +22,7 @@ pub fn pull(app: &App, args: &PullArgs) -> anyhow::Result<()> {
     if args.json { app.output.json(&done) } else { Ok(()) }
 }
 
-fn place(model: &ModelPath) -> Value {
+pub(super) fn place(model: &ModelPath) -> Value {
     json!({ "name": model.name, "path": model.path, "source": model.source, "license": model.license })
 }
 
@@ -70,9 +70,19 @@ fn age(modified_unix_s: u64) -> String {
     }
 }
 
-/// Describes a model of this disk.
+/// Describes a model of this disk, or what the catalogue says of one that is not here.
 pub fn show(app: &App, args: &ShowArgs) -> anyhow::Result<()> {
-    let model = app.hub().locate(&args.model)?.ok_or_else(|| not_here(&args.model))?;
+    let hub = app.hub();
+    let Some(model) = hub.locate(&args.model)? else {
+        let name = kun_hub::ModelName::parse(&args.model)?;
+        let known = hub.catalog().find(&name).ok();
+        return known
+            .map_or_else(|| Err(not_here(&args.model).into()), |(entry, _)| announce(app, args, entry));
+    };
+    let networks = super::onnx::networks(&model.path);
+    if !networks.is_empty() {
+        return super::onnx::show_all(app, &model, &networks, args.json);
+    }
     let fit = app.engine.fit(&model.path, &LoadOptions::default())?;
     if args.json {
         return app.output.json(&description(&model, &fit));
@@ -95,6 +105,31 @@ pub fn show(app: &App, args: &ShowArgs) -> anyhow::Result<()> {
         ("heads", format!("{} ({} for keys and values) of {}", info.heads, info.kv_heads, info.head_dim)),
     ];
     for (label, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
+        app.output.line(&format!("{label:<13} {value}"))?;
+    }
+    Ok(())
+}
+
+/// What the catalogue says of a model that is not on this disk.
+fn announce(app: &App, args: &ShowArgs, entry: &kun_hub::CatalogEntry) -> anyhow::Result<()> {
+    let sources: Vec<String> = entry.sources().collect();
+    if args.json {
+        return app.output.json(&json!({
+            "name": entry.name, "title": entry.title, "task": entry.task, "license": entry.license,
+            "parameters": entry.parameters, "bytes": entry.bytes, "sources": sources, "path": null,
+        }));
+    }
+    let mut rows = vec![
+        ("name", entry.name.clone()),
+        ("title", entry.title.clone()),
+        ("task", entry.task.clone()),
+        ("licence", entry.license.clone()),
+        ("parameters", human_count(entry.parameters)),
+        ("download", human_bytes(entry.bytes)),
+    ];
+    rows.extend(sources.into_iter().map(|source| ("source", source)));
+    rows.push(("path", format!("not on this disk; `kun pull {}` fetches it", entry.name)));
+    for (label, value) in rows {
         app.output.line(&format!("{label:<13} {value}"))?;
     }
     Ok(())

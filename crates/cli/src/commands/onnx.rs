@@ -8,9 +8,12 @@ use anyhow::Context;
 use kun_engine::onnx::check::{Case, Outcome, check as check_folder};
 use kun_engine::onnx::{OnnxInfo, OnnxOptions, OnnxPass, Port, arrays, has_bf16};
 use kun_engine::{DType, Tensors};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// More entries than a model's folder has.
+const MOST_ENTRIES: usize = 1000;
 
 /// Whether a model is an ONNX file on this disk.
 pub fn is_onnx(model: &str) -> bool {
@@ -87,34 +90,98 @@ fn port(port: &Port) -> String {
     format!("{} {shape}", port.dtype.map_or("any", DType::name))
 }
 
+/// The ONNX files of a model: the file itself, or those of a folder that holds no weights in another format, in the
+/// folders of a drawing model too.
+pub fn networks(path: &Path) -> Vec<PathBuf> {
+    let ends = |path: &Path, ending: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending));
+    if !path.is_dir() {
+        return Vec::from_iter(ends(path, "onnx").then(|| path.to_owned()));
+    }
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten();
+        entries.filter_map(|entry| Some(entry.ok()?.path())).take(MOST_ENTRIES).collect()
+    };
+    let here = entries(path);
+    if here.iter().any(|p| ends(p, "safetensors") || ends(p, "gguf")) {
+        return Vec::new();
+    }
+    let below = here.iter().filter(|p| p.is_dir()).flat_map(|folder| entries(folder));
+    let mut found: Vec<PathBuf> = here.iter().cloned().chain(below).filter(|p| ends(p, "onnx")).collect();
+    found.sort();
+    found
+}
+
 /// Describes a model file.
 pub fn show(app: &App, model: &str, as_json: bool) -> anyhow::Result<()> {
     let path = Path::new(model);
     let pass = OnnxPass::open(path, &OnnxOptions::default())?;
+    if as_json { app.output.json(&document(path, &pass)) } else { print(app, &rows(path, &pass)) }
+}
+
+/// Describes every network of a model, under what is known of the whole.
+pub fn show_all(
+    app: &App,
+    model: &kun_hub::ModelPath,
+    networks: &[PathBuf],
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let open = |path: &PathBuf| {
+        let pass = OnnxPass::open(path, &OnnxOptions::default());
+        pass.with_context(|| format!("cannot read {}", path.display()))
+    };
+    if as_json {
+        let networks: Vec<Value> =
+            networks.iter().map(|path| Ok(document(path, &open(path)?))).collect::<anyhow::Result<_>>()?;
+        let mut whole = super::models::place(model);
+        whole["networks"] = json!(networks);
+        return app.output.json(&whole);
+    }
+    let license = model.license.as_deref().unwrap_or("not stated").to_owned();
+    print(
+        app,
+        &[
+            ("name", model.name.clone()),
+            ("source", model.source.clone()),
+            ("path", model.path.display().to_string()),
+            ("licence", license),
+        ],
+    )?;
+    for path in networks {
+        app.output.line("")?;
+        let rows = rows(path, &open(path)?);
+        // The whole model's licence stands above.
+        print(app, &rows.into_iter().filter(|(label, _)| *label != "licence").collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+fn document(path: &Path, pass: &OnnxPass) -> Value {
     let info = pass.info();
     let cost = pass.cost_of_one().ok();
-    let license = license(info);
-    if as_json {
-        let ports = |ports: &[Port]| -> Vec<_> {
-            let one =
-                |p: &Port| json!({ "name": p.name, "dtype": p.dtype.map(|d| d.name()), "shape": p.shape });
-            ports.iter().map(one).collect()
-        };
-        return app.output.json(&json!({
-            "path": path, "format": "onnx", "opset": info.opset, "producer": info.producer, "license": license,
+    let ports = |ports: &[Port]| -> Vec<_> {
+        let one = |p: &Port| json!({ "name": p.name, "dtype": p.dtype.map(|d| d.name()), "shape": p.shape });
+        ports.iter().map(one).collect()
+    };
+    json!({
+            "path": path, "format": "onnx", "opset": info.opset, "producer": info.producer, "license": license(info),
             "inputs": ports(&info.inputs), "outputs": ports(&info.outputs), "operators": info.operators,
             "parameters": info.parameters, "weights_bytes": info.weights_bytes,
             "at_shapes": cost.as_ref().map(|c| &c.shapes),
             "flops": cost.as_ref().map(|c| c.operations),
             "workspace_bytes": cost.as_ref().map(|c| c.workspace_bytes),
             "metadata": info.metadata,
-        }));
-    }
+    })
+}
+
+/// What is known of a network, as labels and values.
+fn rows(path: &Path, pass: &OnnxPass) -> Vec<(&'static str, String)> {
+    let info = pass.info();
+    let cost = pass.cost_of_one().ok();
     let mut rows = vec![
         ("path", path.display().to_string()),
         ("format", format!("ONNX, opset {}", info.opset)),
         ("producer", info.producer.clone()),
-        ("licence", license.unwrap_or("not stated").to_owned()),
+        ("licence", license(info).unwrap_or("not stated").to_owned()),
     ];
     rows.extend(info.inputs.iter().map(|p| ("input", format!("{}  {}", p.name, port(p)))));
     rows.extend(info.outputs.iter().map(|p| ("output", format!("{}  {}", p.name, port(p)))));
@@ -127,6 +194,10 @@ pub fn show(app: &App, model: &str, as_json: bool) -> anyhow::Result<()> {
         rows.push(("arithmetic", format!("{:.2} GFLOP", cost.operations as f64 / 1e9)));
         rows.push(("workspace", human_bytes(cost.workspace_bytes)));
     }
+    rows
+}
+
+fn print(app: &App, rows: &[(&str, String)]) -> anyhow::Result<()> {
     for (label, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
         app.output.line(&format!("{label:<13} {}", plain(value)))?;
     }

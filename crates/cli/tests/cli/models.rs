@@ -106,6 +106,35 @@ fn files_that_are_no_model_are_misuse() {
 }
 
 #[test]
+fn show_knows_picture_models_and_those_not_here() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata");
+    let clip = Scratch::new().run(&["show", &format!("{root}/clip"), "--json"]).expect(0).json();
+    let networks = clip["networks"].as_array().unwrap();
+    assert_eq!(networks.len(), 2, "{clip}");
+    for network in networks {
+        assert!(
+            network["parameters"].as_u64().unwrap() > 0 && network["opset"].as_i64().unwrap() > 6,
+            "{network}"
+        );
+    }
+    let style = Scratch::new().run(&["show", &shared("models/style/candy")]).expect(0).stdout;
+    assert!(style.contains("candy.onnx") && style.contains("1.7 M"), "{style}");
+
+    let known = Scratch::new().run(&["show", "movenet", "--json"]).expect(0).json();
+    assert_eq!(
+        [&known["name"], &known["task"], &known["license"], &known["path"]],
+        [
+            &serde_json::json!("movenet-lightning"),
+            &"pose".into(),
+            &"Apache-2.0".into(),
+            &serde_json::Value::Null
+        ]
+    );
+    let plain = Scratch::new().run(&["show", "movenet"]).expect(0).stdout;
+    assert!(plain.contains("9.0 MiB") && plain.contains("kun pull movenet-lightning"), "{plain}");
+}
+
+#[test]
 fn an_empty_store_lists_nothing() {
     let scratch = Scratch::new();
     assert_eq!(scratch.run(&["ls", "--json"]).expect(0).json(), serde_json::json!([]));

@@ -132,12 +132,19 @@ pub(crate) fn fetch(
 
 /// Where to put files by hand.
 pub(crate) fn by_hand(repo: &RepoName) -> String {
-    let what = match &repo.want {
-        crate::name::Want::File(file) => format!("{file} of {}", repo.repo),
-        crate::name::Want::Quant(quant) => format!("the {quant} .gguf of {}", repo.repo),
-        crate::name::Want::Default => format!("the .gguf of {}", repo.repo),
-    };
-    format!("{what} (from {USUAL_ENDPOINT}/{}), anywhere, and run it as ./FILE.gguf", repo.repo)
+    let from = format!("(from {USUAL_ENDPOINT}/{}), anywhere,", repo.repo);
+    match &repo.want {
+        crate::name::Want::File(file) => {
+            let name = file.rsplit('/').next().unwrap_or(file);
+            format!("{file} of {} {from} and name it as ./{name}", repo.repo)
+        }
+        crate::name::Want::Quant(quant) => {
+            format!("the {quant} .gguf of {} {from} and name it as ./FILE.gguf", repo.repo)
+        }
+        crate::name::Want::Default => {
+            format!("the .gguf of {0}, or the folder of its files, {from} and name it as ./NAME", repo.repo)
+        }
+    }
 }
 
 fn stated_by(sibling: &Sibling) -> Option<Stated> {

@@ -496,7 +496,10 @@ impl<'a> Importer<'a> {
             metadata: model.metadata_props.iter().map(|e| (e.key.clone(), e.value.clone())).collect(),
             ..OnnxInfo::default()
         };
-        for tensor in &main.initializer {
+        // Some exporters keep their weights in `Constant` nodes.
+        let constants = main.node.iter().filter(|node| node.op_type == "Constant");
+        let constants = constants.flat_map(|node| node.attribute.iter().filter_map(|a| a.t.as_deref()));
+        for tensor in main.initializer.iter().chain(constants) {
             let Ok((dtype, shape)) = kun_formats::onnx::info(tensor) else { continue };
             let elements: usize = shape.iter().product();
             info.weights_bytes += dtype.bytes_for(elements).unwrap_or(0) as u64;
