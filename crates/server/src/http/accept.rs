@@ -10,7 +10,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,6 +34,10 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIME: Duration = Duration::from_secs(20);
 /// HTTP/2: a connection without a request is closed after this time, at most twice as late.
 const IDLE_TIME: Duration = Duration::from_secs(120);
+/// How long a connection that has asked nothing may still ask once the server stops.
+const LAST_QUESTION: Duration = Duration::from_millis(250);
+/// Connections that are accepted at the very end: as many as a socket's queue holds.
+const MOST_WAITING: usize = 1024;
 
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,51 +100,69 @@ impl Service {
         self.app.metrics.connections_refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Accepts until told to stop, then waits for the open connections.
+    /// Accepts until told to stop, then waits for the open connections; newcomers meanwhile hear that the server leaves.
     pub(crate) async fn tcp(mut self, listener: TcpListener) {
         let mut open = JoinSet::new();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                _ = self.stop.changed() => break,
+                _ = self.stop.wait_for(|stopped| *stopped) => break,
                 Some(_) = open.join_next(), if !open.is_empty() => continue,
             };
-            let (stream, remote) = match accepted {
-                Ok(pair) => pair,
-                Err(error) => {
-                    out_of_files(&error).await;
-                    continue;
-                }
+            self.accept(&mut open, accepted).await;
+        }
+        let mut late = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                left = open.join_next() => match left {
+                    Some(_) => continue,
+                    None => break,
+                },
             };
-            let (Ok(place), Some(address)) =
-                (self.places.clone().try_acquire_owned(), self.address_place(remote.ip()))
-            else {
-                self.refuse();
-                continue;
-            };
-            let service = self.clone();
-            open.spawn(async move {
-                let _places = (place, address);
-                let _ = stream.set_nodelay(true);
-                let Ok(local) = stream.local_addr() else { return };
-                let peer = Peer::Tcp { local, remote };
-                let Some(protocol) = service.opening(&stream).await else { return };
-                let limits = &service.app.options.limits;
-                match service.tls.clone() {
-                    None => service.connection(stream, peer, protocol).await,
-                    Some(tls) => {
-                        if let Ok(Ok(stream)) = timeout(limits.header_time, tls.accept(stream)).await {
-                            let agreed = stream.get_ref().1.alpn_protocol();
-                            let protocol =
-                                if agreed == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
-                            service.connection(stream, peer, protocol).await;
-                        }
-                    }
-                }
-            });
+            self.accept(&mut late, accepted).await;
+        }
+        // Whoever waits to be accepted when the last answer ends hears it too.
+        for _ in 0..MOST_WAITING {
+            match timeout(Duration::ZERO, listener.accept()).await {
+                Ok(accepted) => self.accept(&mut late, accepted).await,
+                Err(_) => break,
+            }
         }
         drop(listener);
-        while open.join_next().await.is_some() {}
+        while late.join_next().await.is_some() {}
+    }
+
+    /// Serves an accepted connection as one of `open`, if it has a place.
+    async fn accept(&self, open: &mut JoinSet<()>, accepted: io::Result<(TcpStream, SocketAddr)>) {
+        let (stream, remote) = match accepted {
+            Ok(pair) => pair,
+            Err(error) => return out_of_files(&error).await,
+        };
+        let (Ok(place), Some(address)) =
+            (self.places.clone().try_acquire_owned(), self.address_place(remote.ip()))
+        else {
+            return self.refuse();
+        };
+        let service = self.clone();
+        open.spawn(async move {
+            let _places = (place, address);
+            let _ = stream.set_nodelay(true);
+            let Ok(local) = stream.local_addr() else { return };
+            let peer = Peer::Tcp { local, remote };
+            let Some(protocol) = service.opening(&stream).await else { return };
+            let limits = &service.app.options.limits;
+            match service.tls.clone() {
+                None => service.connection(stream, peer, protocol).await,
+                Some(tls) => {
+                    if let Ok(Ok(stream)) = timeout(limits.header_time, tls.accept(stream)).await {
+                        let agreed = stream.get_ref().1.alpn_protocol();
+                        let protocol = if agreed == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
+                        service.connection(stream, peer, protocol).await;
+                    }
+                }
+            }
+        });
     }
 
     /// The same for a Unix socket.
@@ -149,7 +171,7 @@ impl Service {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                _ = self.stop.changed() => break,
+                _ = self.stop.wait_for(|stopped| *stopped) => break,
                 Some(_) = open.join_next(), if !open.is_empty() => continue,
             };
             let stream = match accepted {
@@ -174,17 +196,21 @@ impl Service {
     }
 
     /// Waits for the first bytes, which tell what a client in clear text speaks: HTTP/2 has a line of its own before
-    /// anything else. None if the connection stays silent or the server stops.
+    /// anything else. None if the connection stays silent, for a moment only once the server stops.
     async fn opening(&self, stream: &TcpStream) -> Option<Protocol> {
         let mut stop = self.stop.clone();
         let mut first = [0; 3];
+        let leaving = async {
+            let _ = stop.wait_for(|stopped| *stopped).await;
+            tokio::time::sleep(LAST_QUESTION).await;
+        };
         tokio::select! {
             peeked = timeout(self.app.options.limits.first_byte_time, stream.peek(&mut first)) => match peeked {
                 Ok(Ok(3)) if first == *b"PRI" => Some(Protocol::Http2),
                 Ok(Ok(1..)) => Some(Protocol::Http1),
                 _ => None,
             },
-            _ = stop.changed() => None,
+            () = leaving => None,
         }
     }
 
@@ -245,8 +271,10 @@ impl Service {
         let limits = &self.app.options.limits;
         let mut connection = std::pin::pin!(connection);
         let patience = tokio::select! {
+            // A request that has come is read before anything else, or closing would leave it without an answer.
+            biased;
             _ = connection.as_mut() => return,
-            _ = self.stop.changed() => limits.drain_time + LAST_WORDS,
+            _ = self.stop.wait_for(|stopped| *stopped) => limits.drain_time + LAST_WORDS,
             () = unused => limits.request_time,
         };
         shut_down(connection.as_mut());

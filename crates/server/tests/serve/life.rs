@@ -126,14 +126,25 @@ fn connections_beyond_the_bound_are_closed() {
 fn a_stop_lets_streams_end_and_takes_no_new_work() {
     let server = start(options());
     let mut body = long(true);
-    body["max_tokens"] = json!(200);
+    body["max_tokens"] = json!(400);
     let mut streams: Vec<_> = (0..3).map(|_| send(&server, &body)).collect();
     for stream in &mut streams {
         let mut first = [0; 16];
         stream.read_exact(&mut first).unwrap();
         assert!(first.starts_with(b"HTTP/1.1 200"));
     }
+    let early = server.connect();
     server.stop.stop();
+    // Both the one that was there and newcomers are told while the streams run.
+    for mut asking in [early, server.connect(), server.connect()] {
+        let head = format!(
+            "POST /tokenize HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{{\"content\": \"hi\"}}",
+            server.address
+        );
+        asking.write_all(head.as_bytes()).unwrap();
+        let reply = read_reply(asking).unwrap();
+        assert_eq!(reply.status, 503, "{}", reply.text());
+    }
     for mut stream in streams {
         let mut rest = String::new();
         stream.read_to_string(&mut rest).unwrap();
