@@ -161,7 +161,6 @@ fn functions_of_codes_are_tables() {
     let kinds = net.check_codes(1.0 / 60.0, 2.0);
     let expected = [
         "elements",
-        "copy",
         "convolution of codes",
         "table",
         "convolution of codes",
