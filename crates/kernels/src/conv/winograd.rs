@@ -2,7 +2,7 @@
 //!
 //! A tile of 6×6 inputs gives 4×4 outputs. Inputs and weights are transformed, then each of the 36 places is a product of
 //! its own, and sums are transformed back. Its error is about ten times that of a plain sum. In bf16 tiles are smaller:
-//! see [`pairs`].
+//! see `winograd/pairs.rs`.
 
 mod pairs;
 
