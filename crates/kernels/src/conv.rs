@@ -215,10 +215,14 @@ impl Convolution<'_> {
         if pixels.is_empty() || columns.is_empty() {
             return Ok(());
         }
+        // Some pixels of the input, each on its own.
+        let inside = |axis: usize| geometry.source(axis, geometry.output[axis] - 1, 0).is_some();
+        let single = geometry.taps() == 1 && geometry.padding == [0, 0];
+        let picked = !even && panels.has_pairs() && single && inside(0) && inside(1);
         let (taps, depth) = (geometry.taps(), panels.words(self.channels));
         let step = geometry.stride[0] * geometry.stride[1];
         let mut block = (ROW_BLOCK_BYTES / 4 / depth / step.max(1)).clamp(2 * ROWS, 48 * ROWS);
-        if panels.has_pairs() && !even {
+        if panels.has_pairs() && !even && !picked {
             // Every block rounds the lines that it reads.
             block = block.max(4 * geometry.output[1]);
         }
@@ -243,6 +247,11 @@ impl Convolution<'_> {
                 }
                 let first = from.as_ptr();
                 pointers.push(first);
+            } else if picked {
+                let out = grown(rounded, range.len() * depth);
+                self.pick(range.clone(), out);
+                pointers.push(out.as_ptr());
+                stride = depth;
             } else if panels.has_pairs() {
                 let lines = self.lines(&range);
                 let width = geometry.input[1];
@@ -263,16 +272,32 @@ impl Convolution<'_> {
             panels.run(Part {
                 panels,
                 matrix: Matrix::Packed(self.packed),
-                x: if even { Rows::Even(pointers, stride) } else { Rows::Any(pointers) },
+                x: if even || picked { Rows::Even(pointers, stride) } else { Rows::Any(pointers) },
                 taps,
                 depth,
                 rows: range,
                 columns: columns.clone(),
                 epilogue: self.epilogue,
                 out: self.out,
+                next: std::ptr::null(),
             });
         }
         Ok(())
+    }
+
+    /// Rounds the pixels of the input that `pixels` are made of, for windows of one pixel that lie inside of the image.
+    fn pick(&self, pixels: Range<usize>, out: &mut [f32]) {
+        let (geometry, depth) = (self.geometry, self.panels.words(self.channels));
+        let [down, across] = geometry.stride;
+        let mut pixel = pixels.start;
+        while pixel < pixels.end {
+            let [image, row, column] = geometry.place(pixel);
+            let count = (geometry.output[1] - column).min(pixels.end - pixel);
+            let from = &self.x.data[self.x.at([image, row * down, column * across])..];
+            let out = &mut out[(pixel - pixels.start) * depth..][..count * depth];
+            self.panels.round(from, self.x.pixel_stride * across, count, self.channels, out);
+            pixel += count;
+        }
     }
 
     /// The lines of the input, counted over all images, that the windows of `pixels` see, and perhaps a few more.

@@ -344,6 +344,7 @@ impl Product<'_> {
                 columns: columns.clone(),
                 epilogue: self.epilogue,
                 out: self.out,
+                next: std::ptr::null(),
             });
         }
         Ok(())

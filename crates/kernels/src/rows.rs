@@ -13,9 +13,8 @@ pub fn softmax(isa: Isa, x: &[f32], width: usize, scale: f32, out: &mut [f32]) -
         return Ok(());
     }
     KernelError::check_groups("softmax", x.len(), width)?;
-    for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-        vector::run(isa, Softmax { x: x.as_ptr(), out: out.as_mut_ptr(), width, scale });
-    }
+    let count = x.len() / width;
+    vector::run(isa, Softmax { x: x.as_ptr(), out: out.as_mut_ptr(), count, width, scale });
     Ok(())
 }
 
@@ -28,16 +27,16 @@ pub fn softmax_in_place(isa: Isa, x: &mut [f32], width: usize, scale: f32) -> Re
         return Ok(());
     }
     KernelError::check_groups("softmax", x.len(), width)?;
-    for x in x.chunks_exact_mut(width) {
-        vector::run(isa, Softmax { x: x.as_ptr(), out: x.as_mut_ptr(), width, scale });
-    }
+    let count = x.len() / width;
+    vector::run(isa, Softmax { x: x.as_ptr(), out: x.as_mut_ptr(), count, width, scale });
     Ok(())
 }
 
-/// `x` may be `out`; both are valid for `width` elements.
+/// `x` may be `out`; both are valid for `count` rows of `width` elements.
 struct Softmax {
     x: *const f32,
     out: *mut f32,
+    count: usize,
     width: usize,
     scale: f32,
 }
@@ -46,7 +45,18 @@ impl Kernel for Softmax {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Vector>(self, v: V) {
+    fn run<V: Vector>(mut self, v: V) {
+        // Short rows overlap if they share a call.
+        for _ in 0..self.count {
+            self.row(v);
+            (self.x, self.out) = (self.x.wrapping_add(self.width), self.out.wrapping_add(self.width));
+        }
+    }
+}
+
+impl Softmax {
+    #[inline(always)]
+    fn row<V: Vector>(&self, v: V) {
         let whole = self.width / V::LANES * V::LANES;
         // SAFETY: `whole <= width` (here and below), and slices of the rest are gone before anything is written.
         let rest = || unsafe { std::slice::from_raw_parts(self.x.add(whole), self.width - whole) };

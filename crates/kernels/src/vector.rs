@@ -46,6 +46,9 @@ pub(crate) trait Vector: Copy {
     /// # Safety
     /// `to` must be valid for writing them; it need not be aligned.
     unsafe fn store(self, to: *mut f32, x: Self::F32);
+    /// Asks for the line at `from`, whatever is there, to be in the second-level cache soon.
+    #[inline(always)]
+    fn prefetch(self, _from: *const f32) {}
     /// Loads [`Vector::LANES`] f16 elements.
     ///
     /// # Safety

@@ -452,6 +452,21 @@ pub(crate) enum AnyRegion<'a> {
 }
 
 impl AnyRegion<'_> {
+    /// The region from element `first` on.
+    pub(crate) fn from(&self, first: usize) -> Self {
+        let rest = |len: usize| len.checked_sub(first).expect("the element lies in the region");
+        match *self {
+            AnyRegion::Codes(region) => {
+                let (len, base) = (rest(region.len), region.base.wrapping_add(first));
+                AnyRegion::Codes(CodeRegion { base, len, ..region })
+            }
+            AnyRegion::Numbers(region) => {
+                let (len, base) = (rest(region.len), region.base.wrapping_add(first));
+                AnyRegion::Numbers(Region { base, len, ..region })
+            }
+        }
+    }
+
     /// Rows `stride` apart from the first element; refuses `rows` rows of `width` that do not lie in this region.
     fn target(&self, rows: usize, width: usize, stride: usize) -> CodesTarget {
         match self {

@@ -122,6 +122,16 @@ pub(crate) struct Coded {
     pub table: Option<Box<Table>>,
 }
 
+/// A product of two computed values that are held as codes.
+#[derive(Clone, Debug)]
+pub(crate) struct CodedMatMul {
+    pub k: usize,
+    /// What the codes of both stand for.
+    pub codes: [Code; 2],
+    /// The codes of the result; numbers if none.
+    pub out: Option<Code>,
+}
+
 /// A sum of codes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Added {
@@ -171,6 +181,8 @@ pub(crate) enum Kind {
     Multiply(Box<Multiply>),
     /// `a [.., m, k], b [.., k, n]`.
     MatMul,
+    /// The same of codes.
+    CodesMatMul(Box<CodedMatMul>),
     /// `q [.., queries, d], k [.., d, keys], v [.., keys, dv] (, mask)`.
     Attend {
         scale: f32,

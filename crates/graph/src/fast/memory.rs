@@ -23,6 +23,8 @@ pub(crate) struct Thread {
     pub kernel: Scratch,
     pub packed: Vec<f32>,
     pub codes: Vec<u8>,
+    /// What sums of codes begin with: those of outputs, and of rows.
+    pub starts: [Vec<i32>; 2],
     pub chain: Vec<f32>,
     pub ring: Vec<f32>,
 }

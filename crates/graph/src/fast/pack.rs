@@ -81,6 +81,7 @@ impl Layout {
         let name = match self {
             Layout::Places { places, .. } => return format!("places {places:?}"),
             Layout::Depthwise { .. } => "depthwise",
+            Layout::Winograd(panels) if panels.has_pairs() => "winograd pairs",
             Layout::Winograd(_) => "winograd",
             Layout::Direct { .. } => "direct",
             Layout::Blocks { .. } => "blocks",

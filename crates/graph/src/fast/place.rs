@@ -316,6 +316,7 @@ impl Placer<'_> {
             Kind::Overlapping(task) => self.overlapping(*task, &inputs, output)?,
             Kind::Multiply(multiply) => self.multiply(*multiply, &inputs, output)?,
             Kind::MatMul => self.matmul(&inputs, output)?,
+            Kind::CodesMatMul(task) => self.codes_matmul(&task, &inputs, output)?,
             Kind::Attend { scale } => self.attend(scale, &inputs, output)?,
             Kind::Pool { geometry, .. } if code.is_some() => {
                 self.codes_pool(geometry, &inputs[0], output, code)?;

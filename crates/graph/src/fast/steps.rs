@@ -7,7 +7,7 @@ mod elements;
 mod products;
 
 pub(crate) use bottleneck::BottleneckStep;
-pub(crate) use codes::{CodesForm, CodesStep, TableStep};
+pub(crate) use codes::{CodesForm, CodesMatMulStep, CodesStep, TableStep};
 pub(crate) use elements::{ChainStep, MEAN_PARTS};
 pub(crate) use products::{ConvolveStep, Ending, Form, MultiplyStep};
 
@@ -66,6 +66,7 @@ pub(crate) enum Work {
         out: View,
         panels: Panels,
     },
+    CodesMatMul(Box<CodesMatMulStep>),
     Attend {
         q: View,
         k: View,
@@ -130,6 +131,7 @@ impl Work {
             Work::Table(step) => vec![&step.x, &step.out],
             Work::CodesPool { x, out, .. } => vec![x, out],
             Work::MatMul { a, b, out, .. } => vec![a, b, out],
+            Work::CodesMatMul(step) => vec![&step.a, &step.b, &step.out],
             Work::Mean { x, sums, out } => vec![x, sums, out],
             Work::Attend { q, k, v, mask, out, .. } => [q, k, v, out].into_iter().chain(mask).collect(),
             Work::Pool { x, out, .. }
@@ -168,6 +170,7 @@ impl Work {
             Work::Table(step) => step.run(memory, worker),
             Work::CodesPool { x, out, geometry } => codes::pool(isa, x, out, geometry, memory, worker),
             Work::MatMul { a, b, out, panels } => matmul([a, b, out], panels, memory, worker, thread),
+            Work::CodesMatMul(step) => step.run(isa, memory, worker, thread),
             Work::Attend { q, k, v, mask, out, scale, bf16 } => {
                 attend(isa, [q, k, v, out], mask.as_ref(), *scale, *bf16, memory, worker, thread)
             }
@@ -190,13 +193,15 @@ impl Work {
             }
             Work::Mean { x, sums, out } => mean(isa, [x, sums, out], memory, worker),
             Work::Chain(step) => step.run(isa, memory, worker, thread),
-            Work::Softmax { x, out } => each_row([x, out], memory, worker, |x, out| {
-                rows::softmax(isa, x, x.len(), 1.0, out).expect(PLANNED);
+            Work::Softmax { x, out } => each_row([x, out], memory, worker, |x, width, out| {
+                rows::softmax(isa, x, width, 1.0, out).expect(PLANNED);
             }),
             Work::LayerNorm { x, out, weight, bias, epsilon } => {
-                each_row([x, out], memory, worker, |x, out| {
+                each_row([x, out], memory, worker, |x, width, out| {
                     let bias = (!bias.is_empty()).then_some(&bias[..]);
-                    layer_norm::layer_norm(isa, x, weight, bias, *epsilon, out).expect(PLANNED);
+                    for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+                        layer_norm::layer_norm(isa, x, weight, bias, *epsilon, out).expect(PLANNED);
+                    }
                 })
             }
             Work::Resize { x, out, rows, columns } => {

@@ -11,8 +11,8 @@ use crate::gemm::{Epilogue, Matrix, Panels, Scratch, Target, blocks};
 use crate::vector::{self, Kernel, Vector};
 use std::ops::Range;
 
-/// Channels of the images that this is for: fewer.
-pub const CHANNELS: usize = 16;
+/// Most channels of the images that this is for.
+const CHANNELS: usize = 16;
 /// Elements of copied rows that should stay in the second-level cache.
 const BLOCK: usize = 32 << 10;
 /// Output columns from which on a row is a block of its own.
@@ -20,7 +20,7 @@ const WIDE: usize = 48;
 
 /// Whether a convolution of `channels` channels in one group has the form that this file computes.
 pub fn fits(geometry: &Geometry, channels: usize) -> bool {
-    channels < CHANNELS && geometry.taps() > 1 && geometry.dilation[1] == 1
+    channels <= CHANNELS && geometry.taps() > 1 && geometry.dilation[1] == 1
 }
 
 /// Whether neighbouring windows start at whole pairs, which products in bf16 need.
@@ -155,6 +155,7 @@ impl Few<'_> {
             columns: columns.clone(),
             epilogue: self.epilogue,
             out: self.out,
+            next: std::ptr::null(),
         }
     }
 }

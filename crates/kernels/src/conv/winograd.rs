@@ -1,7 +1,10 @@
 //! 3×3 convolutions of stride 1 with a quarter of the products: F(4×4, 3×3) (arXiv:1509.09308).
 //!
 //! A tile of 6×6 inputs gives 4×4 outputs. Inputs and weights are transformed, then each of the 36 places is a product of
-//! its own, and sums are transformed back. Its error is about ten times that of a plain sum.
+//! its own, and sums are transformed back. Its error is about ten times that of a plain sum. In bf16 tiles are smaller:
+//! see `winograd/pairs.rs`.
+
+mod pairs;
 
 use super::depthwise::{finish, finish_long};
 use super::{Geometry, Images};
@@ -23,14 +26,25 @@ pub fn fits(geometry: &Geometry) -> bool {
     geometry.kernel == [3, 3] && geometry.stride == [1, 1] && geometry.dilation == [1, 1]
 }
 
+/// Rows and columns of outputs that a tile gives.
+fn each(panels: &Panels) -> usize {
+    if panels.has_pairs() { pairs::OUT } else { OUT }
+}
+
+/// Places of a transformed tile.
+pub fn places(panels: &Panels) -> usize {
+    if panels.has_pairs() { pairs::PLACES } else { PLACES }
+}
+
 /// Tiles of all images.
-pub fn tiles(geometry: &Geometry) -> usize {
-    geometry.batch * geometry.output[0].div_ceil(OUT) * geometry.output[1].div_ceil(OUT)
+pub fn tiles(geometry: &Geometry, panels: &Panels) -> usize {
+    let each = each(panels);
+    geometry.batch * geometry.output[0].div_ceil(each) * geometry.output[1].div_ceil(each)
 }
 
 /// Elements of packed weights.
 pub fn packed_len(panels: &Panels) -> usize {
-    PLACES * panels.packed_len()
+    places(panels) * panels.packed_len()
 }
 
 /// Transforms and packs weights `[outputs, channels, 3, 3]`; `panels` is the layout of `[outputs, channels]`.
@@ -41,6 +55,9 @@ pub fn pack(panels: &Panels, weights: &[f32], out: &mut [f32]) -> Result<(), Ker
     let (outputs, channels) = panels.shape();
     KernelError::check("winograd", weights.len(), outputs * channels * 9)?;
     KernelError::check("winograd", out.len(), packed_len(panels))?;
+    if panels.has_pairs() {
+        return pairs::pack(panels, weights, out);
+    }
     for index in 0..panels.count() {
         vector::run(panels.isa(), Transform { panels, panel: panels.panel(index), weights, out });
     }
@@ -155,7 +172,7 @@ impl Winograd<'_> {
         self.x.check("winograd", geometry, channels)?;
         self.epilogue.check("winograd", panels.padded())?;
         KernelError::check("winograd", self.packed.len(), packed_len(panels))?;
-        if !fits(geometry) || tiles.end > self::tiles(geometry) || columns.end > panels.count() {
+        if !fits(geometry) || tiles.end > self::tiles(geometry, panels) || columns.end > panels.count() {
             let what = format!("tiles {tiles:?}, panels {columns:?} of {geometry:?}");
             return Err(KernelError::Shape { kernel: "winograd", what });
         }
@@ -166,26 +183,39 @@ impl Winograd<'_> {
         let last = panels.panel(columns.end - 1);
         let lanes = crate::gemm::lanes(panels.isa());
         let width = last.first + last.vectors * lanes - first;
+        let halves = panels.has_pairs();
+        let (depth, most) = if halves {
+            (pairs::words(channels, lanes), pairs::block(channels))
+        } else {
+            (channels.next_multiple_of(lanes), BLOCK)
+        };
+        let most = most.min(tiles.len());
+        let places = places(panels);
         // A line more than the tiles need, so that places do not fall on the same lines of the cache.
-        let depth = channels.next_multiple_of(lanes);
-        let (x_place, y_place) = (BLOCK * depth + MAX_LANES, BLOCK * width + MAX_LANES);
-        resize(&mut scratch.floats, PLACES * x_place);
-        resize(&mut scratch.more, PLACES * y_place);
-        resize(&mut scratch.zeros, depth);
-        for tiles in blocks(tiles, BLOCK) {
+        let (x_place, y_place) = (most * depth + MAX_LANES, most * width + MAX_LANES);
+        resize(&mut scratch.floats, places * x_place);
+        resize(&mut scratch.more, places * y_place);
+        resize(&mut scratch.zeros, channels.next_multiple_of(lanes));
+        for tiles in blocks(tiles, most) {
             let block = Block { task: self, tiles: tiles.clone(), depth, place: x_place };
-            let (floats, zeros) = (&mut scratch.floats, &scratch.zeros);
-            vector::run(panels.isa(), Inward { block: &block, zeros, out: floats });
-            for place in 0..PLACES {
+            let (out, zeros) = (&mut scratch.floats, &scratch.zeros[..]);
+            if halves {
+                vector::run_pairs(pairs::Inward { block: &block, zeros, out });
+            } else {
+                vector::run(panels.isa(), Inward { block: &block, zeros, out });
+            }
+            let first_panel = panels.panel(columns.start).offset;
+            for place in 0..places {
+                let next = self.packed.get((place + 1) * panels.packed_len() + first_panel..);
                 let tile = [scratch.floats[place * x_place..].as_ptr()];
-                let part = Part {
+                panels.run(Part {
                     panels,
                     matrix: Matrix::Packed(
                         &self.packed[place * panels.packed_len()..][..panels.packed_len()],
                     ),
                     x: Rows::Even(&tile, depth),
                     taps: 1,
-                    depth: channels,
+                    depth: panels.words(channels),
                     rows: 0..tiles.len(),
                     columns: columns.clone(),
                     epilogue: Epilogue::default(),
@@ -193,12 +223,16 @@ impl Winograd<'_> {
                         data: scratch.more[place * y_place..].as_mut_ptr().wrapping_sub(first),
                         stride: width,
                     },
-                };
-                vector::run(panels.isa(), part);
+                    next: next.map_or(std::ptr::null(), <[f32]>::as_ptr),
+                });
             }
             let block = Block { place: y_place, ..block };
-            let outputs = first..(first + width).min(panels.shape().0);
-            vector::run(panels.isa(), Outward { block: &block, y: &scratch.more, width, outputs });
+            let (y, outputs) = (&scratch.more[..], first..(first + width).min(panels.shape().0));
+            if halves {
+                vector::run(panels.isa(), pairs::Outward { block: &block, y, width, outputs });
+            } else {
+                vector::run(panels.isa(), Outward { block: &block, y, width, outputs });
+            }
         }
         Ok(())
     }
@@ -213,7 +247,7 @@ fn resize(buffer: &mut Vec<f32>, len: usize) {
 struct Block<'a> {
     task: &'a Winograd<'a>,
     tiles: Range<usize>,
-    /// Elements of a transformed tile at one place.
+    /// Words of a transformed tile at one place.
     depth: usize,
     /// Elements of a place.
     place: usize,
@@ -222,8 +256,9 @@ struct Block<'a> {
 impl Block<'_> {
     /// Image, and the first output row and column, of a tile.
     fn corner(&self, tile: usize) -> [usize; 3] {
-        let [height, width] = self.task.geometry.output.map(|len| len.div_ceil(OUT));
-        [tile / (height * width), tile / width % height * OUT, tile % width * OUT]
+        let each = each(self.task.panels);
+        let [height, width] = self.task.geometry.output.map(|len| len.div_ceil(each));
+        [tile / (height * width), tile / width % height * each, tile % width * each]
     }
 }
 

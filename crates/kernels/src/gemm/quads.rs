@@ -4,8 +4,10 @@
 //! products of codes, less what the zero of the rows adds to it, is whole, exact, and one factor away from the result.
 //! Quads lie as f32 do in [`Panels`].
 
+mod computed;
 mod tile;
 
+pub use computed::row_starts;
 pub(crate) use tile::{Part, Rows};
 
 use super::{Panels, blocks};
@@ -135,6 +137,8 @@ pub struct CodesAdded {
 pub struct Scaling<'a> {
     /// [`Panels::padded`] numbers that sums begin with; see [`starts`].
     pub start: &'a [i32],
+    /// One number for each row that its sums begin with as well, or none; see [`row_starts`].
+    pub rows: &'a [i32],
     /// [`Panels::padded`] factors.
     pub scale: &'a [f32],
     /// [`Panels::padded`] summands, or none.
@@ -213,7 +217,8 @@ impl CodesProduct<'_> {
             .checked_mul(self.x_stride)
             .and_then(|at| at.checked_add(4 * panels.steps))
             .filter(|&end| end <= self.x.len());
-        if end.is_none() || columns.end > panels.count || panels.pieces != Some(1) {
+        let starts = self.scaling.rows.is_empty() || self.scaling.rows.len() >= rows.end;
+        if end.is_none() || !starts || columns.end > panels.count || panels.pieces != Some(1) {
             let what = format!(
                 "rows {rows:?} of {} at stride {} of {} codes, panels {columns:?} of {}",
                 panels.k,

@@ -10,6 +10,11 @@ use std::ops::Range;
 /// cache however long they are.
 pub(crate) const SEGMENT: usize = 768;
 
+/// Elements of a line of the cache.
+const LINE: usize = 16;
+/// Products of a step from which on a tile asks for the weights that follow its own.
+const ASKS: usize = 12;
+
 /// Most rows of a tile of one or two vectors.
 const MOST_ROWS: usize = 2 * ROWS;
 /// Most vectors of a panel.
@@ -39,6 +44,8 @@ pub(crate) struct Part<'a> {
     pub columns: Range<usize>,
     pub epilogue: Epilogue<'a>,
     pub out: Target,
+    /// The first of these panels of the matrix that is multiplied next, or null.
+    pub next: *const f32,
 }
 
 impl Kernel for Part<'_> {
@@ -78,10 +85,11 @@ impl Part<'_> {
             // Narrow panels leave registers for more rows.
             let height = (ROWS * V::COLUMNS / panel.vectors).min(MOST_ROWS);
             let (b, b_stride) = self.matrix.panel(&panel, V::LANES);
+            let (ahead, lines) = self.ahead(column, step, taps.len() * depth.len(), last, V::LANES);
             let part = |values: &[f32]| {
                 if values.is_empty() { std::ptr::null() } else { values[panel.first..].as_ptr() }
             };
-            for tile in blocks(0..self.rows.len(), height) {
+            for (index, tile) in blocks(0..self.rows.len(), height).enumerate() {
                 let row = self.rows.start + tile.start;
                 let residual = epilogue.residual.map(|residual| {
                     let at = row * residual.stride + panel.first;
@@ -96,6 +104,11 @@ impl Part<'_> {
                     depth: depth.len(),
                     b: b.wrapping_add(step * b_stride),
                     b_stride,
+                    ahead: if index < lines {
+                        ahead.wrapping_add(index * taps.len() * depth.len() * LINE)
+                    } else {
+                        std::ptr::null()
+                    },
                     out: self.out.data.wrapping_add(row * self.out.stride + panel.first),
                     out_stride: self.out.stride,
                     width: panel.width,
@@ -115,6 +128,37 @@ impl Part<'_> {
     }
 }
 
+impl Part<'_> {
+    /// The weights that follow the `steps` steps from `step` on of panel `column`, and how many lines a step of them takes.
+    #[inline(always)]
+    fn ahead(
+        &self,
+        column: usize,
+        step: usize,
+        steps: usize,
+        last: bool,
+        lanes: usize,
+    ) -> (*const f32, usize) {
+        if let Matrix::Rows(..) = self.matrix {
+            return (std::ptr::null(), 0);
+        }
+        let of = |column: usize| {
+            let panel = self.panels.panel(column);
+            (self.matrix.panel(&panel, lanes), panel.vectors * lanes / LINE)
+        };
+        if column + 1 < self.columns.end {
+            let ((b, stride), lines) = of(column + 1);
+            return (b.wrapping_add(step * stride), lines);
+        }
+        let ((b, stride), lines) = of(self.columns.start);
+        if last {
+            (self.next, if self.next.is_null() { 0 } else { lines })
+        } else {
+            (b.wrapping_add((step + steps) * stride), lines)
+        }
+    }
+}
+
 /// One tile. Every pointer stands for all that the tile reads or writes.
 pub(crate) struct Args {
     /// Pieces of the first row.
@@ -129,6 +173,8 @@ pub(crate) struct Args {
     pub depth: usize,
     pub b: *const f32,
     pub b_stride: usize,
+    /// Asked for meanwhile, a line a step, unless null.
+    pub ahead: *const f32,
     pub out: *mut f32,
     pub out_stride: usize,
     /// Outputs to write; the last vector may be partly padding.
@@ -264,11 +310,17 @@ impl<const R: usize, const C: usize> Tile<'_, R, C> {
                 }
             }
             let mut b = args.b;
+            // What is there already is asked for again at no cost.
+            let (mut ahead, line) = if args.ahead.is_null() { (b, 0) } else { (args.ahead, LINE) };
             for tap in 0..args.taps {
                 let rows: [*const f32; R] = std::array::from_fn(|r| {
                     (*args.pointers.add(r * args.pointer_step + tap)).add(r * args.stride + args.skip)
                 });
                 for k in 0..args.depth {
+                    if R * C >= ASKS {
+                        v.prefetch(ahead);
+                        ahead = ahead.wrapping_add(line);
+                    }
                     let weights: [V::F32; C] = std::array::from_fn(|c| v.load(b.add(c * V::LANES)));
                     for r in 0..R {
                         let x = v.splat(*rows[r].add(k));

@@ -51,6 +51,12 @@ impl Vector for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, from: *const f32) {
+        // SAFETY: a hint that may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn load_f16(self, from: *const u8) -> Self::F32 {
         // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }

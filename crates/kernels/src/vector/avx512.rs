@@ -66,6 +66,12 @@ impl<const PAIRS: bool> Vector for Avx512<PAIRS> {
     }
 
     #[inline(always)]
+    fn prefetch(self, from: *const f32) {
+        // SAFETY: a hint that may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn load_f16(self, from: *const u8) -> Self::F32 {
         // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }

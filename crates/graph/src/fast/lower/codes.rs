@@ -86,26 +86,31 @@ impl Lower<'_> {
             self.table(index, root, table, q, code, &[x]);
             return;
         }
-        let depth_and_scale = match self.single(x).map(|proto| &proto.kind) {
+        // The largest result in codes, by depth and scales.
+        let largest = |depth: usize, coded: &Coded| {
+            let largest = coded.scales.iter().fold(0f32, |most, x| most.max(x.abs()));
+            depth as f64 * 255.0 * 128.0 * f64::from(largest * coded.x.scale / code.scale)
+        };
+        let bound = match self.single(x).map(|proto| &proto.kind) {
             Some(Kind::Convolve(convolve)) => {
                 let depth = convolve.channels / convolve.groups * convolve.geometry.taps();
-                convolve.coded.as_ref().map(|coded| (depth, coded))
+                convolve.coded.as_ref().map(|coded| largest(depth, coded))
             }
-            Some(Kind::Multiply(multiply)) => multiply.coded.as_ref().map(|coded| (multiply.k, coded)),
+            Some(Kind::Multiply(multiply)) => multiply.coded.as_ref().map(|coded| largest(multiply.k, coded)),
+            Some(Kind::CodesMatMul(task)) => {
+                let unit = task.codes[0].scale * task.codes[1].scale / code.scale;
+                Some(task.k as f64 * 255.0 * 255.0 * f64::from(unit))
+            }
             _ => None,
         };
-        if let Some((depth, coded)) = depth_and_scale {
-            let largest = coded.scales.iter().fold(0f32, |most, x| most.max(x.abs()));
-            let bound = depth as f64 * 255.0 * 128.0 * f64::from(largest * coded.x.scale / code.scale);
-            if bound < MOST
-                && let Some(proto) = self.single_mut(x)
-                && let Some(coded) = proto.kind.coded_mut()
-            {
-                coded.out = Some(code);
-                proto.code = Some(code);
-                self.rename(x, q, index);
-                return;
-            }
+        if bound.is_some_and(|bound| bound < MOST)
+            && let Some(proto) = self.single_mut(x)
+            && let Some(out) = proto.kind.out_mut()
+        {
+            *out = Some(code);
+            proto.code = Some(code);
+            self.rename(x, q, index);
+            return;
         }
         match self.single(x) {
             Some(Proto { kind: Kind::Chain(steps), inputs, code: None, .. }) => {
@@ -408,6 +413,14 @@ impl Kind {
             Kind::Convolve(convolve) => convolve.coded.as_deref(),
             Kind::Multiply(multiply) => multiply.coded.as_deref(),
             _ => None,
+        }
+    }
+
+    /// The codes of the result of a convolution or product in codes.
+    fn out_mut(&mut self) -> Option<&mut Option<Code>> {
+        match self {
+            Kind::CodesMatMul(task) => Some(&mut task.out),
+            _ => self.coded_mut().map(|coded| &mut coded.out),
         }
     }
 

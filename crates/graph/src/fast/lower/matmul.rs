@@ -1,9 +1,12 @@
 //! Products, attention and norms of rows.
 
-use super::{Input, Kind, Lower, Multiply, Proto, Tail};
+use super::{CodedMatMul, Input, Kind, Lower, Multiply, Proto, Tail};
 use crate::graph::{Node, Op, ValueId};
 use crate::ops::{Gemm, LayerNorm, ReduceKind, TensorOp};
 use kun_kernels::chain::{Function, Source};
+
+/// Depth below which products of two codes, and what their zeros add, fit an i32.
+const MOST_DEPTH: usize = 1 << 13;
 
 impl Lower<'_> {
     pub(super) fn matmul(&mut self, index: usize, node: &Node) -> Option<()> {
@@ -26,6 +29,14 @@ impl Lower<'_> {
             return Some(());
         }
         let inputs = vec![Input::Value(a), Input::Value(b)];
+        let k = right[right.len() - 2];
+        if let (Some(&left), Some(&right)) = (self.coded.get(&a), self.coded.get(&b))
+            && k < MOST_DEPTH
+        {
+            let task = CodedMatMul { k, codes: [left, right], out: None };
+            self.make(index, Kind::CodesMatMul(Box::new(task)), inputs, out);
+            return Some(());
+        }
         self.make(index, Kind::MatMul, inputs, out);
         Some(())
     }

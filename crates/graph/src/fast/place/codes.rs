@@ -2,9 +2,9 @@
 
 use super::Placer;
 use crate::backend::CompileError;
-use crate::fast::lower::{Coded, Convolve, Input, Multiply, Tail};
+use crate::fast::lower::{Coded, CodedMatMul, Convolve, Input, Multiply, Tail};
 use crate::fast::pack::Layout;
-use crate::fast::steps::{CodesForm, CodesStep, TableStep, Work};
+use crate::fast::steps::{CodesForm, CodesMatMulStep, CodesStep, TableStep, Work};
 use crate::fast::view::{View, channels_last_strides, dense_strides};
 use crate::graph::ValueId;
 use kun_kernels::codes::Table;
@@ -143,6 +143,41 @@ impl Placer<'_> {
             _ => self.isolated_rows(x),
         };
         self.codes_step(CodesForm::Product, [k, n], panels, layout, tail, coded, inputs, x, output)
+    }
+
+    /// A product of two computed matrices of codes.
+    pub(super) fn codes_matmul(
+        &mut self,
+        task: &CodedMatMul,
+        inputs: &[Input],
+        output: ValueId,
+    ) -> Result<(), CompileError> {
+        let shape = self.result_shape(output);
+        let rank = shape.len();
+        let (a, b) = (self.codes_of(&inputs[0])?, self.codes_of(&inputs[1])?);
+        let (m, k, n) = (shape[rank - 2], task.k, shape[rank - 1]);
+        // Quads of a row's end read what lies behind it, which others may write if it is not the next row.
+        let last = a.shape.len() - 1;
+        let apart = k % 4 != 0 && !a.is_dense();
+        let a = if apart || k > 1 && a.strides[last] != 1 { self.isolated_rows(a) } else { a };
+        let spread = |view: &View, last: [usize; 2]| {
+            let whole: Vec<usize> = shape[..rank - 2].iter().copied().chain(last).collect();
+            view.broadcast(&whole)
+        };
+        let (Some(mut a), Some(b)) = (spread(&a, [m, k]), spread(&b, [k, n])) else {
+            return Err(self.fail("operands do not broadcast".into()));
+        };
+        if m == 1 {
+            a.strides[rank - 2] = k;
+        }
+        let out = self.result(output, dense_strides);
+        let panels = Panels::quads(self.isa, n, 1, k);
+        let unit = task.codes[0].scale * task.codes[1].scale / task.out.map_or(1.0, |code| code.scale);
+        let scale = panels.pad(&vec![unit; n]);
+        let codes = task.out.map_or([0, 0, 255], |code| [code.zero, 0, 255]);
+        let zeros = task.codes.map(|code| code.zero);
+        self.push(Work::CodesMatMul(Box::new(CodesMatMulStep { panels, zeros, scale, codes, a, b, out })));
+        Ok(())
     }
 
     /// A copy of an image without gaps.

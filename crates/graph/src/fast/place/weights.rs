@@ -196,15 +196,29 @@ fn choose(
     let lanes = kun_kernels::gemm::lanes(isa);
     let panels = Panels::with_precision(isa, bf16, outputs, taps, channels);
     if groups == 1 && winograd::fits(geometry) && channels >= lanes && outputs >= lanes {
-        let tiles = winograd::tiles(geometry);
-        // Steps of one vector; weights are loaded whether few or many rows use them.
-        let (vectors, depth) = (outputs.div_ceil(lanes), channels.div_ceil(lanes));
-        let halved = if panels.has_pairs() { 2 } else { 1 };
-        let direct = geometry.pixels().max(5) * 9 * channels * vectors / halved;
-        let transforms = tiles * 36 * (6 * depth + 5 * vectors);
-        let transformed = tiles.max(5) * 36 * channels * vectors + transforms;
-        if transformed * 5 < direct * 4 {
-            return (Form::Winograd, Panels::new(isa, outputs, channels));
+        let plain = Panels::new(isa, outputs, channels);
+        if panels.has_pairs() {
+            let halves = Panels::with_precision(isa, bf16, outputs, 1, channels);
+            let direct = cost(geometry.pixels(), taps, &halves, lanes, 0);
+            let [small, large] = [&halves, &plain].map(|panels| {
+                let places = winograd::places(panels);
+                cost(winograd::tiles(geometry, panels), places, panels, lanes, places)
+            });
+            // Larger tiles are more exact.
+            let panels = if small * 10 < large * 9 { halves } else { plain };
+            if small.min(large) * 5 < direct * 4 {
+                return (Form::Winograd, panels);
+            }
+        } else {
+            let tiles = winograd::tiles(geometry, &plain);
+            // Steps of one vector; weights are loaded whether few or many rows use them.
+            let (vectors, depth) = (outputs.div_ceil(lanes), channels.div_ceil(lanes));
+            let direct = geometry.pixels().max(5) * 9 * channels * vectors;
+            let transforms = tiles * 36 * (6 * depth + 5 * vectors);
+            let transformed = tiles.max(5) * 36 * channels * vectors + transforms;
+            if transformed * 5 < direct * 4 {
+                return (Form::Winograd, plain);
+            }
         }
     }
     if groups == 1 && few::fits(geometry, channels) {
@@ -213,4 +227,13 @@ fn choose(
         return (Form::Few, Panels::with_precision(isa, bf16, outputs, rows, columns * channels));
     }
     (Form::Direct, panels)
+}
+
+/// Steps of one vector that `count` rows take with `matrices` matrices laid out as `panels`, and as many as their transforms
+/// to and from `places` places take.
+fn cost(count: usize, matrices: usize, panels: &Panels, lanes: usize, places: usize) -> usize {
+    // What a vector of weights that comes from memory costs.
+    const LOAD: usize = 8;
+    let (vectors, depth) = (panels.padded() / lanes, panels.shape().1.div_ceil(lanes));
+    (count + LOAD) * matrices * panels.packed_len() / lanes + count * places * (6 * depth + 5 * vectors)
 }

@@ -1,6 +1,6 @@
 //! Work on u8 codes.
 
-use super::products::{Grid, row_stride};
+use super::products::{Grid, matrix_at, row_stride};
 use super::{PIECE, PLANNED, part, pixel_stride};
 use crate::cpu::shared::{AnyRegion, Block};
 use crate::cpu::{Panicked, Worker};
@@ -12,7 +12,7 @@ use kun_kernels::conv::codes::CodesConvolution;
 use kun_kernels::conv::codes::depthwise::CodesDepthwise;
 use kun_kernels::conv::{Geometry, Images, few};
 use kun_kernels::gemm::Panels;
-use kun_kernels::gemm::quads::{CodesAdded, CodesProduct, CodesTarget, Scaling, starts};
+use kun_kernels::gemm::quads::{CodesAdded, CodesProduct, CodesTarget, Scaling, row_starts, starts};
 use std::sync::{Arc, OnceLock};
 
 /// What is multiplied.
@@ -86,6 +86,7 @@ impl CodesStep {
         });
         let scaling = Scaling {
             start: self.start(isa),
+            rows: &[],
             scale: &self.scale,
             bias: &self.bias,
             codes: self.codes,
@@ -164,6 +165,71 @@ impl CodesStep {
                 })
             }
         }
+    }
+}
+
+/// A product of two computed matrices, all dimensions but the last two being counted.
+#[derive(Debug)]
+pub(crate) struct CodesMatMulStep {
+    pub panels: Panels,
+    /// Of both operands.
+    pub zeros: [u8; 2],
+    pub scale: Vec<f32>,
+    /// Zero, lowest and highest code of a result in codes.
+    pub codes: [u8; 3],
+    pub a: View,
+    pub b: View,
+    pub out: View,
+}
+
+impl CodesMatMulStep {
+    pub(super) fn run(
+        &self,
+        isa: Isa,
+        memory: &Memory<'_>,
+        worker: &Worker<'_>,
+        thread: &mut Thread,
+    ) -> Result<(), Panicked> {
+        let Self { panels, zeros, scale, codes, a, b, out } = self;
+        let rank = out.shape.len();
+        let (count, m, k) = (out.shape[..rank - 2].iter().product(), out.shape[rank - 2], panels.shape().1);
+        let (x_stride, stride) = (a.strides[rank - 2], out.strides[rank - 2]);
+        worker.phase_by_place(count, |task| {
+            let Thread { codes: packed, starts: [outputs, rows], .. } = &mut *thread;
+            packed.resize(4 * panels.packed_len(), 0);
+            let from = &memory.codes(b)[matrix_at(b, task)..];
+            panels
+                .pack_codes(from, [b.strides[rank - 1], b.strides[rank - 2]], packed, outputs)
+                .expect(PLANNED);
+            let mut start = starts(isa, zeros[0], outputs, &[]);
+            start.resize(panels.padded(), 0);
+            let x = &memory.codes(a)[matrix_at(a, task)..];
+            row_starts(isa, x, [m, x_stride, k], *zeros, rows).expect(PLANNED);
+            let product = CodesProduct {
+                panels,
+                packed,
+                x,
+                x_stride,
+                scaling: Scaling {
+                    start: &start,
+                    rows,
+                    scale,
+                    bias: &[],
+                    codes: *codes,
+                    numbers: [f32::NEG_INFINITY, f32::INFINITY],
+                    added: None,
+                },
+                table: None,
+                // Set by the region.
+                out: CodesTarget::Codes { data: std::ptr::null_mut(), stride },
+            };
+            let region = match out.codes {
+                true => AnyRegion::Codes(memory.code_region(out)),
+                false => AnyRegion::Numbers(memory.region(out)),
+            };
+            let region = region.from(matrix_at(out, task));
+            region.product(&product, stride, 0..m, 0..panels.count()).expect(PLANNED);
+        })
     }
 }
 

@@ -25,6 +25,7 @@ impl Work {
             Work::Table(_) => "table",
             Work::CodesPool { .. } => "pool of codes",
             Work::MatMul { .. } => "matmul",
+            Work::CodesMatMul(_) => "matmul of codes",
             Work::Attend { .. } => "attention",
             Work::Pool { .. } => "pool",
             Work::Mean { .. } => "mean",
@@ -76,6 +77,7 @@ impl Work {
                 product(&[step.x.rows().map_or(0, |(count, _)| count), n, k])
             }
             Work::MatMul { out, panels, .. } => product(&[out.elements(), panels.shape().1]),
+            Work::CodesMatMul(step) => product(&[step.out.elements(), step.panels.shape().1]),
             Work::Attend { q, k, v, .. } => {
                 let keys = k.shape[k.shape.len() - 1];
                 product(&[q.elements(), keys])

@@ -55,20 +55,26 @@ pub(super) fn mean(
     })
 }
 
-/// Calls `body` for every row.
+/// Calls `body` for all rows, several at a time if they lie together; the width is between operand and result.
 pub(super) fn each_row(
     [x, out]: [&View; 2],
     memory: &Memory<'_>,
     worker: &Worker<'_>,
-    mut body: impl FnMut(&[f32], &mut [f32]),
+    mut body: impl FnMut(&[f32], usize, &mut [f32]),
 ) -> Result<(), Panicked> {
     let width = out.shape.last().copied().unwrap_or(1);
     let ((count, from), to) = (x.rows().expect("rows were planned"), row_stride(out));
     let group = (PIECE / 4 / width.max(1)).max(1);
     worker.phase_by_place(count.div_ceil(group), |task| {
         let data = memory.read(x);
-        for row in task * group..((task + 1) * group).min(count) {
-            body(&data[row * from..][..width], memory.region(out).row_mut(row * to, width));
+        let rows = task * group..((task + 1) * group).min(count);
+        if from == width && to == width {
+            let len = rows.len() * width;
+            let to = memory.region(out).row_mut(rows.start * width, len);
+            return body(&data[rows.start * width..][..len], width, to);
+        }
+        for row in rows {
+            body(&data[row * from..][..width], width, memory.region(out).row_mut(row * to, width));
         }
     })
 }

@@ -8,7 +8,7 @@ use crate::fast::view::View;
 use kun_kernels::Isa;
 use kun_kernels::conv::depthwise::Depthwise;
 use kun_kernels::conv::few::Few;
-use kun_kernels::conv::winograd::Winograd;
+use kun_kernels::conv::winograd::{self, Winograd};
 use kun_kernels::conv::{Convolution, Geometry};
 use kun_kernels::gemm::{Activation, Attention, Epilogue, Matrix, Panels, Product, Residual};
 use std::ops::Range;
@@ -89,6 +89,18 @@ impl Grid {
         Grid { rows, panels, by_rows, by_panels }
     }
 
+    /// For rows that cost something to prepare: either they are in parts, or their panels.
+    fn apart(threads: usize, rows: usize, panels: usize, few: usize, operations: usize) -> Grid {
+        let by_rows = Grid::new(threads, rows, 1, few, operations).by_rows;
+        let by_panels = match Grid::new(threads, 1, panels, 1, operations).by_panels {
+            _ if by_rows >= threads => 1,
+            // All of the rows are prepared for each part.
+            parts if parts >= 4 * threads => 2 * threads,
+            parts => parts.min(threads),
+        };
+        Grid { rows, panels, by_rows: if by_panels > 1 { 1 } else { by_rows }, by_panels }
+    }
+
     pub(super) fn tasks(&self) -> usize {
         self.by_rows * self.by_panels
     }
@@ -140,16 +152,25 @@ impl ConvolveStep {
         if self.form == Form::Depthwise {
             return self.depthwise(isa, memory, worker, thread);
         }
-        let winograd = self.form == Form::Winograd;
         let lines = geometry.batch * geometry.output[0];
         let (rows, per_row, few) = match self.form {
-            Form::Winograd => (kun_kernels::conv::winograd::tiles(geometry), 36, 12),
+            Form::Winograd => (winograd::tiles(geometry, &self.panels), winograd::places(&self.panels), 12),
             Form::Few => (lines, geometry.taps() * geometry.output[1], 1),
             _ => (geometry.pixels(), geometry.taps(), 24),
         };
         let operations = 2 * rows * per_row * self.channels * self.outputs;
-        let grid = Grid::new(worker.threads, rows, self.panels.count(), few, operations);
-        let per_group = if winograd { 36 } else { 1 } * self.panels.packed_len();
+        let panels = self.panels.count();
+        let grid = match self.form {
+            Form::Winograd | Form::Direct if self.panels.has_pairs() => {
+                Grid::apart(worker.threads, rows, panels, 2 * few, operations)
+            }
+            _ => Grid::new(worker.threads, rows, panels, few, operations),
+        };
+        let per_group = if self.form == Form::Winograd {
+            winograd::packed_len(&self.panels)
+        } else {
+            self.panels.packed_len()
+        };
         worker.phase_by_place(grid.tasks() * self.groups, |task| {
             let group = task % self.groups;
             let (range, columns) = grid.part(task / self.groups);
@@ -254,7 +275,7 @@ impl MultiplyStep {
 }
 
 /// Offset of the `index`th matrix of a view, all dimensions but the last two being counted.
-fn matrix_at(view: &View, mut index: usize) -> usize {
+pub(super) fn matrix_at(view: &View, mut index: usize) -> usize {
     let mut at = 0;
     for d in (0..view.shape.len() - 2).rev() {
         at += index % view.shape[d] * view.strides[d];

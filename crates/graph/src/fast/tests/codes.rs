@@ -161,7 +161,6 @@ fn functions_of_codes_are_tables() {
     let kinds = net.check_codes(1.0 / 60.0, 2.0);
     let expected = [
         "elements",
-        "copy",
         "convolution of codes",
         "table",
         "convolution of codes",
@@ -259,4 +258,37 @@ fn weights_of_codes_alone_are_packed_as_numbers() {
     let y = net.narrow_conv(x, [20, 16, 3], 1, 1);
     net.output(y);
     net.check(0);
+}
+
+#[test]
+fn products_of_two_computed_values() {
+    for (dtype, zeros) in
+        [(DType::U8, [120, 131, 127]), (DType::U8, [128, 128, 128]), (DType::I8, [3, -7, 0])]
+    {
+        let mut net = Net::default();
+        let code = |net: &mut Net, shape: &[usize], zero: i16| {
+            let x = net.input(shape);
+            net.rounded(x, 1.0 / 90.0, zero, dtype)
+        };
+        let q = code(&mut net, &[2, 3, 11, 18], zeros[0]);
+        let k = code(&mut net, &[2, 3, 7, 18], zeros[1]);
+        let v = code(&mut net, &[2, 3, 7, 18], zeros[2]);
+        let k = net.op(TensorOp::Transpose(vec![0, 1, 3, 2]), &[k]);
+        let scores = net.op(TensorOp::MatMul, &[q, k]);
+        let scores = net.rounded(scores, 1.0 / 20.0, zeros[1], dtype);
+        let weights = net.op(TensorOp::Softmax { axis: -1 }, &[scores]);
+        let weights = net.rounded(weights, 1.0 / 255.0, if dtype == DType::U8 { 0 } else { -128 }, dtype);
+        let y = net.op(TensorOp::MatMul, &[weights, v]);
+        net.output(y);
+        let y = net.rounded(y, 1.0 / 80.0, zeros[0], dtype);
+        net.output(y);
+        // One row, in a matrix that all share.
+        let row = code(&mut net, &[2, 3, 1, 18], zeros[1]);
+        let all = code(&mut net, &[18, 5], zeros[2]);
+        let z = net.op(TensorOp::MatMul, &[row, all]);
+        net.output(z);
+        let kinds = net.check_codes(1.0 / 80.0, 1.0);
+        let count = |what: &str| kinds.iter().filter(|kind| **kind == what).count();
+        assert_eq!((count("matmul of codes"), count("matmul"), count("plain")), (3, 0, 0), "{kinds:?}");
+    }
 }

@@ -59,6 +59,7 @@ fn convolutions_of_codes_equal_their_definition() {
             let scale = panels.pad(&scale);
             let scaling = Scaling {
                 start: &start,
+                rows: &[],
                 scale: &scale,
                 bias: &[],
                 codes: BOUNDS,
@@ -121,6 +122,7 @@ fn depthwise_convolutions_of_codes_equal_their_definition() {
                 zero: ZERO,
                 scaling: Scaling {
                     start: &start,
+                    rows: &[],
                     scale: &factors,
                     bias: &[],
                     codes: BOUNDS,

@@ -1,4 +1,4 @@
-use super::{Code, CodesAdded, CodesProduct, CodesTarget, SLACK, Scaling, starts};
+use super::{Code, CodesAdded, CodesProduct, CodesTarget, SLACK, Scaling, row_starts, starts};
 use crate::Isa;
 use crate::gemm::Panels;
 use crate::gemm::tests::{assert_close, numbers};
@@ -74,6 +74,7 @@ fn products_of_codes_equal_their_definition() {
                 });
                 let scaling = Scaling {
                     start: &start,
+                    rows: &[],
                     scale: &panels.pad(&scale),
                     bias: if with_bias { &padded } else { &[] },
                     codes: bounds,
@@ -133,6 +134,7 @@ fn products_of_codes_equal_their_definition() {
                 x_stride: stride,
                 scaling: Scaling {
                     start: &start,
+                    rows: &[],
                     scale: &panels.pad(&scale),
                     bias: &[],
                     codes: [0, 0, 255],
@@ -157,4 +159,51 @@ fn codes_are_the_nearest_and_halves_go_to_even() {
         assert_eq!(code.encode(x), expected, "{x}");
     }
     assert_eq!(code.decode(5), 1.0);
+}
+
+#[test]
+fn products_of_computed_codes_are_whole() {
+    for isa in Isa::available() {
+        for (m, n, k) in [(1, 1, 1), (7, 40, 33), (13, 21, 64), (3, 130, 6), (5, 64, 197)] {
+            for (by_row, zeros) in [(false, [120, 131]), (true, [0, 128]), (true, [255, 0])] {
+                let (a, b) = (codes(1, m * k + SLACK), codes(2, n * k));
+                let strides = if by_row { [k, 1] } else { [1, n] };
+                let panels = Panels::quads(isa, n, 1, k);
+                let (mut packed, mut sums, mut rows) = (vec![7; 4 * panels.packed_len()], vec![], vec![]);
+                panels.pack_codes(&b, strides, &mut packed, &mut sums).unwrap();
+                row_starts(isa, &a, [m, k, k], zeros, &mut rows).unwrap();
+                let mut start = starts(isa, zeros[0], &sums, &[]);
+                start.resize(panels.padded(), 0);
+                let mut out = vec![0f32; m * n];
+                let task = CodesProduct {
+                    panels: &panels,
+                    packed: &packed,
+                    x: &a,
+                    x_stride: k,
+                    scaling: Scaling {
+                        start: &start,
+                        rows: &rows,
+                        scale: &vec![1.0; panels.padded()],
+                        bias: &[],
+                        codes: [0, 0, 255],
+                        numbers: [f32::NEG_INFINITY, f32::INFINITY],
+                        added: None,
+                    },
+                    table: None,
+                    out: CodesTarget::Numbers { data: out.as_mut_ptr(), stride: n },
+                };
+                // SAFETY: `out` holds all rows.
+                unsafe { task.run(0..m, 0..panels.count()).unwrap() };
+                for (i, &actual) in out.iter().enumerate() {
+                    let at = |d: usize| b[i % n * strides[0] + d * strides[1]];
+                    let one = |d: usize| {
+                        (i32::from(a[i / n * k + d]) - i32::from(zeros[0]))
+                            * (i32::from(at(d)) - i32::from(zeros[1]))
+                    };
+                    assert_eq!(actual, (0..k).map(one).sum::<i32>() as f32, "{isa:?} {m} {n} {k} {i}");
+                }
+                assert!(panels.pack_codes(&b[1..], strides, &mut packed, &mut sums).is_err());
+            }
+        }
+    }
 }

@@ -65,6 +65,10 @@ impl Kernel for Part<'_> {
                     b_stride: 4 * panel.vectors * V::LANES,
                     width: panel.width,
                     start: scaling.start[panel.first..].as_ptr().cast(),
+                    rows: match scaling.rows {
+                        [] => std::ptr::null(),
+                        rows => rows[row..row + tile.len()].as_ptr(),
+                    },
                     scale: scaling.scale[panel.first..].as_ptr(),
                     bias: match scaling.bias {
                         [] => std::ptr::null(),
@@ -111,6 +115,8 @@ struct Args {
     /// Outputs to write; the last vector may be partly padding.
     width: usize,
     start: *const u8,
+    /// What the sums of each row begin with as well, or null.
+    rows: *const i32,
     scale: *const f32,
     bias: *const f32,
     codes: [u8; 3],
@@ -130,6 +136,14 @@ impl Tiles for Args {
                 let start = v.load_i32(self.start.add(4 * c * V::LANES));
                 for row in &mut sums {
                     row[c] = start;
+                }
+            }
+            if !self.rows.is_null() {
+                for (r, row) in sums.iter_mut().enumerate() {
+                    let start = v.splat_i32(*self.rows.add(r));
+                    for sum in row {
+                        *sum = v.add_i32(*sum, start);
+                    }
                 }
             }
             let mut b = self.b;
