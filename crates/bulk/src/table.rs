@@ -19,8 +19,8 @@ use serde_json::Value;
 use std::io::{BufWriter, Read, Write};
 use std::sync::Arc;
 
-/// A row group of Parquet is closed when it takes so much memory.
-const GROUP_BYTES: usize = 64 << 20;
+/// A row group of Parquet is closed when it takes so much memory: columns are gathered until then.
+const GROUP_BYTES: usize = 16 << 20;
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// The usual ending of a format's files.
@@ -89,7 +89,7 @@ impl TableWriter {
         match &mut self.0 {
             Kind::Parquet(writer) => {
                 writer.write(batch)?;
-                if writer.in_progress_size() > GROUP_BYTES {
+                if writer.memory_size() > GROUP_BYTES {
                     writer.flush()?;
                 }
             }

@@ -18,6 +18,7 @@ use clap::error::ErrorKind;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    kun_engine::keep_freed_memory();
     let folders = config::Folders::from_environment();
     let line: Vec<_> = std::env::args_os().collect();
     let color = terminal::use_color(args::color_flag(&line));

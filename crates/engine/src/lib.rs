@@ -47,12 +47,13 @@ pub use kun_graph::{KvType, MemoryReport};
 pub use kun_models::ModelInfo;
 pub use kun_models::encoder::{EncoderInfo, Head, Pooling};
 pub use kun_tasks as tasks;
+pub use kun_tensor::storage::keep_freed_memory;
 pub use kun_tensor::{DType, Tensor, Tensors};
 pub use kun_text::{ChatMessage, OutputParser, Piece, Role, ToolCall, ToolFormat};
 pub use kv_cache::PageCounts;
 pub use library::{Library, Resident, Shelf, Use};
 pub use load::DEFAULT_CONTEXT_TOKENS;
-pub use pass::{Pass, PassModel};
+pub use pass::{Item, Pass, PassModel, Reply, Waiting};
 pub use request::{
     Class, Event, EventSink, FinishReason, GenerateRequest, Prompt, SamplingOptions, Tenant, TokenLogprob,
     TokenScore, Usage,

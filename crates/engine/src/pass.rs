@@ -5,6 +5,7 @@ use kun_tasks::Task;
 use kun_tensor::Tensors;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// A compiled model that answers in one forward pass. It says itself how items share a pass: texts packed without
@@ -16,12 +17,77 @@ pub trait Pass: Send + 'static {
     fn budget(&self) -> usize;
     /// Runs one batch; gives one result per item, in order. An item that fails does not fail the others.
     fn run(&mut self, batch: Vec<Tensors>) -> Vec<Result<Tensors, EngineError>>;
+    /// Takes items that wait, also those that come meanwhile, and runs each on one thread, as many at once as there are
+    /// threads: more in a second than one after the other on all threads, and each takes longer. `false`, and nothing
+    /// taken, if that is no gain for those that wait.
+    fn run_each(&mut self, waiting: &Waiting) -> bool {
+        let _ = waiting;
+        false
+    }
 }
 
-struct Item {
+/// One of many inputs, and who waits for its answer.
+#[derive(Debug)]
+pub struct Item {
     index: usize,
     tensors: Tensors,
     reply: Sender<(usize, Result<Tensors, EngineError>)>,
+}
+
+impl Item {
+    /// The input, and where its answer goes.
+    pub fn split(self) -> (Tensors, Reply) {
+        (self.tensors, Reply { index: self.index, to: self.reply })
+    }
+}
+
+/// Who waits for an answer.
+#[derive(Debug)]
+pub struct Reply {
+    index: usize,
+    to: Sender<(usize, Result<Tensors, EngineError>)>,
+}
+
+impl Reply {
+    /// Gives it.
+    pub fn give(self, answer: Result<Tensors, EngineError>) {
+        // A caller that left wants no answer.
+        let _ = self.to.send((self.index, answer));
+    }
+}
+
+/// Items in the order in which they came.
+#[derive(Debug)]
+pub struct Waiting(Mutex<(VecDeque<Item>, Receiver<Item>)>);
+
+impl Waiting {
+    fn line(&self) -> MutexGuard<'_, (VecDeque<Item>, Receiver<Item>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until somebody waits; `false` when nobody can come any more.
+    fn wait(&self) -> bool {
+        let (line, items) = &mut *self.line();
+        if line.is_empty() {
+            line.extend(items.recv());
+        }
+        line.extend(items.try_iter());
+        !line.is_empty()
+    }
+
+    /// How many wait, and what `look` says of the first.
+    pub fn first<T>(&self, look: impl FnOnce(&Tensors) -> T) -> Option<(usize, T)> {
+        let (line, items) = &mut *self.line();
+        line.extend(items.try_iter());
+        line.front().map(|first| (line.len(), look(&first.tensors)))
+    }
+
+    /// The first, if `fits` says so.
+    pub fn next_if(&self, fits: impl FnOnce(&Tensors) -> bool) -> Option<Item> {
+        let (line, items) = &mut *self.line();
+        line.extend(items.try_iter());
+        line.pop_front_if(|first| fits(&first.tensors))
+    }
 }
 
 /// A loaded one-pass model: its worker thread owns the [`Pass`].
@@ -40,7 +106,7 @@ impl PassModel {
         let (queue, items) = channel();
         let thread = std::thread::Builder::new()
             .name("kun-pass".to_owned())
-            .spawn(move || work(pass, &items))
+            .spawn(move || work(pass, &Waiting(Mutex::new((VecDeque::new(), items)))))
             .map_err(EngineError::Thread)?;
         Ok(PassModel { queue: Some(queue), thread: Some(thread) })
     }
@@ -108,25 +174,22 @@ impl Drop for PassModel {
     }
 }
 
-fn work(mut pass: impl Pass, items: &Receiver<Item>) {
-    let mut waiting = VecDeque::new();
-    while let Some(first) = waiting.pop_front().or_else(|| items.recv().ok()) {
-        waiting.extend(items.try_iter());
-        let budget = pass.budget();
-        let mut cost = pass.cost(&first.tensors);
-        let mut batch = vec![first];
-        while let Some(next) = waiting.front() {
-            cost = cost.saturating_add(pass.cost(&next.tensors));
-            if cost > budget {
-                break;
-            }
-            batch.extend(waiting.pop_front());
+fn work(mut pass: impl Pass, waiting: &Waiting) {
+    while waiting.wait() {
+        if pass.run_each(waiting) {
+            continue;
         }
-        let (replies, tensors): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|item| ((item.index, item.reply), item.tensors)).unzip();
-        for ((index, reply), result) in replies.into_iter().zip(pass.run(tensors)) {
-            // A caller that left wants no answer.
-            let _ = reply.send((index, result));
+        let (budget, mut cost) = (pass.budget(), 0usize);
+        let mut batch = Vec::new();
+        while let Some(item) = waiting.next_if(|next| {
+            cost = cost.saturating_add(pass.cost(next));
+            batch.is_empty() || cost <= budget
+        }) {
+            batch.push(item);
+        }
+        let (tensors, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(Item::split).unzip();
+        for (reply, result) in replies.into_iter().zip(pass.run(tensors)) {
+            reply.give(result);
         }
     }
 }

@@ -4,6 +4,7 @@ mod diffusion;
 mod facts;
 mod ocr;
 mod open;
+mod stream;
 mod transform;
 mod verbs;
 mod words;
@@ -13,6 +14,7 @@ pub use diffusion::{
     is_drawing,
 };
 pub use ocr::OcrModel;
+pub use stream::look_at_many;
 pub use transform::{Plan, Progress, TILE_SIDE};
 pub use verbs::{Looks, looks_at, verb_of};
 pub use words::{Words, fits};
@@ -24,7 +26,7 @@ use kun_tasks::image::cut_out;
 use kun_tasks::pixels::{Image, PixelError};
 use kun_tasks::vision::Answer;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How a picture model is opened.
@@ -80,6 +82,7 @@ pub struct VisionModel {
     verb: Verb,
     tile: usize,
     memory: Memory,
+    file: PathBuf,
 }
 
 pub(crate) fn pixels(error: PixelError) -> EngineError {
@@ -112,7 +115,12 @@ impl VisionModel {
             transform::free_size(&opened.model, task);
         }
         let tile = options.tile.unwrap_or(TILE_SIDE).clamp(32, 4096);
-        Ok(VisionModel { model: opened.model, task, verb, tile, memory: opened.memory })
+        Ok(VisionModel { model: opened.model, task, verb, tile, memory: opened.memory, file })
+    }
+
+    /// The ONNX file that it was read from.
+    pub fn file(&self) -> &Path {
+        &self.file
     }
 
     /// Bytes it takes: weights, and what its plans so far keep.

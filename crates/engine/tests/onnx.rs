@@ -198,6 +198,47 @@ fn items_without_a_batch_dimension_share_a_run() {
 }
 
 #[test]
+fn items_that_wait_are_run_side_by_side_with_the_same_answers() {
+    let folder = shared().join("models/detect/yolox_nano");
+    let description: toml::Table =
+        std::fs::read_to_string(folder.join("model.toml")).unwrap().parse().unwrap();
+    let (name, picture) = input(&folder, &description);
+    let options = OnnxOptions { threads: Some(3), ..OnnxOptions::default() };
+    let mut model = OnnxPass::open(&folder.join("yolox_nano.onnx"), &options).unwrap();
+    let memory = model.memory();
+    // Each has its own brightness, one in the middle another size.
+    let whole = |i: usize| {
+        let values = picture.as_f32().unwrap().iter().map(|v| v * (1.0 - i as f32 / 40.0)).collect();
+        Tensor::f32(picture.shape(), values).unwrap()
+    };
+    let alone: Vec<Tensors> =
+        (0..20).map(|i| model.infer(&Tensors::from([(name.clone(), whole(i))])).unwrap()).collect();
+    assert_eq!(model.max_batch(), 1);
+    let model = PassModel::start(model).unwrap();
+    let item = |i: usize| Tensors::from([(name.clone(), whole(i).reshaped(&picture.shape()[1..]).unwrap())]);
+    let one = model.infer(vec![item(0)]).pop().unwrap().unwrap();
+    let before = memory.bytes();
+    let mut items: Vec<Tensors> = (0..20).map(item).collect();
+    items[9] = Tensors::from([(name.clone(), Tensor::f32([3, 8, 8], vec![0.0; 192]).unwrap())]);
+    let answers = model.infer(items);
+    model.infer(vec![item(0)]);
+    assert!(memory.bytes() > before, "every thread has memory of its own");
+    assert_eq!(answers.len(), 20);
+    for (i, (answer, alone)) in answers.into_iter().zip(&alone).enumerate() {
+        if i == 9 {
+            assert!(answer.is_err());
+            continue;
+        }
+        let answer = answer.unwrap();
+        for (name, tensor) in alone {
+            assert_eq!(answer[name].shape(), &tensor.shape()[1..]);
+            assert_eq!(answer[name].as_f32(), tensor.as_f32(), "picture {i}");
+        }
+    }
+    assert!(one.iter().all(|(name, tensor)| tensor.as_f32() == alone[0][name].as_f32()));
+}
+
+#[test]
 fn wrong_inputs_are_told() {
     let file = shared().join("models/classify/cifar10-resnet8/cifar10-resnet8.onnx");
     let mut model = OnnxPass::open(&file, &OnnxOptions::default()).unwrap();

@@ -32,6 +32,10 @@ use std::time::{Duration, Instant};
 use steps::{Step, Work};
 use view::{Place, View, dense_strides};
 
+fn too_large(bytes: usize) -> CompileError {
+    CompileError::Memory { bytes, what: "activations" }
+}
+
 /// What [`place`] makes.
 struct Built {
     steps: Vec<Step>,
@@ -42,19 +46,24 @@ struct Built {
     outputs: Vec<Option<Vec<usize>>>,
 }
 
-/// The steps of a graph for one set of shapes.
+/// The steps of a graph for one set of shapes, and the memory that they run in.
 pub(crate) struct FastPlan {
+    fixed: Arc<Fixed>,
+    arena: Block,
+    threads: Vec<Mutex<Thread>>,
+    profile: Mutex<Option<Vec<Duration>>>,
+}
+
+/// What no run changes.
+struct Fixed {
     steps: Vec<Step>,
     /// After each step: tensors that nobody reads any more.
     dropped: Vec<Vec<ValueId>>,
     buffers: Vec<usize>,
-    arena: Block,
     arena_bytes: usize,
     constants: Vec<Arc<[f32]>>,
     outputs: Vec<Option<Vec<usize>>>,
     isa: Isa,
-    threads: Vec<Mutex<Thread>>,
-    profile: Mutex<Option<Vec<Duration>>>,
 }
 
 impl FastPlan {
@@ -102,32 +111,38 @@ impl FastPlan {
                 dropped[step].push(ValueId(value as u32));
             }
         }
-        let too_large = |bytes| CompileError::Memory { bytes, what: "activations" };
         let arrangement = arrange(&lives).ok_or_else(|| too_large(usize::MAX))?;
-        let bytes = arrangement.bytes;
-        let arena = Block::zeroed(bytes).map_err(|_| too_large(bytes))?;
-        Ok(FastPlan {
+        let fixed = Fixed {
             steps: built.steps,
             dropped,
             buffers: arrangement.offsets,
-            arena,
-            arena_bytes: bytes,
+            arena_bytes: arrangement.bytes,
             constants: built.constants,
             outputs: built.outputs,
             isa,
-            threads: (0..pool.threads()).map(|_| Mutex::default()).collect(),
-            profile: Mutex::new(None),
-        })
+        };
+        FastPlan::of(Arc::new(fixed), pool.threads())
+    }
+
+    fn of(fixed: Arc<Fixed>, threads: usize) -> Result<FastPlan, CompileError> {
+        let arena = Block::zeroed(fixed.arena_bytes).map_err(|_| too_large(fixed.arena_bytes))?;
+        let threads = (0..threads).map(|_| Mutex::default()).collect();
+        Ok(FastPlan { fixed, arena, threads, profile: Mutex::new(None) })
+    }
+
+    /// The same steps with memory of their own, to run on one thread beside these.
+    pub(crate) fn beside(&self) -> Result<FastPlan, CompileError> {
+        FastPlan::of(Arc::clone(&self.fixed), 1)
     }
 
     /// Bytes of the arena.
     pub(crate) fn arena_bytes(&self) -> usize {
-        self.arena_bytes
+        self.fixed.arena_bytes
     }
 
     /// Starts to measure every step, or stops and forgets.
     pub(crate) fn set_profile(&self, on: bool) {
-        let times = on.then(|| vec![Duration::MAX; self.steps.len()]);
+        let times = on.then(|| vec![Duration::MAX; self.fixed.steps.len()]);
         *self.profile.lock().unwrap_or_else(PoisonError::into_inner) = times;
     }
 
@@ -142,7 +157,7 @@ impl FastPlan {
             operations: step.work.operations(),
             least: *least,
         };
-        self.steps.iter().zip(times).map(line).collect()
+        self.fixed.steps.iter().zip(times).map(line).collect()
     }
 
     /// Runs the plan.
@@ -153,45 +168,46 @@ impl FastPlan {
         context: &Context<'_>,
         pool: &Pool,
     ) -> Result<Vec<Datum>, RunError> {
+        let fixed = &*self.fixed;
         let mut values: Vec<Option<Datum>> = vec![None; graph.values.len()];
         for (&id, datum) in graph.inputs.iter().zip(inputs) {
             values[id.0 as usize] = Some(datum);
         }
-        let mut results: Vec<Vec<f32>> = self
+        let mut results: Vec<Vec<f32>> = fixed
             .outputs
             .iter()
             .map(|shape| vec![0.0; shape.as_ref().map_or(0, |shape| shape.iter().product())])
             .collect();
         let mut start = 0;
-        while start < self.steps.len() {
+        while start < fixed.steps.len() {
             let shared: Vec<SharedSlice<'_>> =
                 results.iter_mut().map(|data| SharedSlice::new(data)).collect();
-            if let Work::Plain { inputs } = &self.steps[start].work {
+            if let Work::Plain { inputs } = &fixed.steps[start].work {
                 for (id, view) in inputs {
                     let dtype = graph.value(*id).dtype;
                     let tensor = self.tensor(view, dtype, &self.memory(&values, &shared));
                     values[id.0 as usize] = Some(Datum::from(tensor));
                 }
-                let node = &graph.nodes[self.steps[start].node];
+                let node = &graph.nodes[fixed.steps[start].node];
                 let started = Instant::now();
                 plain::step(graph, node, &mut values, context)
                     .map_err(|what| RunError::Node { node: node.name.clone(), what })?;
                 self.measured(start, started);
-                for id in &self.dropped[start] {
+                for id in &fixed.dropped[start] {
                     values[id.0 as usize] = None;
                 }
                 start += 1;
                 continue;
             }
             let plain = |step: &Step| matches!(step.work, Work::Plain { .. });
-            let end = self.steps[start..].iter().position(plain).map_or(self.steps.len(), |n| start + n);
+            let end = fixed.steps[start..].iter().position(plain).map_or(fixed.steps.len(), |n| start + n);
             let memory = self.memory(&values, &shared);
             let profiled = self.profile.lock().unwrap_or_else(PoisonError::into_inner).is_some();
             let done = pool.run(self.threads.len(), |worker| {
                 let mut thread = self.threads[worker.index].lock().unwrap_or_else(PoisonError::into_inner);
                 for index in start..end {
                     let started = (profiled && worker.index == 0).then(Instant::now);
-                    self.steps[index].work.run(self.isa, &memory, worker, &mut thread)?;
+                    fixed.steps[index].work.run(fixed.isa, &memory, worker, &mut thread)?;
                     if let Some(started) = started {
                         self.measured(index, started);
                     }
@@ -199,13 +215,13 @@ impl FastPlan {
                 Ok(())
             });
             done.map_err(|Panicked| RunError::Failed)?;
-            for id in self.dropped[start..end].iter().flatten() {
+            for id in fixed.dropped[start..end].iter().flatten() {
                 values[id.0 as usize] = None;
             }
             start = end;
         }
         let mut out = Vec::with_capacity(results.len());
-        for ((id, shape), data) in graph.outputs.iter().zip(&self.outputs).zip(results) {
+        for ((id, shape), data) in graph.outputs.iter().zip(&fixed.outputs).zip(results) {
             let missing = || RunError::Node {
                 node: graph.value(*id).name.clone().unwrap_or_default(),
                 what: "the output was not computed".to_owned(),
@@ -228,8 +244,8 @@ impl FastPlan {
         let data = |value: &'a Option<Datum>| value.as_ref()?.tensor()?.as_f32();
         Memory {
             arena: &self.arena,
-            buffers: &self.buffers,
-            constants: &self.constants,
+            buffers: &self.fixed.buffers,
+            constants: &self.fixed.constants,
             data: values.iter().map(data).collect(),
             outputs,
         }

@@ -38,4 +38,4 @@ pub use ops::{Fact, TensorOp};
 pub use plain::Datum;
 pub use reference::{ReferenceBackend, ReferenceProgram};
 pub use specialize::specialize;
-pub use tensor_program::{TensorOptions, TensorProgram, TensorStep};
+pub use tensor_program::{Errand, TensorOptions, TensorProgram, TensorStep};

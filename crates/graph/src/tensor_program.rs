@@ -70,7 +70,21 @@ enum Form {
     /// Node after node. By step: values that nobody reads after it.
     Plain { steps: Vec<Step>, dropped: Vec<Vec<ValueId>> },
     /// Fused, in one arena, on a pool.
-    Fast(Box<FastPlan>, Arc<Pool>),
+    Fast(Box<FastPlan>, Arc<Pool>, Vec<Lane>),
+}
+
+/// The steps once more, in an arena of their own, for one thread beside others.
+struct Lane {
+    plan: FastPlan,
+    alone: Pool,
+}
+
+/// Inputs of a run, and who waits for its results.
+pub struct Errand<'a> {
+    /// In the order of [`Graph::inputs`].
+    pub inputs: Vec<Datum>,
+    /// Gets the results, in the order of [`Graph::outputs`].
+    pub answer: Box<dyn FnOnce(Result<Vec<Datum>, RunError>) + Send + 'a>,
 }
 
 /// One step of a plan.
@@ -118,7 +132,7 @@ impl TensorProgram {
     /// Bytes of the activations of all plans that are kept.
     pub fn arena_bytes(&self) -> usize {
         let bytes = |plan: &Plan| match &plan.form {
-            Form::Fast(plan, _) => plan.arena_bytes(),
+            Form::Fast(plan, _, lanes) => plan.arena_bytes() * (1 + lanes.len()),
             Form::Plain { .. } => 0,
         };
         self.plans.iter().map(bytes).sum()
@@ -126,7 +140,7 @@ impl TensorProgram {
 
     /// Starts (or stops, and forgets) measuring the fast steps of the plan that ran last.
     pub fn set_profile(&mut self, on: bool) {
-        if let Some(Plan { form: Form::Fast(plan, _), .. }) = self.plans.last() {
+        if let Some(Plan { form: Form::Fast(plan, ..), .. }) = self.plans.last() {
             plan.set_profile(on);
         }
     }
@@ -134,7 +148,7 @@ impl TensorProgram {
     /// What was measured since [`TensorProgram::set_profile`], in the order of the steps.
     pub fn profile(&self) -> Vec<TensorStep> {
         match self.plans.last() {
-            Some(Plan { form: Form::Fast(plan, _), graph, .. }) => plan.profile(graph),
+            Some(Plan { form: Form::Fast(plan, ..), graph, .. }) => plan.profile(graph),
             _ => Vec::new(),
         }
     }
@@ -153,23 +167,77 @@ impl TensorProgram {
             let what = format!("{} inputs are given", inputs.len());
             return Err(RunError::Input { name: format!("of {}", self.graph.inputs.len()), what });
         }
-        let key: Vec<Fact> = inputs.iter().map(fact_of).collect();
-        let at = match self.plans.iter().position(|plan| plan.key == key) {
-            Some(at) => at,
+        let plan = self.take_plan(inputs.iter().map(fact_of).collect())?;
+        let result = self.execute(&plan, inputs);
+        self.plans.push(plan);
+        result
+    }
+
+    /// Runs errands until `next` gives none, each on one thread of the pool, as many at once as it has threads: no thread
+    /// waits for another between steps. All have inputs of the types and shapes `of`; others are answered with an error.
+    /// Results are those of [`TensorProgram::run`], bit for bit.
+    ///
+    /// # Errors
+    /// [`RunError`] before the first errand is asked for: what [`TensorProgram::run`] says of the shapes, or that there
+    /// is no pool, or that the values of so many runs take more than `max_bytes` or those of [`TensorOptions`].
+    pub fn run_each<'a>(
+        &mut self,
+        of: Vec<Fact>,
+        max_bytes: usize,
+        next: &(dyn Fn() -> Option<Errand<'a>> + Sync),
+    ) -> Result<(), RunError> {
+        let mut plan = self.take_plan(of)?;
+        let ready = self.open_lanes(&mut plan, max_bytes.min(self.options.max_bytes));
+        if let (Ok(()), Form::Fast(_, pool, lanes)) = (&ready, &plan.form) {
+            let context = Context::with_cache(&*self.weights, self.options.max_bytes, &self.cache);
+            let run = |lane: &Lane, inputs: Vec<Datum>| {
+                if !inputs.iter().map(fact_of).eq(plan.key.iter().cloned()) {
+                    let what = "other shapes than those that run side by side".to_owned();
+                    return Err(RunError::Input { name: String::new(), what });
+                }
+                lane.plan.run(&plan.graph, inputs, &context, &lane.alone)
+            };
+            // An errand whose run panics is dropped: whoever waits for its answer sees that.
+            let _ = pool.run(lanes.len(), |worker| {
+                while let Some(Errand { inputs, answer }) = next() {
+                    answer(run(&lanes[worker.index], inputs));
+                }
+                Ok(())
+            });
+        }
+        self.plans.push(plan);
+        ready
+    }
+
+    /// Makes a lane for every thread of the pool.
+    fn open_lanes(&self, plan: &mut Plan, max_bytes: usize) -> Result<(), RunError> {
+        let refused = |what: &str| RunError::Input { name: String::new(), what: what.to_owned() };
+        let Form::Fast(fast, pool, lanes) = &mut plan.form else {
+            return Err(refused("runs side by side take a pool"));
+        };
+        if fast.arena_bytes().saturating_mul(pool.threads()) > max_bytes {
+            return Err(refused("no memory for runs side by side"));
+        }
+        while lanes.len() < pool.threads() {
+            let plan = fast.beside().map_err(|e| RunError::Plan(Box::new(e)))?;
+            let alone = Pool::new(1).map_err(|_| RunError::Failed)?;
+            lanes.push(Lane { plan, alone });
+        }
+        Ok(())
+    }
+
+    /// The plan for inputs of these types and shapes; whoever uses it puts it back as the last one.
+    fn take_plan(&mut self, key: Vec<Fact>) -> Result<Plan, RunError> {
+        match self.plans.iter().position(|plan| plan.key == key) {
+            Some(at) => Ok(self.plans.remove(at)),
             None => {
                 let plan = self.plan(key).map_err(|e| RunError::Plan(Box::new(e)))?;
                 if self.plans.len() >= self.options.plans.max(1) {
                     self.plans.remove(0);
                 }
-                self.plans.push(plan);
-                self.plans.len() - 1
+                Ok(plan)
             }
-        };
-        // The last is the one used last.
-        let plan = self.plans.remove(at);
-        let result = self.execute(&plan, inputs);
-        self.plans.push(plan);
-        result
+        }
     }
 
     /// The graph for inputs of these types and shapes, with all that follows from them computed.
@@ -200,7 +268,7 @@ impl TensorProgram {
         if let Some(pool) = &self.pool {
             let context = Context::new(&*self.weights, self.options.max_bytes);
             let plan = FastPlan::new(&graph, &context, &self.packed, Isa::detect(), self.options.bf16, pool)?;
-            return Ok(Plan { key, graph, form: Form::Fast(Box::new(plan), Arc::clone(pool)) });
+            return Ok(Plan { key, graph, form: Form::Fast(Box::new(plan), Arc::clone(pool), Vec::new()) });
         }
         let steps: Vec<Step> = (0..graph.nodes.len()).map(Step::Plain).collect();
         Ok(Plan { key, graph, form: Form::Plain { steps, dropped } })
@@ -209,7 +277,7 @@ impl TensorProgram {
     fn execute(&self, plan: &Plan, inputs: Vec<Datum>) -> Result<Vec<Datum>, RunError> {
         let context = Context::with_cache(&*self.weights, self.options.max_bytes, &self.cache);
         let (steps, dropped) = match &plan.form {
-            Form::Fast(fast, pool) => return fast.run(&plan.graph, inputs, &context, pool),
+            Form::Fast(fast, pool, _) => return fast.run(&plan.graph, inputs, &context, pool),
             Form::Plain { steps, dropped } => (steps, dropped),
         };
         let mut values: Vec<Option<Datum>> = vec![None; plan.graph.values.len()];

@@ -12,6 +12,7 @@ pub mod linear;
 pub mod norm;
 pub mod peak;
 pub mod pool;
+pub mod resample;
 pub mod resize;
 pub mod rope;
 pub mod rows;

@@ -10,13 +10,14 @@ use crate::{BulkError, json};
 use arrow_array::{ArrayRef, BinaryArray};
 use arrow_schema::{DataType, Field};
 use fetch::Pictures;
+use kun_engine::cores::physical_cores;
 use kun_engine::tasks::describe::{Verb, VisionTask};
 use kun_engine::tasks::pixels::{FileKind, Image, encode};
 use kun_engine::tasks::vision::{Answer, overlay};
+use kun_engine::vision::look_at_many;
 use kun_engine::{EngineError, OcrModel, VisionModel, VisionOptions};
 use serde_json::Value;
-use std::panic::resume_unwind;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Every function over pictures.
 pub(super) const ALL: [Kind; 13] = [
@@ -110,8 +111,14 @@ impl Eye {
 struct Look {
     eye: Eye,
     pictures: Pictures,
+    /// Compute threads.
+    threads: usize,
     /// What is seen, or `None` for pictures.
     field: Option<Field>,
+}
+
+fn threads(bound: &Bound) -> usize {
+    bound.context.threads.unwrap_or_else(physical_cores)
 }
 
 fn threshold(bound: &Bound) -> Result<Option<f32>, BulkError> {
@@ -141,7 +148,12 @@ fn open(bound: &Bound) -> Result<Arc<dyn Function>, BulkError> {
         }
     }
     let field = seen::data_type(verb).map(|data_type| Field::new(&call.column, data_type, true));
-    Ok(Arc::new(Look { eye: Eye::Vision(Box::new(model)), pictures: Pictures::new(bound), field }))
+    Ok(Arc::new(Look {
+        eye: Eye::Vision(Box::new(model)),
+        pictures: Pictures::new(bound),
+        threads: threads(bound),
+        field,
+    }))
 }
 
 fn open_ocr(bound: &Bound) -> Result<Arc<dyn Function>, BulkError> {
@@ -151,7 +163,12 @@ fn open_ocr(bound: &Bound) -> Result<Arc<dyn Function>, BulkError> {
     let mut model = OcrModel::open(folder, &options)?;
     model.threshold = threshold(bound)?.unwrap_or(model.threshold);
     let field = Some(Field::new(&bound.call.column, seen::page(), true));
-    Ok(Arc::new(Look { eye: Eye::Ocr(Box::new(model)), pictures: Pictures::new(bound), field }))
+    Ok(Arc::new(Look {
+        eye: Eye::Ocr(Box::new(model)),
+        pictures: Pictures::new(bound),
+        threads: threads(bound),
+        field,
+    }))
 }
 
 /// What is kept of an answer.
@@ -179,48 +196,21 @@ impl Look {
     }
 }
 
-/// A row and what is kept of its answer.
-type Seen = (usize, Result<Kept, RowError>);
-
 impl Look {
-    /// Answers about the pictures of all rows, in their order. While the model looks at some, the next are decoded.
-    fn look_at_all(&self, column: &ArrayRef, rows: usize) -> Result<Vec<Seen>, BulkError> {
-        let next = Mutex::new(0);
-        let lane = || -> Result<Vec<Seen>, BulkError> {
-            let mut seen = Vec::new();
-            loop {
-                let (first, group) = {
-                    let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
-                    let first = *next;
-                    if first >= rows {
-                        return Ok(seen);
-                    }
-                    let group = self.pictures.group(column, first, rows)?;
-                    *next += group.len();
-                    (first, group)
-                };
-                seen.extend((first..).zip(self.look_at(group)));
-            }
-        };
-        std::thread::scope(|scope| {
-            let other = scope.spawn(lane);
-            let mut seen = lane()?;
-            seen.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic))?);
-            seen.sort_by_key(|(row, _)| *row);
-            Ok(seen)
-        })
-    }
-
-    fn look_at(&self, group: Vec<Result<Arc<Image>, RowError>>) -> Vec<Result<Kept, RowError>> {
-        let images: Vec<Arc<Image>> = group.iter().filter_map(|image| image.as_ref().ok()).cloned().collect();
-        let mut answers = if images.is_empty() { Vec::new() } else { self.eye.answer(&images) }.into_iter();
-        let keep = |image: Result<_, RowError>| {
-            image.and_then(|_| match answers.next() {
-                Some(answer) => self.keep(&answer.map_err(|error| row_error(&error))?),
-                None => Err(RowError::retryable("no answer")),
-            })
-        };
-        group.into_iter().map(keep).collect()
+    /// Answers about the pictures of all rows, in their order.
+    fn look_at_all(&self, column: &ArrayRef, rows: usize) -> Result<Vec<Result<Kept, RowError>>, BulkError> {
+        self.pictures.check(column)?;
+        let seen = look_at_many(
+            rows,
+            self.threads,
+            |row| self.pictures.read(column, row),
+            |images| {
+                let answers = self.eye.answer(images).into_iter();
+                answers.map(|answer| self.keep(&answer.map_err(|error| row_error(&error))?)).collect()
+            },
+        );
+        let one = |seen: Result<Option<_>, _>| seen?.unwrap_or(Err(RowError::retryable("no answer")));
+        Ok(seen.into_iter().map(one).collect())
     }
 }
 
@@ -240,7 +230,7 @@ impl Function for Look {
         let mut errors = Vec::new();
         let mut places: Vec<Option<u32>> = vec![None; rows];
         let mut good: Vec<Kept> = Vec::new();
-        for (row, kept) in self.look_at_all(&columns[0], rows)? {
+        for (row, kept) in self.look_at_all(&columns[0], rows)?.into_iter().enumerate() {
             match kept {
                 Ok(kept) => {
                     places[row] = u32::try_from(good.len()).ok();

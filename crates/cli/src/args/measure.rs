@@ -12,7 +12,8 @@ use std::path::PathBuf;
 #[command(before_help = "Examples:
   kun bench smollm2
   kun bench ./model.gguf -p 512 -n 128 -t 2 --batch 1,4,16 --json
-  kun bench ./model.onnx -t 2 --batch 1,8")]
+  kun bench ./model.onnx -t 2 --batch 1,8
+  kun bench ./detect.onnx --images photos/")]
 pub struct BenchArgs {
     /// Model name, file or folder
     pub model: String,
@@ -31,6 +32,10 @@ pub struct BenchArgs {
     /// Time an encoder on the texts of a JSON file instead: a list of { name, texts, batch }
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub texts: Option<PathBuf>,
+    /// Time a picture model on the pictures of a file, folder or pattern instead: read, decoded, resized, run, answered; and
+    /// the network alone beside it
+    #[arg(long, value_name = "PICTURES", conflicts_with = "texts", hide_short_help = true)]
+    pub images: Option<String>,
     /// Type that the weights of an encoder (with --texts) or an ONNX model are multiplied in: f32 or bf16
     #[arg(long, value_parser = parse_precision, value_name = "TYPE", hide_short_help = true)]
     pub precision: Option<DType>,

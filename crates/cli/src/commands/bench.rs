@@ -1,12 +1,15 @@
 //! `kun bench`.
 
 use super::App;
+use super::pictures::inputs;
 use crate::args::BenchArgs;
 use crate::exit::Misuse;
 use crate::terminal::human_bytes;
 use anyhow::Context;
-use kun_engine::EncodeOptions;
+use kun_engine::cores::physical_cores;
 use kun_engine::onnx::OnnxOptions;
+use kun_engine::vision::{Looks, looks_at, verb_of};
+use kun_engine::{EncodeOptions, VisionModel, VisionOptions};
 use kun_evals::speed::{self, Bench, BenchOptions, Limits, OnnxBenchOptions, Phase, Row, TextCase, TextTime};
 use serde_json::json;
 use std::path::Path;
@@ -18,6 +21,9 @@ pub fn bench(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
     }
     if let Some(path) = &args.texts {
         return texts(app, args, path);
+    }
+    if let Some(images) = &args.images {
+        return pictures(app, args, images);
     }
     if super::onnx::is_onnx(&args.model) {
         return onnx(app, args);
@@ -51,18 +57,7 @@ pub fn bench(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
 
 /// Measures an ONNX model on made-up inputs.
 fn onnx(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
-    let options = OnnxBenchOptions {
-        batch: args.batch.clone(),
-        repetitions: args.repetitions,
-        load: OnnxOptions {
-            threads: args.compute.threads,
-            no_mmap: args.compute.no_mmap,
-            max_memory_bytes: args.compute.max_memory,
-            bf16: super::onnx::is_bf16(app, args.precision)?,
-            ..OnnxOptions::default()
-        },
-        limits: !args.no_limits,
-    };
+    let options = onnx_options(app, args)?;
     let mut printed = Ok(());
     let measured = speed::onnx(Path::new(&args.model), &options, |row| {
         let share = row
@@ -94,6 +89,72 @@ fn onnx(app: &App, args: &BenchArgs) -> anyhow::Result<()> {
         args.model, measured.threads, measured.precision, measured.load_ms
     );
     Ok(app.output.write(&(model + &limits))?)
+}
+
+fn onnx_options(app: &App, args: &BenchArgs) -> anyhow::Result<OnnxBenchOptions> {
+    Ok(OnnxBenchOptions {
+        batch: args.batch.clone(),
+        repetitions: args.repetitions,
+        load: OnnxOptions {
+            threads: args.compute.threads,
+            no_mmap: args.compute.no_mmap,
+            max_memory_bytes: args.compute.max_memory,
+            bf16: super::onnx::is_bf16(app, args.precision)?,
+            ..OnnxOptions::default()
+        },
+        limits: !args.no_limits,
+    })
+}
+
+/// Measures how fast the engine answers about pictures, and the network alone.
+fn pictures(app: &App, args: &BenchArgs, images: &str) -> anyhow::Result<()> {
+    let files = inputs::expand(&[images.to_owned()])?;
+    let alone = OnnxBenchOptions { batch: vec![1], limits: false, ..onnx_options(app, args)? };
+    let options = VisionOptions {
+        threads: args.compute.threads,
+        max_memory_bytes: args.compute.max_memory,
+        no_mmap: args.compute.no_mmap,
+        bf16: alone.load.bf16,
+        ..VisionOptions::default()
+    };
+    let found = app.fetch(&args.model)?;
+    let verb = match looks_at(&found.path) {
+        Some(Looks::Verb(verb)) => verb,
+        Some(Looks::Unknown) => verb_of(&found.path, &options)?,
+        _ => return Err(Misuse(format!("{} is no model that --images can measure", found.name)).into()),
+    };
+    let model = VisionModel::open(&found.path, verb, &options)?;
+    let threads = options.threads.unwrap_or_else(physical_cores);
+    let read = |at: usize| inputs::read(&files[at], inputs::Limits::default()).map(|decoded| decoded.image);
+    let time = speed::look_at_pictures(&model, files.len(), threads, args.repetitions, read);
+    let network = speed::onnx(model.file(), &alone, |_| ())?;
+    let row = network.rows.first().context("the network was not run")?;
+    let share = time.pictures_per_s / row.items_per_s;
+    if args.json {
+        return app.output.json(&json!({
+            "model": found.name, "verb": verb.name(), "threads": threads, "precision": network.precision,
+            "time": time, "network": row, "share_of_network": share,
+        }));
+    }
+    let failed = match time.failed {
+        0 => String::new(),
+        failed => format!(", {failed} failed"),
+    };
+    app.output.line(&format!(
+        "{:<16}{:>9.1} pictures/s  {} pictures in {:.2} s{failed}",
+        verb.name(),
+        time.pictures_per_s,
+        time.pictures,
+        time.seconds
+    ))?;
+    app.output.line(&format!(
+        "{:<16}{:>9.1} pictures/s  {:.2} ms a run; {:.0} % of it is reached",
+        "network alone",
+        row.items_per_s,
+        row.median_ms,
+        share * 100.0
+    ))?;
+    Ok(())
 }
 
 /// Measures how fast an encoder reads texts.

@@ -159,3 +159,18 @@ fn bench_measures_onnx_models_of_every_batch() {
     let ran = Scratch::new().run(&["bench", &stories(), "--precision", "bf16"]).expect(2);
     assert!(ran.stderr.contains("--precision"), "{}", ran.stderr);
 }
+
+#[test]
+fn bench_measures_the_engine_on_pictures_beside_the_network() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/clip/onnx/vision_model.onnx");
+    let pictures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/clip");
+    let bench = ["bench", model, "--images", pictures, "-t", "1", "-r", "1"];
+    let ran = Scratch::new().run(&[&bench[..], &["--json"]].concat()).expect(0).json();
+    assert_eq!((&ran["time"]["pictures"], &ran["time"]["failed"]), (&1.into(), &0.into()), "{ran}");
+    assert_eq!(ran["verb"], "embed", "{ran}");
+    assert!(ran["share_of_network"].as_f64().is_some_and(|share| share > 0.0), "{ran}");
+    let ran = Scratch::new().run(&bench).expect(0);
+    assert!(ran.stdout.contains("network alone"), "{}", ran.stdout);
+    Scratch::new().run(&["bench", model, "--images", "no-such-folder/*.png"]).expect(2);
+    Scratch::new().run(&["bench", &stories(), "--images", pictures]).expect(2);
+}

@@ -1,12 +1,12 @@
 //! One forward pass of an ONNX model.
 
 use crate::cores::physical_cores;
-use crate::{EngineError, Pass, budget};
+use crate::{EngineError, Pass, Waiting, budget};
 use kun_formats::OnnxFile;
 use kun_graph::{
-    Datum, Dim, Fact, Graph, Isa, Pool, RunError, TensorOptions, TensorProgram, TensorStep, ValueKind,
+    Datum, Dim, Errand, Fact, Graph, Isa, Pool, RunError, TensorOptions, TensorProgram, TensorStep, ValueKind,
 };
-use kun_models::onnx::{OnnxInfo, import};
+use kun_models::onnx::{OnnxInfo, Port, import};
 use kun_tensor::storage::Access;
 use kun_tensor::{DType, Elements, Tensor, Tensors};
 use std::path::Path;
@@ -15,6 +15,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// More threads than any machine that this runs on.
 const MOST_THREADS: usize = 1024;
+/// Items that must wait for every thread so that each is run on one thread: with fewer, all of them would be late.
+const EACH: usize = 2;
+/// The most bytes that the values of runs side by side may take.
+const EACH_BYTES: usize = 1 << 30;
 
 /// How an ONNX model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +66,8 @@ pub struct OnnxPass {
     info: OnnxInfo,
     max_batch: usize,
     stackable: bool,
+    /// Compute threads.
+    threads: usize,
     memory: Memory,
 }
 
@@ -107,12 +113,16 @@ impl OnnxPass {
         let stackable = may_stack(&model.graph);
         let limits = TensorOptions { max_bytes, bf16: options.bf16, ..TensorOptions::default() };
         let mut program = TensorProgram::new(model.graph, model.weights, limits)?;
+        let threads = match options.plain {
+            true => 1,
+            false => options.threads.unwrap_or_else(physical_cores).clamp(1, MOST_THREADS),
+        };
         if !options.plain {
-            let threads = options.threads.unwrap_or_else(physical_cores).clamp(1, MOST_THREADS);
             program = program.with_pool(Arc::new(Pool::new(threads).map_err(EngineError::Thread)?));
         }
         let memory = Memory(Arc::new(AtomicU64::new(weights)));
-        Ok(OnnxPass { program, info: model.info, max_batch: options.max_batch.max(1), stackable, memory })
+        let max_batch = options.max_batch.max(1);
+        Ok(OnnxPass { program, info: model.info, max_batch, stackable, threads, memory })
     }
 
     /// What the model says of itself.
@@ -156,35 +166,13 @@ impl OnnxPass {
     /// # Errors
     /// [`EngineError::Run`].
     pub fn infer(&mut self, inputs: &Tensors) -> Result<Tensors, EngineError> {
-        let mut data = Vec::with_capacity(self.info.inputs.len());
-        for port in &self.info.inputs {
-            let tensor =
-                inputs.get(&port.name).ok_or_else(|| input_error(&port.name, "missing".to_owned()))?;
-            data.push(Datum::from(tensor.clone()));
-        }
-        if let Some(name) = inputs.keys().find(|name| self.info.inputs.iter().all(|p| p.name != **name)) {
-            let known: Vec<&str> = self.info.inputs.iter().map(|p| p.name.as_str()).collect();
-            return Err(input_error(name, format!("unknown; this model takes {}", known.join(", "))));
-        }
+        self.infer_owned(inputs.clone())
+    }
+
+    fn infer_owned(&mut self, inputs: Tensors) -> Result<Tensors, EngineError> {
+        let data = data_of(&self.info, inputs)?;
         let results = self.run_data(data)?;
-        let mut outputs = Tensors::new();
-        for (port, datum) in self.info.outputs.iter().zip(results) {
-            match datum {
-                Datum::Tensor(tensor) => {
-                    outputs.insert(port.name.clone(), Arc::unwrap_or_clone(tensor));
-                }
-                // A sequence becomes numbered tensors.
-                Datum::Sequence(items) => {
-                    for (i, item) in items.into_iter().enumerate() {
-                        if let Datum::Tensor(tensor) = item {
-                            outputs.insert(format!("{}.{i}", port.name), Arc::unwrap_or_clone(tensor));
-                        }
-                    }
-                }
-                Datum::Nothing => {}
-            }
-        }
-        Ok(outputs)
+        Ok(named(&self.info, results))
     }
 
     /// Runs the model on whole values, in the order of [`OnnxInfo::inputs`].
@@ -205,12 +193,22 @@ impl OnnxPass {
         self.program.profile()
     }
 
+    fn tell_memory(&self) {
+        let bytes = self.info.weights_bytes.saturating_add(self.program.arena_bytes() as u64);
+        self.memory.0.store(bytes, Ordering::Relaxed);
+    }
+
     /// Whether the tensors of an item have the full rank of the inputs.
     fn is_whole(&self, item: &Tensors) -> bool {
         self.info.inputs.iter().any(|port| {
             let rank = port.shape.as_ref().map(Vec::len);
             item.get(&port.name).is_some_and(|tensor| Some(tensor.shape().len()) == rank)
         })
+    }
+
+    /// Runs one item as a batch of one.
+    fn single(&mut self, item: Tensors) -> Result<Tensors, EngineError> {
+        self.infer_owned(as_batch(item)?).map(without_batch)
     }
 
     /// Runs items that are stacked; all have the same shapes.
@@ -221,7 +219,7 @@ impl OnnxPass {
             let parts: Vec<&Tensor> = items.iter().filter_map(|item| item.get(name)).collect();
             inputs.insert(name.clone(), stack(name, &parts)?);
         }
-        let outputs = self.infer(&inputs)?;
+        let outputs = self.infer_owned(inputs)?;
         let mut results = vec![Tensors::new(); items.len()];
         for (name, tensor) in outputs {
             match split(&tensor, items.len()) {
@@ -238,6 +236,66 @@ impl OnnxPass {
         }
         Ok(results)
     }
+}
+
+/// Values of a run, in the order of the inputs.
+fn data_of(info: &OnnxInfo, mut inputs: Tensors) -> Result<Vec<Datum>, EngineError> {
+    let mut data = Vec::with_capacity(info.inputs.len());
+    for port in &info.inputs {
+        let tensor =
+            inputs.remove(&port.name).ok_or_else(|| input_error(&port.name, "missing".to_owned()))?;
+        data.push(Datum::from(tensor));
+    }
+    if let Some(name) = inputs.keys().next() {
+        let known: Vec<&str> = info.inputs.iter().map(|p| p.name.as_str()).collect();
+        return Err(input_error(name, format!("unknown; this model takes {}", known.join(", "))));
+    }
+    Ok(data)
+}
+
+/// Results of a run by name.
+fn named(info: &OnnxInfo, results: Vec<Datum>) -> Tensors {
+    let mut outputs = Tensors::new();
+    for (port, datum) in info.outputs.iter().zip(results) {
+        match datum {
+            Datum::Tensor(tensor) => {
+                outputs.insert(port.name.clone(), Arc::unwrap_or_clone(tensor));
+            }
+            // A sequence becomes numbered tensors.
+            Datum::Sequence(items) => {
+                for (i, item) in items.into_iter().enumerate() {
+                    if let Datum::Tensor(tensor) = item {
+                        outputs.insert(format!("{}.{i}", port.name), Arc::unwrap_or_clone(tensor));
+                    }
+                }
+            }
+            Datum::Nothing => {}
+        }
+    }
+    outputs
+}
+
+/// The tensors of an item with a first dimension of 1.
+fn as_batch(item: Tensors) -> Result<Tensors, EngineError> {
+    let one = |(name, tensor): (String, Tensor)| {
+        let shape: Vec<usize> = [1].iter().chain(tensor.shape()).copied().collect();
+        let tensor = tensor.reshaped(shape).map_err(|e| input_error(&name, e.to_string()))?;
+        Ok((name, tensor))
+    };
+    item.into_iter().map(one).collect()
+}
+
+/// Outputs of a batch of one without that dimension; those that have none stay as they are.
+fn without_batch(outputs: Tensors) -> Tensors {
+    let one = |(name, tensor): (String, Tensor)| {
+        let rest =
+            tensor.shape().split_first().filter(|(first, _)| **first == 1).map(|(_, rest)| rest.to_vec());
+        let (shape, elements) = tensor.into_parts();
+        let tensor =
+            Tensor::new(rest.unwrap_or(shape), elements).expect("a dimension of 1 holds nothing back");
+        (name, tensor)
+    };
+    outputs.into_iter().map(one).collect()
 }
 
 fn input_error(name: &str, what: String) -> EngineError {
@@ -326,38 +384,69 @@ impl Pass for OnnxPass {
         self.max_batch()
     }
 
-    fn run(&mut self, batch: Vec<Tensors>) -> Vec<Result<Tensors, EngineError>> {
+    fn run(&mut self, mut batch: Vec<Tensors>) -> Vec<Result<Tensors, EngineError>> {
         let mut results: Vec<Option<Result<Tensors, EngineError>>> = batch.iter().map(|_| None).collect();
         let mut groups: Vec<Vec<usize>> = Vec::new();
-        for (i, item) in batch.iter().enumerate() {
-            if self.is_whole(item) {
-                results[i] = Some(self.infer(item));
+        for i in 0..batch.len() {
+            if self.is_whole(&batch[i]) {
+                results[i] = Some(self.infer_owned(std::mem::take(&mut batch[i])));
                 continue;
             }
-            let alike = |group: &&mut Vec<usize>| signature(&batch[group[0]]) == signature(item);
+            let alike = |group: &&mut Vec<usize>| signature(&batch[group[0]]) == signature(&batch[i]);
             match groups.iter_mut().find(alike).filter(|_| self.stackable) {
                 Some(group) => group.push(i),
                 None => groups.push(vec![i]),
             }
         }
         for group in groups {
-            let items: Vec<Tensors> = group.iter().map(|&i| batch[i].clone()).collect();
-            match self.stacked(&items) {
-                Ok(outputs) => {
+            let mut items: Vec<Tensors> = group.iter().map(|&i| std::mem::take(&mut batch[i])).collect();
+            let outputs = if items.len() > 1 { self.stacked(&items).ok() } else { None };
+            match outputs {
+                Some(outputs) => {
                     group.iter().zip(outputs).for_each(|(&i, output)| results[i] = Some(Ok(output)));
                 }
                 // One item may be what the model cannot take: each has its own run then.
-                Err(error) if group.len() == 1 => results[group[0]] = Some(Err(error)),
-                Err(_) => {
-                    for (&i, item) in group.iter().zip(&items) {
-                        let alone = self.stacked(std::slice::from_ref(item));
-                        results[i] = Some(alone.map(|mut outputs| outputs.pop().unwrap_or_default()));
+                None => {
+                    for (&i, item) in group.iter().zip(items.drain(..)) {
+                        results[i] = Some(self.single(item));
                     }
                 }
             }
         }
-        let bytes = self.info.weights_bytes.saturating_add(self.program.arena_bytes() as u64);
-        self.memory.0.store(bytes, Ordering::Relaxed);
+        self.tell_memory();
         results.into_iter().map(|result| result.unwrap_or(Err(EngineError::Unloaded))).collect()
     }
+
+    fn run_each(&mut self, waiting: &Waiting) -> bool {
+        if self.stackable || self.threads < 2 {
+            return false;
+        }
+        let of = waiting.first(|first| (!self.is_whole(first)).then(|| facts(&self.info, first)).flatten());
+        let Some((count, Some(of))) = of else { return false };
+        if count < EACH * self.threads {
+            return false;
+        }
+        let (info, alike) = (&self.info, &of);
+        let next = || {
+            let (tensors, reply) = waiting.next_if(|next| facts(info, next).as_ref() == Some(alike))?.split();
+            let inputs = as_batch(tensors).and_then(|tensors| data_of(info, tensors)).unwrap_or_default();
+            let answer = |result: Result<Vec<Datum>, RunError>| {
+                let outputs = result.map(|results| without_batch(named(info, results)));
+                reply.give(outputs.map_err(|e| EngineError::Run(Arc::new(e))));
+            };
+            Some(Errand { inputs, answer: Box::new(answer) })
+        };
+        let ran = self.program.run_each(of.clone(), EACH_BYTES, &next).is_ok();
+        self.tell_memory();
+        ran
+    }
+}
+
+/// Types and shapes of an item's tensors as a batch of one, in the order of the inputs; `None` if it has others.
+fn facts(info: &OnnxInfo, item: &Tensors) -> Option<Vec<Fact>> {
+    let fact = |port: &Port| {
+        let tensor = item.get(&port.name)?;
+        Some(Fact::Shaped(tensor.dtype(), [1].iter().chain(tensor.shape()).copied().collect()))
+    };
+    (item.len() == info.inputs.len()).then(|| info.inputs.iter().map(fact).collect()).flatten()
 }

@@ -1,4 +1,4 @@
-use crate::backend::{WeightError, WeightSource};
+use crate::backend::{RunError, WeightError, WeightSource};
 use crate::cpu::Pool;
 use crate::graph::{Dim, Graph, Node, Op, Sym, ValueId, ValueInfo, WeightId, WeightInfo};
 use crate::ops::{
@@ -7,11 +7,12 @@ use crate::ops::{
     TransposedConvolution, Unary,
 };
 use crate::plain::Datum;
-use crate::tensor_program::{TensorOptions, TensorProgram};
+use crate::specialize::fact_of;
+use crate::tensor_program::{Errand, TensorOptions, TensorProgram};
 use kun_tensor::{DType, Tensor};
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 mod codes;
 
@@ -198,9 +199,67 @@ impl Net {
                 let how = format!("{threads} threads, bf16 {bf16}");
                 assert!(relative < bound, "output {index}, {how}: {relative:e}; {steps:?}");
             }
+            for each in self.run_side_by_side(&mut fast, 5) {
+                for (index, (each, actual)) in each.unwrap().iter().zip(&actual).enumerate() {
+                    let (each, actual) = (each.tensor().unwrap(), actual.tensor().unwrap());
+                    let bits =
+                        |t: &Tensor| t.as_f32().unwrap().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(bits(each), bits(actual), "output {index}, {threads} threads side by side");
+                }
+            }
         }
         kinds
     }
+
+    fn run_side_by_side(
+        &self,
+        program: &mut TensorProgram,
+        count: usize,
+    ) -> Vec<Result<Vec<Datum>, RunError>> {
+        let (left, answers) = (Mutex::new(count), Mutex::new(Vec::new()));
+        let next = || {
+            let mut left = left.lock().unwrap();
+            *left = left.checked_sub(1)?;
+            let answer = |answer| answers.lock().unwrap().push(answer);
+            Some(Errand { inputs: self.given.clone(), answer: Box::new(answer) })
+        };
+        program.run_each(self.given.iter().map(fact_of).collect(), usize::MAX, &next).unwrap();
+        let answers = answers.into_inner().unwrap();
+        assert_eq!(answers.len(), count);
+        answers
+    }
+}
+
+#[test]
+fn runs_side_by_side_are_refused_before_they_begin() {
+    let mut net = Net::default();
+    let x = net.input(&[1, 3, 20, 20]);
+    let y = net.conv(x, [4, 3, 3], 1, 1);
+    net.output(y);
+    let given = net.given.clone();
+    let facts: Vec<_> = given.iter().map(fact_of).collect();
+    let program =
+        || TensorProgram::new(net.graph.clone(), Arc::new(Nothing), TensorOptions::default()).unwrap();
+    let never = || unreachable!("nothing is taken");
+    assert!(program().run_each(facts.clone(), usize::MAX, &never).is_err(), "without a pool");
+    let mut program = program().with_pool(Arc::new(Pool::new(2).unwrap()));
+    assert!(program.run_each(facts.clone(), 100, &never).is_err(), "without memory");
+    assert!(program.run_each(Vec::new(), usize::MAX, &never).is_err(), "for no inputs");
+    let (asked, answers) = (Mutex::new(0), Mutex::new(Vec::new()));
+    let next = || {
+        *asked.lock().unwrap() += 1;
+        let inputs = match *asked.lock().unwrap() {
+            1 => vec![Datum::from(Tensor::f32([1, 3, 20, 19], vec![0.0; 1140]).unwrap())],
+            2 => given.clone(),
+            _ => return None,
+        };
+        let answer = |answer: Result<_, _>| answers.lock().unwrap().push(answer.is_ok());
+        Some(Errand { inputs, answer: Box::new(answer) })
+    };
+    program.run_each(facts, usize::MAX, &next).unwrap();
+    let mut answers = answers.into_inner().unwrap();
+    answers.sort_unstable();
+    assert_eq!(answers, [false, true], "other shapes are answered with an error");
 }
 
 #[test]

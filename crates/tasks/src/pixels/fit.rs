@@ -1,7 +1,7 @@
 //! Fitting a picture into a network's input, and finding the way back.
 
 use super::boxes::Box2;
-use super::resize::{Filter, resize_u8};
+use super::resize::{Filter, resize_rows, resize_u8};
 
 /// How a picture gets the size of the input.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -91,16 +91,15 @@ pub fn fit(
             let scale = (out_w as f64 / w as f64).min(out_h as f64 / h as f64);
             let size = |n: usize, most: usize| ((n as f64 * scale).round() as usize).clamp(1, most);
             let (inner_w, inner_h) = (size(w, out_w), size(h, out_h));
-            let inner = resize_u8(samples, (w, h), channels, (inner_w, inner_h), filter);
             let (x, y) = match place {
                 Place::Corner => (0, 0),
                 Place::Middle => ((out_w - inner_w) / 2, (out_h - inner_h) / 2),
             };
             let mut out = vec![fill; out_w * out_h * channels];
-            for (row, pixels) in inner.chunks_exact(inner_w * channels).enumerate() {
+            resize_rows(samples, (w, h), channels, (inner_w, inner_h), filter, |row, pixels| {
                 let at = ((row + y) * out_w + x) * channels;
                 out[at..at + pixels.len()].copy_from_slice(pixels);
-            }
+            });
             let scale = (scale as f32, scale as f32);
             let offset = (x as f32, y as f32);
             (out, Placement { source: (w, h), input: (out_w, out_h), scale, offset })
@@ -109,12 +108,13 @@ pub fn fit(
             let short = short_side.max(1) as f64 / w.min(h) as f64;
             let size = |n: usize, least: usize| ((n as f64 * short + 1e-9) as usize).max(least);
             let (inner_w, inner_h) = (size(w, out_w), size(h, out_h));
-            let inner = resize_u8(samples, (w, h), channels, (inner_w, inner_h), filter);
             let (x, y) = ((inner_w - out_w) / 2, (inner_h - out_h) / 2);
             let mut out = Vec::with_capacity(out_w * out_h * channels);
-            for row in inner.chunks_exact(inner_w * channels).skip(y).take(out_h) {
-                out.extend_from_slice(&row[x * channels..(x + out_w) * channels]);
-            }
+            resize_rows(samples, (w, h), channels, (inner_w, inner_h), filter, |row, pixels| {
+                if (y..y + out_h).contains(&row) {
+                    out.extend_from_slice(&pixels[x * channels..(x + out_w) * channels]);
+                }
+            });
             let scale = (ratio(inner_w, w), ratio(inner_h, h));
             let offset = (-(x as f32), -(y as f32));
             (out, Placement { source: (w, h), input: (out_w, out_h), scale, offset })

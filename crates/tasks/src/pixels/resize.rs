@@ -1,6 +1,9 @@
 //! Resizing as Pillow before 13 does it, bit for bit on 8-bit pictures: filters widen when a picture shrinks, 8-bit weights have
 //! 22 fractional bits, rows are resampled before columns and rounded in between.
 
+use kun_kernels::Isa;
+use kun_kernels::resample::{FRACTION_BITS, Taps, blend, lines};
+
 /// How pixels are weighed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Filter {
@@ -82,13 +85,13 @@ impl Weights {
         Weights { spans, values, taps }
     }
 
-    fn fixed(&self) -> Vec<i32> {
+    /// The weights of a position as whole numbers of [`FRACTION_BITS`] fractional bits.
+    fn fixed(&self, position: usize) -> Vec<i32> {
         let one = f64::from(1 << FRACTION_BITS);
-        self.values.iter().map(|v| (v * one + 0.5f64.copysign(*v)) as i32).collect()
+        let values = &self.values[position * self.taps..][..self.spans[position].1];
+        values.iter().map(|v| (v * one + 0.5f64.copysign(*v)) as i32).collect()
     }
 }
-
-const FRACTION_BITS: u32 = 32 - 8 - 2;
 
 /// Resizes interleaved 8-bit samples, `[h, w, channels]` to `[out_h, out_w, channels]`; equals Pillow's `resize`.
 ///
@@ -96,66 +99,111 @@ const FRACTION_BITS: u32 = 32 - 8 - 2;
 /// If the samples do not fill the size, or a size is 0.
 pub fn resize_u8(
     samples: &[u8],
-    (w, h): (usize, usize),
+    size: (usize, usize),
     channels: usize,
     (out_w, out_h): (usize, usize),
     filter: Filter,
 ) -> Vec<u8> {
+    let mut out = Vec::with_capacity(out_w * out_h * channels);
+    resize_rows(samples, size, channels, (out_w, out_h), filter, |_, row| out.extend_from_slice(row));
+    out
+}
+
+/// [`resize_u8`], one row of the result after the other: its number and its samples.
+///
+/// # Panics
+/// As [`resize_u8`], or if there are no or more than 4 channels.
+pub fn resize_rows(
+    samples: &[u8],
+    (w, h): (usize, usize),
+    channels: usize,
+    (out_w, out_h): (usize, usize),
+    filter: Filter,
+    mut row: impl FnMut(usize, &[u8]),
+) {
     assert!(samples.len() == w * h * channels && out_w > 0 && out_h > 0, "{w}x{h} to {out_w}x{out_h}");
+    assert!((1..=4).contains(&channels), "{channels} channels");
+    let line = w * channels;
     if (w, h) == (out_w, out_h) {
-        return samples.to_vec();
+        return samples.chunks_exact(line).enumerate().for_each(|(y, samples)| row(y, samples));
     }
     if filter == Filter::Nearest {
-        return nearest(samples, (w, h), channels, (out_w, out_h));
+        let all = nearest(samples, (w, h), channels, (out_w, out_h));
+        return all.chunks_exact(out_w * channels).enumerate().for_each(|(y, samples)| row(y, samples));
     }
-    let rows = if w == out_w { samples.to_vec() } else { narrow_rows(samples, w, channels, out_w, filter) };
-    if h == out_h { rows } else { narrow_columns(&rows, out_w * channels, h, out_h, filter) }
-}
-
-fn round_fixed(sum: i32) -> u8 {
-    (sum >> FRACTION_BITS).clamp(0, 255) as u8
-}
-
-/// `[h, w, c]` to `[h, out_w, c]`.
-fn narrow_rows(samples: &[u8], w: usize, channels: usize, out_w: usize, filter: Filter) -> Vec<u8> {
-    let weights = Weights::new(w, out_w, filter);
-    match channels {
-        1 => narrow_rows_of::<1>(samples, w, &weights),
-        2 => narrow_rows_of::<2>(samples, w, &weights),
-        3 => narrow_rows_of::<3>(samples, w, &weights),
-        _ => narrow_rows_of::<4>(samples, w, &weights),
+    let mut source = Lines::new(samples, (w, h), channels, out_w, filter);
+    if h == out_h {
+        return (0..h).for_each(|y| row(y, source.upto(y, 1)[0]));
+    }
+    let (weights, isa) = (Weights::new(h, out_h, filter), Isa::detect());
+    let mut out = vec![0; out_w * channels];
+    for (y, &(first, count)) in weights.spans.iter().enumerate() {
+        blend(isa, &source.upto(first, count), &weights.fixed(y), &mut out)
+            .expect("lines are as long as results");
+        row(y, &out);
     }
 }
 
-fn narrow_rows_of<const C: usize>(samples: &[u8], w: usize, weights: &Weights) -> Vec<u8> {
-    let fixed = weights.fixed();
-    let mut out = Vec::with_capacity(samples.len() / w * weights.spans.len());
-    for row in samples.as_chunks::<C>().0.chunks_exact(w) {
-        for (&(first, count), taps) in weights.spans.iter().zip(fixed.chunks_exact(weights.taps)) {
-            let mut sums = [1 << (FRACTION_BITS - 1); C];
-            for (pixel, &weight) in row[first..first + count].iter().zip(taps) {
-                pixel.iter().zip(&mut sums).for_each(|(&v, sum)| *sum += i32::from(v) * weight);
+/// The lines of a picture in another width; the last few are kept, as the next rows of the result are made from them.
+struct Lines<'a> {
+    samples: &'a [u8],
+    /// Samples of a line of the picture, and how many lines it has.
+    size: (usize, usize),
+    channels: usize,
+    /// None if the width stays.
+    axis: Option<Taps>,
+    /// Two lines of the picture, with room behind.
+    inputs: [Vec<u8>; 2],
+    /// Line `y` is `kept[y % kept.len()]`.
+    kept: Vec<Vec<u8>>,
+    /// Lines that were made.
+    made: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn new(
+        samples: &'a [u8],
+        (w, h): (usize, usize),
+        channels: usize,
+        out_w: usize,
+        filter: Filter,
+    ) -> Lines<'a> {
+        let axis = (w != out_w).then(|| {
+            let weights = Weights::new(w, out_w, filter);
+            let fixed: Vec<Vec<i32>> = (0..out_w).map(|position| weights.fixed(position)).collect();
+            Taps::new(weights.spans.iter().map(|span| span.0).collect(), &fixed)
+        });
+        let room = axis.as_ref().map_or(0, |axis| axis.input_len(channels).max(w * channels));
+        let inputs = [vec![0; room], vec![0; room]];
+        Lines { samples, size: (w * channels, h), channels, axis, inputs, kept: Vec::new(), made: 0 }
+    }
+
+    /// Lines from `first` on; never before those that were asked for last.
+    fn upto(&mut self, first: usize, count: usize) -> Vec<&[u8]> {
+        let (line, lines_in_all) = self.size;
+        let source = |y: usize| &self.samples[y * line..(y + 1) * line];
+        let Some(axis) = &self.axis else { return (first..first + count).map(source).collect() };
+        // Lines are made in pairs: with one more than asked for, none of these is overwritten.
+        let most = (count + 2).next_multiple_of(2);
+        if self.kept.len() < most {
+            self.kept.resize(most, Vec::new());
+            self.kept.iter_mut().for_each(|line| line.resize(axis.output_len(self.channels), 0));
+            self.made = first / 2 * 2;
+        }
+        while self.made < first + count {
+            let y = self.made;
+            for (input, y) in self.inputs.iter_mut().zip([y, (y + 1).min(lines_in_all - 1)]) {
+                input[..line].copy_from_slice(source(y));
             }
-            out.extend(sums.map(round_fixed));
+            let at = y % self.kept.len();
+            let [a, b] = self.kept.get_disjoint_mut([at, at + 1]).expect("pairs begin at even places");
+            lines(Isa::detect(), [&self.inputs[0], &self.inputs[1]], self.channels, axis, [a, b])
+                .expect("lines have room");
+            self.made += 2;
         }
+        let width = axis.len() * self.channels;
+        (first..first + count).map(|y| &self.kept[y % self.kept.len()][..width]).collect()
     }
-    out
-}
-
-/// `[h, n]` to `[out_h, n]`.
-fn narrow_columns(samples: &[u8], n: usize, h: usize, out_h: usize, filter: Filter) -> Vec<u8> {
-    let weights = Weights::new(h, out_h, filter);
-    let fixed = weights.fixed();
-    let mut out = Vec::with_capacity(n * out_h);
-    let mut sums = vec![0i32; n];
-    for (&(first, count), taps) in weights.spans.iter().zip(fixed.chunks_exact(weights.taps)) {
-        sums.fill(1 << (FRACTION_BITS - 1));
-        for (row, &weight) in samples[first * n..(first + count) * n].chunks_exact(n).zip(taps) {
-            row.iter().zip(&mut sums).for_each(|(&v, sum)| *sum += i32::from(v) * weight);
-        }
-        out.extend(sums.iter().map(|&sum| round_fixed(sum)));
-    }
-    out
 }
 
 fn nearest<T: Copy>(

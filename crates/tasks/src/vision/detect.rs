@@ -199,6 +199,10 @@ pub(crate) fn candidates(
             }
             for (row, ((x, y, s), v)) in cells.zip(values.chunks_exact(columns)).enumerate() {
                 let (class, score) = argmax(&v[5..]);
+                // Most cells see nothing: their boxes need not be computed.
+                if v[4] * score < threshold {
+                    continue;
+                }
                 let area = Box2::centered((v[0] + x) * s, (v[1] + y) * s, v[2].exp() * s, v[3].exp() * s);
                 push(row, area, v[4] * score, class);
             }

@@ -53,15 +53,42 @@ pub fn wrong(name: &str, what: impl Into<String>) -> TaskError {
 
 /// The index of the largest value and the value; the first of equals. NaN loses.
 pub fn argmax(values: &[f32]) -> (usize, f32) {
-    values.iter().copied().enumerate().fold(
-        (0, f32::NEG_INFINITY),
-        |best, (i, v)| {
-            if v > best.1 { (i, v) } else { best }
-        },
-    )
+    const LANES: usize = 8;
+    let (lines, rest) = values.as_chunks::<LANES>();
+    let mut tops = [f32::NEG_INFINITY; LANES];
+    for line in lines {
+        for (top, &v) in tops.iter_mut().zip(line) {
+            *top = if v > *top { v } else { *top };
+        }
+    }
+    let larger = |top: f32, &v: &f32| if v > top { v } else { top };
+    let top = tops.iter().chain(rest).fold(f32::NEG_INFINITY, larger);
+    let first = if top > f32::NEG_INFINITY { values.iter().position(|&v| v == top) } else { None };
+    (first.unwrap_or(0), top)
 }
 
 /// Label of a class, or its number where there are no labels.
 pub fn label(labels: &[String], class: usize) -> String {
     labels.get(class).cloned().unwrap_or_else(|| class.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::argmax;
+
+    #[test]
+    fn the_first_of_the_largest_wins_and_nan_loses() {
+        let nan = f32::NAN;
+        assert_eq!(argmax(&[]), (0, f32::NEG_INFINITY));
+        assert_eq!(argmax(&[nan, nan]), (0, f32::NEG_INFINITY));
+        assert_eq!(argmax(&[nan, -1.0, 3.0, 3.0]), (2, 3.0));
+        for len in 1..30 {
+            for place in 0..len {
+                let mut values = vec![-0.5; len];
+                values[place] = 0.25;
+                values[len - 1] = f32::max(values[len - 1], 0.25);
+                assert_eq!(argmax(&values), (place, 0.25), "{len}");
+            }
+        }
+    }
 }

@@ -8,12 +8,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
 use kun_engine::tasks::pixels::{DecodeLimits, Image, decode};
-use std::sync::Arc;
 
-/// Pictures decoded at once, at most.
-const AT_ONCE: usize = 8;
-/// Pixels decoded at once, unless one picture alone has more.
-const PIXELS_AT_ONCE: usize = 12_000_000;
 /// A longer file is no picture.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
@@ -42,46 +37,22 @@ impl Pictures {
         Pictures { stores: bound.context.stores.clone(), column: bound.columns[0].clone() }
     }
 
-    /// The pictures of rows from `first` on: as many as are good to have in memory together, at least one.
-    pub(super) fn group(
-        &self,
-        column: &ArrayRef,
-        first: usize,
-        rows: usize,
-    ) -> Result<Vec<Result<Arc<Image>, RowError>>, BulkError> {
-        let mut group = Vec::new();
-        let mut pixels = 0;
-        while first + group.len() < rows && group.len() < AT_ONCE && pixels < PIXELS_AT_ONCE {
-            let image = self.source(column, first + group.len())?.and_then(|source| self.read(&source));
-            pixels += image.as_ref().map_or(0, |image| image.width() * image.height());
-            group.push(image.map(Arc::new));
+    /// Sees that a column may hold pictures.
+    pub(super) fn check(&self, column: &ArrayRef) -> Result<(), BulkError> {
+        match column.data_type() {
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Ok(()),
+            DataType::Binary | DataType::LargeBinary | DataType::BinaryView => Ok(()),
+            DataType::Struct(_) => match column.as_struct().column_by_name("bytes") {
+                Some(bytes) => self.check(bytes),
+                None => Err(self.no_pictures(column)),
+            },
+            _ => Err(self.no_pictures(column)),
         }
-        Ok(group)
     }
 
-    fn source<'a>(
-        &self,
-        column: &'a ArrayRef,
-        row: usize,
-    ) -> Result<Result<Source<'a>, RowError>, BulkError> {
-        let null = || Ok(Err(RowError::fatal("the value is NULL")));
-        if column.is_null(row) {
-            return null();
-        }
-        Ok(Ok(match column.data_type() {
-            DataType::Utf8 => Source::Address(column.as_string::<i32>().value(row)),
-            DataType::LargeUtf8 => Source::Address(column.as_string::<i64>().value(row)),
-            DataType::Utf8View => Source::Address(column.as_string_view().value(row)),
-            DataType::Binary => Source::Bytes(column.as_binary::<i32>().value(row)),
-            DataType::LargeBinary => Source::Bytes(column.as_binary::<i64>().value(row)),
-            DataType::BinaryView => Source::Bytes(column.as_binary_view().value(row)),
-            // As data sets of the Hugging Face Hub have pictures: `{bytes, path}`.
-            DataType::Struct(_) => match column.as_struct().column_by_name("bytes") {
-                Some(bytes) => return self.source(bytes, row),
-                None => return Err(self.no_pictures(column)),
-            },
-            _ => return Err(self.no_pictures(column)),
-        }))
+    /// The picture of a row.
+    pub(super) fn read(&self, column: &ArrayRef, row: usize) -> Result<Image, RowError> {
+        self.decoded(&source(column, row)?)
     }
 
     fn no_pictures(&self, column: &ArrayRef) -> BulkError {
@@ -92,7 +63,7 @@ impl Pictures {
         ))
     }
 
-    fn read(&self, source: &Source<'_>) -> Result<Image, RowError> {
+    fn decoded(&self, source: &Source<'_>) -> Result<Image, RowError> {
         let fetched;
         let bytes = match source {
             Source::Bytes(bytes) => *bytes,
@@ -120,4 +91,25 @@ impl Pictures {
             .map(|decoded| decoded.image)
             .map_err(|error| RowError::fatal(error.to_string()))
     }
+}
+
+fn source(column: &ArrayRef, row: usize) -> Result<Source<'_>, RowError> {
+    if column.is_null(row) {
+        return Err(RowError::fatal("the value is NULL"));
+    }
+    let none = || RowError::fatal("neither an address nor the bytes of a picture");
+    Ok(match column.data_type() {
+        DataType::Utf8 => Source::Address(column.as_string::<i32>().value(row)),
+        DataType::LargeUtf8 => Source::Address(column.as_string::<i64>().value(row)),
+        DataType::Utf8View => Source::Address(column.as_string_view().value(row)),
+        DataType::Binary => Source::Bytes(column.as_binary::<i32>().value(row)),
+        DataType::LargeBinary => Source::Bytes(column.as_binary::<i64>().value(row)),
+        DataType::BinaryView => Source::Bytes(column.as_binary_view().value(row)),
+        // As data sets of the Hugging Face Hub have pictures: `{bytes, path}`.
+        DataType::Struct(_) => match column.as_struct().column_by_name("bytes") {
+            Some(bytes) => return source(bytes, row),
+            None => return Err(none()),
+        },
+        _ => return Err(none()),
+    })
 }
