@@ -103,15 +103,18 @@ else:
     import ray
     ray.init(num_cpus=int(sys.argv[4]), log_to_driver=False, include_dashboard=False)
     class Embed:
-        def __init__(self):
+        def __init__(self, folder, threads):
             import torch
             from sentence_transformers import SentenceTransformer
-            torch.set_num_threads(int(sys.argv[4]))
-            self.model = SentenceTransformer(sys.argv[3], device="cpu")
+            torch.set_num_threads(threads)
+            self.model = SentenceTransformer(folder, device="cpu")
         def __call__(self, rows):
             rows["v"] = self.model.encode(list(rows["text"]))
             return rows
-    table = ray.data.from_items([{"text": text} for text in texts]).map_batches(Embed, batch_size=1024, concurrency=1)
+    table = ray.data.from_items([{"text": text} for text in texts])
+    table = table.map_batches(
+        Embed, fn_constructor_args=(sys.argv[3], int(sys.argv[4])), batch_size=1024, concurrency=1
+    )
     # The first batches wait for the actor to load the model: timed from the first result on.
     began, first = None, 0
     for batch in table.iter_batches(batch_size=256):
