@@ -107,10 +107,10 @@ impl Server {
             let service = Service::new(app.clone(), router, stop.subscribe(), tls);
             let mut tasks = JoinSet::new();
             for listener in listeners {
-                tasks.spawn(service.clone().tcp(listener));
+                tasks.spawn(service.clone().listen(listener));
             }
             let socket = unix.map(|(listener, path)| {
-                tasks.spawn(service.clone().unix(listener));
+                tasks.spawn(service.clone().listen(listener));
                 path
             });
             drop(service);

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -101,116 +101,69 @@ impl Service {
     }
 
     /// Accepts until told to stop, then waits for the open connections; newcomers meanwhile hear that the server leaves.
-    pub(crate) async fn tcp(mut self, listener: TcpListener) {
+    pub(crate) async fn listen<D: Door>(mut self, door: D) {
         let mut open = JoinSet::new();
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+            let came = tokio::select! {
+                came = door.come() => came,
                 _ = self.stop.wait_for(|stopped| *stopped) => break,
                 Some(_) = open.join_next(), if !open.is_empty() => continue,
             };
-            self.accept(&mut open, accepted).await;
+            self.take::<D>(came, &mut open).await;
         }
         let mut late = JoinSet::new();
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+            let came = tokio::select! {
+                came = door.come() => came,
                 left = open.join_next() => match left {
                     Some(_) => continue,
                     None => break,
                 },
+                Some(_) = late.join_next(), if !late.is_empty() => continue,
             };
-            self.accept(&mut late, accepted).await;
+            self.take::<D>(came, &mut late).await;
         }
         // Whoever waits to be accepted when the last answer ends hears it too.
         for _ in 0..MOST_WAITING {
-            match timeout(Duration::ZERO, listener.accept()).await {
-                Ok(accepted) => self.accept(&mut late, accepted).await,
+            match timeout(Duration::ZERO, door.come()).await {
+                Ok(came) => self.take::<D>(came, &mut late).await,
                 Err(_) => break,
             }
         }
-        drop(listener);
+        drop(door);
         while late.join_next().await.is_some() {}
     }
 
-    /// Serves an accepted connection as one of `open`, if it has a place.
-    async fn accept(&self, open: &mut JoinSet<()>, accepted: io::Result<(TcpStream, SocketAddr)>) {
-        let (stream, remote) = match accepted {
-            Ok(pair) => pair,
-            Err(error) => return out_of_files(&error).await,
-        };
-        let (Ok(place), Some(address)) =
-            (self.places.clone().try_acquire_owned(), self.address_place(remote.ip()))
-        else {
-            return self.refuse();
-        };
-        let service = self.clone();
-        open.spawn(async move {
-            let _places = (place, address);
-            let _ = stream.set_nodelay(true);
-            let Ok(local) = stream.local_addr() else { return };
-            let peer = Peer::Tcp { local, remote };
-            let Some(protocol) = service.opening(&stream).await else { return };
-            let limits = &service.app.options.limits;
-            match service.tls.clone() {
-                None => service.connection(stream, peer, protocol).await,
-                Some(tls) => {
-                    if let Ok(Ok(stream)) = timeout(limits.header_time, tls.accept(stream)).await {
-                        let agreed = stream.get_ref().1.alpn_protocol();
-                        let protocol = if agreed == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
-                        service.connection(stream, peer, protocol).await;
-                    }
-                }
-            }
-        });
-    }
-
-    /// The same for a Unix socket.
-    pub(crate) async fn unix(mut self, listener: UnixListener) {
-        let mut open = JoinSet::new();
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = self.stop.wait_for(|stopped| *stopped) => break,
-                Some(_) = open.join_next(), if !open.is_empty() => continue,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    out_of_files(&error).await;
-                    continue;
-                }
-            };
-            let Ok(place) = self.places.clone().try_acquire_owned() else {
-                self.refuse();
-                continue;
-            };
-            let service = self.clone();
-            open.spawn(async move {
-                let _place = place;
-                service.connection(stream, Peer::Unix, Protocol::Http1).await;
-            });
+    /// Serves who came as one of `open`, if there is a place.
+    async fn take<D: Door>(&self, came: io::Result<D::Came>, open: &mut JoinSet<()>) {
+        match came {
+            Ok(came) => D::serve(self, came, open),
+            Err(error) => out_of_files(&error).await,
         }
-        drop(listener);
-        while open.join_next().await.is_some() {}
     }
 
-    /// Waits for the first bytes, which tell what a client in clear text speaks: HTTP/2 has a line of its own before
-    /// anything else. None if the connection stays silent, for a moment only once the server stops.
-    async fn opening(&self, stream: &TcpStream) -> Option<Protocol> {
+    /// What `bytes` says once a connection asks something; `None` if it stays silent, for a moment only once the server
+    /// stops.
+    async fn asked<T>(&self, bytes: impl Future<Output = io::Result<T>>) -> Option<T> {
         let mut stop = self.stop.clone();
-        let mut first = [0; 3];
         let leaving = async {
             let _ = stop.wait_for(|stopped| *stopped).await;
             tokio::time::sleep(LAST_QUESTION).await;
         };
         tokio::select! {
-            peeked = timeout(self.app.options.limits.first_byte_time, stream.peek(&mut first)) => match peeked {
-                Ok(Ok(3)) if first == *b"PRI" => Some(Protocol::Http2),
-                Ok(Ok(1..)) => Some(Protocol::Http1),
-                _ => None,
-            },
+            found = timeout(self.app.options.limits.first_byte_time, bytes) => found.ok()?.ok(),
             () = leaving => None,
+        }
+    }
+
+    /// Waits for the first bytes, which tell what a client in clear text speaks: HTTP/2 has a line of its own before
+    /// anything else. None if the connection stays silent.
+    async fn opening(&self, stream: &TcpStream) -> Option<Protocol> {
+        let mut first = [0; 3];
+        match self.asked(stream.peek(&mut first)).await {
+            Some(3) if first == *b"PRI" => Some(Protocol::Http2),
+            Some(1..) => Some(Protocol::Http1),
+            _ => None,
         }
     }
 
@@ -279,6 +232,74 @@ impl Service {
         };
         shut_down(connection.as_mut());
         let _ = timeout(patience, connection).await;
+    }
+}
+
+/// A socket that connections come to.
+pub(crate) trait Door: Sized {
+    /// A connection that was accepted.
+    type Came;
+
+    /// The next of them.
+    fn come(&self) -> impl Future<Output = io::Result<Self::Came>> + Send;
+
+    /// Serves it as one of `open`, if there is a place.
+    fn serve(service: &Service, came: Self::Came, open: &mut JoinSet<()>);
+}
+
+impl Door for TcpListener {
+    type Came = (TcpStream, SocketAddr);
+
+    async fn come(&self) -> io::Result<Self::Came> {
+        self.accept().await
+    }
+
+    fn serve(service: &Service, (stream, remote): Self::Came, open: &mut JoinSet<()>) {
+        let (Ok(place), Some(address)) =
+            (service.places.clone().try_acquire_owned(), service.address_place(remote.ip()))
+        else {
+            return service.refuse();
+        };
+        let service = service.clone();
+        open.spawn(async move {
+            let _places = (place, address);
+            let _ = stream.set_nodelay(true);
+            let Ok(local) = stream.local_addr() else { return };
+            let peer = Peer::Tcp { local, remote };
+            let Some(protocol) = service.opening(&stream).await else { return };
+            let limits = &service.app.options.limits;
+            match service.tls.clone() {
+                None => service.connection(stream, peer, protocol).await,
+                Some(tls) => {
+                    if let Ok(Ok(stream)) = timeout(limits.header_time, tls.accept(stream)).await {
+                        let agreed = stream.get_ref().1.alpn_protocol();
+                        let protocol = if agreed == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
+                        service.connection(stream, peer, protocol).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Door for UnixListener {
+    type Came = UnixStream;
+
+    async fn come(&self) -> io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+
+    fn serve(service: &Service, stream: UnixStream, open: &mut JoinSet<()>) {
+        let Ok(place) = service.places.clone().try_acquire_owned() else { return service.refuse() };
+        let service = service.clone();
+        open.spawn(async move {
+            let _place = place;
+            // Once the server stops, a connection that has asked nothing would be closed without an answer.
+            let leaving = *service.stop.borrow();
+            if !leaving || service.asked(stream.readable()).await.is_some() {
+                service.connection(stream, Peer::Unix, Protocol::Http1).await;
+            }
+        });
     }
 }
 
