@@ -24,7 +24,7 @@ use futures_util::StreamExt;
 use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering as Atomic};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A call that was taken out of an expression.
@@ -159,7 +159,7 @@ impl ExtensionPlanner for InferPlanner {
                 function: function.func.clone(),
                 arguments: function.args.iter().map(physical).collect::<Result<_>>()?,
                 guard: lifted.guard.as_ref().map(physical).transpose()?,
-                constant: OnceLock::new(),
+                constant: Mutex::default(),
             });
         }
         let names = node.calls.iter().map(|lifted| lifted.name.as_str());
@@ -177,8 +177,8 @@ struct Call {
     function: Arc<ScalarUDF>,
     arguments: Vec<Arc<dyn PhysicalExpr>>,
     guard: Option<Arc<dyn PhysicalExpr>>,
-    /// The result of a call that reads no column.
-    constant: OnceLock<ScalarValue>,
+    /// The result of a call that reads no column. Locked while it is computed: pieces at work at once ask for it once.
+    constant: Mutex<Option<ScalarValue>>,
 }
 
 /// The input's columns, then one for each call.
@@ -357,9 +357,6 @@ fn answer(calls: &[Call], batch: &RecordBatch, schema: SchemaRef) -> Result<Reco
 impl Call {
     fn answer(&self, batch: &RecordBatch) -> Result<ArrayRef> {
         let rows = batch.num_rows();
-        if let Some(constant) = self.constant.get() {
-            return constant.to_array_of_size(rows);
-        }
         let Some(function) = self.function.inner().downcast_ref::<ModelFunction>() else {
             return exec_err!("{} is no function of ours", self.function.name());
         };
@@ -379,12 +376,12 @@ impl Call {
             self.arguments.iter().map(|argument| argument.evaluate(batch)).collect::<Result<_>>()?;
         let is_constant = arguments.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
         if is_constant && !wanted.is_empty() {
-            // Two pieces at once may both come here; the second answer is dropped.
-            let one = function.call(&arguments, &[0], 1)?;
-            let scalar = self
-                .constant
-                .get_or_init(|| ScalarValue::try_from_array(&one, 0).unwrap_or(ScalarValue::Null));
-            return scalar.to_array_of_size(rows);
+            let mut constant = self.constant.lock().unwrap_or_else(PoisonError::into_inner);
+            let scalar = match constant.take() {
+                Some(scalar) => scalar,
+                None => ScalarValue::try_from_array(&function.call(&arguments, &[0], 1)?, 0)?,
+            };
+            return constant.insert(scalar).to_array_of_size(rows);
         }
         function.call(&arguments, &wanted, rows)
     }
