@@ -11,13 +11,13 @@
 //! A pick depends on the logits, the tokens so far and the seed alone: never on other sequences or on threads.
 
 pub mod filters;
-pub mod math;
 pub mod rng;
 #[cfg(test)]
 mod tests;
 
 use crate::SamplingOptions;
 use filters::Candidate;
+use kun_kernels::vocabulary::{self, Exponentials};
 use rng::Rng;
 
 /// Logits that no distribution can be made of.
@@ -124,8 +124,8 @@ impl Sampler {
             let id = self.pick_id(logits, history, scratch)?;
             return Ok(Pick { id, logprob: None, top: Vec::new() });
         };
-        let greatest = math::greatest(logits).ok_or(LogitsError)?;
-        let log_sum = math::log_sum_exp(logits, greatest);
+        let greatest = vocabulary::greatest(logits).ok_or(LogitsError)?;
+        let log_sum = vocabulary::log_sum_exp(logits, greatest);
         let logprob = |logit: f32| (f64::from(logit) - log_sum) as f32;
         let mut raw = std::mem::take(&mut scratch.raw);
         raw.clear();
@@ -148,15 +148,16 @@ impl Sampler {
     ) -> Result<u32, LogitsError> {
         self.penalise(logits, history, scratch);
         if self.options.temperature == 0.0 {
-            let (first, _) = math::first_greatest(logits).ok_or(LogitsError)?;
+            let (first, _) = vocabulary::first_greatest(logits).ok_or(LogitsError)?;
             return Ok(first as u32);
         }
-        let greatest = math::greatest(logits).ok_or(LogitsError)?;
+        let greatest = vocabulary::greatest(logits).ok_or(LogitsError)?;
         let draw = self.rng.next_f64();
         if self.keeps_all(logits.len()) {
             let factor = 1.0 / self.options.temperature;
-            let total = math::exponentials(logits, greatest, factor, &mut scratch.weights, &mut scratch.sums);
-            return filters::pick_weighted(&scratch.weights, &scratch.sums, draw * total).ok_or(LogitsError);
+            let all = Exponentials { values: logits, shift: greatest, factor };
+            let total = all.sum(&mut scratch.sums);
+            return filters::pick_weighted(all, &scratch.sums, draw * total).ok_or(LogitsError);
         }
         self.filter(logits, greatest, scratch);
         let candidates = &scratch.candidates;
@@ -188,7 +189,8 @@ impl Sampler {
             filters::top_k(logits, o.top_k, candidates);
             filters::weigh(candidates, greatest, factor);
         } else {
-            let all = math::exponentials(logits, greatest, factor, &mut scratch.weights, &mut scratch.sums);
+            let all = Exponentials { values: logits, shift: greatest, factor };
+            let all = all.write(&mut scratch.weights, &mut scratch.sums);
             // Tokens that together hold less than `1 - top_p` cannot be part of the smallest set that reaches `top_p`:
             // leaving them out spares sorting the whole vocabulary.
             let least = if o.top_p < 1.0 {

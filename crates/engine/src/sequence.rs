@@ -4,9 +4,10 @@ use crate::batcher::Pending;
 use crate::constraint::{self, Guide, Guided};
 use crate::kv_cache::PageTable;
 use crate::request::{Class, EventSink, Tenant};
-use crate::sampler::{History, Pick, Sampler, Scratch, math};
+use crate::sampler::{History, Pick, Sampler, Scratch};
 use crate::speculate::Worth;
 use crate::{EngineError, Event, FinishReason, TokenLogprob, TokenScore, Usage};
+use kun_kernels::vocabulary;
 use kun_text::{StopReason, TextStream, Tokenizer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -231,11 +232,11 @@ impl Sequence {
                 let width = logits.len().checked_div(rows.len()).unwrap_or(0);
                 for (row, logits) in rows.zip(logits.chunks_exact(width.max(1))) {
                     let target = self.tokens[start + row + 1] as usize;
-                    let Some((greatest, logit)) = math::greatest(logits).zip(logits.get(target)) else {
+                    let Some((greatest, logit)) = vocabulary::greatest(logits).zip(logits.get(target)) else {
                         let _ = score.reply.send(Err(crate::sampler::LogitsError.into()));
                         return Next::Finished;
                     };
-                    let sum = math::log_sum_exp(logits, greatest);
+                    let sum = vocabulary::log_sum_exp(logits, greatest);
                     let logprob = |logit: f32| (f64::from(logit) - sum) as f32;
                     let top = scratch.likeliest(logits, score.top);
                     let top = top.iter().map(|(id, logit)| (*id, logprob(*logit))).collect();

@@ -19,6 +19,7 @@ pub mod rows;
 pub mod self_attention;
 pub mod strided;
 mod vector;
+pub mod vocabulary;
 
 pub use isa::Isa;
 

@@ -11,8 +11,11 @@ use kun_engine::{
     TokenLogprob, Usage,
 };
 use ring::rand::{SecureRandom, SystemRandom};
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
@@ -30,19 +33,43 @@ pub(crate) fn random_id() -> String {
     bytes.iter().map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])).collect()
 }
 
-enum Message {
-    Admitted,
-    Event(Result<Event, EngineError>),
+/// When the steps of an answer reach whoever asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// Each as it comes.
+    Stream,
+    /// All at the end: nobody is woken for a token that nobody reads yet.
+    Whole,
 }
 
-struct Sink(UnboundedSender<Message>);
+impl Delivery {
+    pub(crate) fn streamed(stream: bool) -> Delivery {
+        if stream { Delivery::Stream } else { Delivery::Whole }
+    }
+}
+
+enum Message {
+    Admitted,
+    Events(Vec<Result<Event, EngineError>>),
+}
+
+struct Sink {
+    to: UnboundedSender<Message>,
+    delivery: Delivery,
+    held: Vec<Result<Event, EngineError>>,
+}
 
 impl EventSink for Sink {
     fn admitted(&mut self) {
-        let _ = self.0.send(Message::Admitted);
+        let _ = self.to.send(Message::Admitted);
     }
     fn event(&mut self, event: Result<Event, EngineError>) -> bool {
-        self.0.send(Message::Event(event)).is_ok()
+        let goes_on = matches!(event, Ok(Event::Token { .. }));
+        self.held.push(event);
+        if goes_on && self.delivery == Delivery::Whole {
+            return !self.to.is_closed();
+        }
+        self.to.send(Message::Events(std::mem::take(&mut self.held))).is_ok()
     }
 }
 
@@ -94,6 +121,8 @@ impl Drop for Guard {
 /// An answer in the making. Dropping it cancels it.
 pub(crate) struct Answer {
     messages: UnboundedReceiver<Message>,
+    /// Arrived and not yet looked at.
+    events: VecDeque<Result<Event, EngineError>>,
     parser: OutputParser,
     prompt_tokens: usize,
     /// Comes after the last pieces.
@@ -126,16 +155,18 @@ impl Answer {
         permit: Permit,
         chosen: Chosen,
         request: GenerateRequest,
+        delivery: Delivery,
         trace: Option<Trace>,
     ) -> Result<Answer, Refusal> {
-        let (sender, messages) = unbounded_channel();
+        let (to, messages) = unbounded_channel();
+        let sink = Sink { to, delivery, held: Vec::new() };
         let queued = Instant::now();
         let (app2, model) = (app.clone(), chosen.model.clone());
         let noted =
             Noted { trace, asked: queued, waited: Duration::ZERO, model: chosen.name.clone(), usage: None };
         let (guard, parser, prompt_tokens) = Call::blocking(move || {
             let engine = app2.library.engine().clone();
-            let started = engine.generate_into(&model, request, Box::new(Sink(sender)))?;
+            let started = engine.generate_into(&model, request, Box::new(sink))?;
             Ok((
                 Guard { canceller: started.canceller, app: app2, finished: false, noted },
                 started.parser,
@@ -143,14 +174,25 @@ impl Answer {
             ))
         })
         .await?;
-        let mut answer =
-            Answer { messages, parser, prompt_tokens, end: None, guard, _chosen: chosen, permit };
+        let mut answer = Answer {
+            messages,
+            events: VecDeque::new(),
+            parser,
+            prompt_tokens,
+            end: None,
+            guard,
+            _chosen: chosen,
+            permit,
+        };
         // Whoever was let in was expected to have the turn in less than half of this time.
         let patience = app.options.limits.queue_time * 2 + LEAST_PATIENCE;
         match timeout(patience, answer.messages.recv()).await {
             Ok(Some(Message::Admitted)) => answer.permit.runs(),
-            Ok(Some(Message::Event(Err(error)))) => return Err(error.into()),
-            Ok(Some(Message::Event(Ok(_))) | None) => return Err(EngineError::Unloaded.into()),
+            Ok(Some(Message::Events(events))) => match events.into_iter().next() {
+                Some(Err(error)) => return Err(error.into()),
+                _ => return Err(EngineError::Unloaded.into()),
+            },
+            Ok(None) => return Err(EngineError::Unloaded.into()),
             Err(_) => {
                 app.metrics.refused_busy.fetch_add(1, Ordering::Relaxed);
                 return Err(app.busy(Kind::TooMany, "The request waited too long for its turn."));
@@ -162,18 +204,21 @@ impl Answer {
     }
 
     /// The next step; none after the end.
-    pub(crate) async fn next(&mut self) -> Option<Result<Step, Refusal>> {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Step, Refusal>>> {
         if self.guard.finished {
-            return self.end.take().map(Ok);
+            return Poll::Ready(self.end.take().map(Ok));
         }
         let event = loop {
-            match self.messages.recv().await {
+            if let Some(event) = self.events.pop_front() {
+                break event;
+            }
+            match std::task::ready!(self.messages.poll_recv(context)) {
                 Some(Message::Admitted) => {}
-                Some(Message::Event(event)) => break event,
+                Some(Message::Events(events)) => self.events.extend(events),
                 None => break Err(EngineError::Unloaded),
             }
         };
-        Some(match event {
+        Poll::Ready(Some(match event {
             Ok(Event::Token { text, logprob, top_logprobs, .. }) => {
                 let pieces = self.parser.push(&text);
                 Ok(Step::Pieces { pieces, logprob: logprob.map(|own| (own, top_logprobs)) })
@@ -192,17 +237,18 @@ impl Answer {
                 self.guard.finished = true;
                 Err(error.into())
             }
-        })
+        }))
     }
 }
 
 /// Several answers at once, their steps in the order in which they come.
 pub(crate) struct Answers {
-    steps: tokio::sync::mpsc::Receiver<(usize, Result<Step, Refusal>)>,
+    /// Those that have not ended, by index.
+    running: Vec<(usize, Answer)>,
+    /// Whose turn it is to be asked first.
+    turn: usize,
     prompt_tokens: usize,
     over: watch::Receiver<bool>,
-    // Dropping the set ends its tasks, and with them the answers.
-    _tasks: tokio::task::JoinSet<()>,
 }
 
 impl Answers {
@@ -212,36 +258,26 @@ impl Answers {
         chosen: &Chosen,
         mut permits: Vec<Permit>,
         requests: Vec<GenerateRequest>,
+        delivery: Delivery,
     ) -> Result<Answers, Refusal> {
         call.app.line_up(&mut permits, &chosen.path)?;
         let mut starting = tokio::task::JoinSet::new();
         for (index, (permit, request)) in permits.into_iter().zip(requests).enumerate() {
             let (app, chosen, trace) = (call.app.clone(), chosen.clone(), call.trace);
-            starting.spawn(async move { (index, Answer::start(&app, permit, chosen, request, trace).await) });
+            starting.spawn(async move {
+                (index, Answer::start(&app, permit, chosen, request, delivery, trace).await)
+            });
         }
-        let mut started = Vec::new();
+        let mut running = Vec::new();
         while let Some(result) = starting.join_next().await {
             match result {
-                Ok((index, answer)) => started.push((index, answer?)),
+                Ok((index, answer)) => running.push((index, answer?)),
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 Err(_) => return Err(EngineError::Unloaded.into()),
             }
         }
-        let prompt_tokens = started.iter().map(|(_, answer)| answer.prompt_tokens).max().unwrap_or(0);
-        let (sender, steps) = tokio::sync::mpsc::channel(64);
-        let mut tasks = tokio::task::JoinSet::new();
-        for (index, mut answer) in started {
-            let sender = sender.clone();
-            tasks.spawn(async move {
-                while let Some(step) = answer.next().await {
-                    if sender.send((index, step)).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        let over = call.app.over.subscribe();
-        Ok(Answers { prompt_tokens, steps, over, _tasks: tasks })
+        let prompt_tokens = running.iter().map(|(_, answer)| answer.prompt_tokens).max().unwrap_or(0);
+        Ok(Answers { running, turn: 0, prompt_tokens, over: call.app.over.subscribe() })
     }
 
     /// Tokens of the prompt.
@@ -252,12 +288,37 @@ impl Answers {
     /// The next step of any answer and the answer's index; none after the end of all. An error once a stopping server
     /// waits no longer.
     pub(crate) async fn next(&mut self) -> Option<(usize, Result<Step, Refusal>)> {
+        let Answers { running, turn, over, .. } = self;
         tokio::select! {
             biased;
-            step = self.steps.recv() => step,
-            _ = self.over.wait_for(|over| *over) => {
+            step = poll_fn(|context| poll_next(running, turn, context)) => step,
+            _ = over.wait_for(|over| *over) => {
                 Some((0, Err(Refusal::new(Kind::Unavailable, "The server has stopped."))))
             }
         }
     }
+}
+
+/// The next step of any of `running`, asked in turn.
+fn poll_next(
+    running: &mut Vec<(usize, Answer)>,
+    turn: &mut usize,
+    context: &mut Context<'_>,
+) -> Poll<Option<(usize, Result<Step, Refusal>)>> {
+    let mut waiting = 0;
+    while waiting < running.len() {
+        *turn %= running.len();
+        let (index, answer) = &mut running[*turn];
+        match answer.poll_next(context) {
+            Poll::Ready(Some(step)) => {
+                let next = (*index, step);
+                *turn += 1;
+                return Poll::Ready(Some(next));
+            }
+            // Ended: its place is free.
+            Poll::Ready(None) => drop(running.swap_remove(*turn)),
+            Poll::Pending => (waiting, *turn) = (waiting + 1, *turn + 1),
+        }
+    }
+    if running.is_empty() { Poll::Ready(None) } else { Poll::Pending }
 }

@@ -1,6 +1,6 @@
 //! Anthropic's API: messages and the count of their tokens.
 
-use crate::answer::{Answers, Step, random_id};
+use crate::answer::{Answers, Delivery, Step, random_id};
 use crate::app::Chosen;
 use crate::error::{Dialect, Refusal};
 use crate::http::sse;
@@ -135,7 +135,8 @@ pub(crate) fn create(call: Call) -> Reply {
         let (chosen, permits) = call.decoder(1).await?;
         let mut request = request(&call)?;
         request.stop = sampling::texts(call.get("stop_sequences"));
-        let answers = Answers::start(&call, &chosen, permits, vec![request]).await?;
+        let delivery = Delivery::streamed(call.flag("stream"));
+        let answers = Answers::start(&call, &chosen, permits, vec![request], delivery).await?;
         let id = format!("msg_{}", random_id());
         if call.flag("stream") {
             Ok(stream(&call, id, &chosen, answers))

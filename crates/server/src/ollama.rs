@@ -6,7 +6,7 @@ mod models;
 pub(crate) use fields::{CHAT, GENERATE, PULL, SHOW};
 pub(crate) use models::{delete, pull, running, show, tags, version};
 
-use crate::answer::{Answers, Step};
+use crate::answer::{Answers, Delivery, Step};
 use crate::app::Chosen;
 use crate::error::{Dialect, Kind, Refusal};
 use crate::http::sse;
@@ -211,9 +211,11 @@ async fn answer(call: &Call, form: Form, request: GenerateRequest) -> Result<Res
     if let (Some(time), true) = (call.get("keep_alive").and_then(keep_alive), call.admin) {
         call.app.library.keep(&chosen.path, time);
     }
-    let mut answers = Answers::start(call, &chosen, permits, vec![request]).await?;
+    let streamed = call.get("stream").and_then(Value::as_bool).unwrap_or(true);
+    let delivery = Delivery::streamed(streamed);
+    let mut answers = Answers::start(call, &chosen, permits, vec![request], delivery).await?;
     let times = Times { started, load_time };
-    if call.get("stream").and_then(Value::as_bool).unwrap_or(true) {
+    if streamed {
         return Ok(stream(call, form, &chosen, answers, times));
     }
     let mut message = Message::default();

@@ -1,6 +1,6 @@
 //! Sets of candidate tokens: top-k, top-p (arXiv:1904.09751), min-p (arXiv:2407.01082), locally typical (arXiv:2202.00666).
 
-use super::math::{self, BLOCK};
+use kun_kernels::vocabulary::{self, BLOCK, Exponentials};
 use std::cmp::Ordering;
 
 /// A token that may be picked.
@@ -65,7 +65,7 @@ fn candidate(id: usize, logit: f32) -> Candidate {
 /// Gives each candidate its weight; `factor` is one over the temperature.
 pub fn weigh(candidates: &mut [Candidate], greatest: f32, factor: f32) {
     for c in candidates {
-        c.weight = math::exp((c.logit - greatest) * factor);
+        c.weight = vocabulary::exp((c.logit - greatest) * factor);
     }
 }
 
@@ -119,26 +119,29 @@ fn sum(candidates: &[Candidate]) -> f64 {
     candidates.iter().map(|c| f64::from(c.weight)).sum()
 }
 
-/// The index at which the running sum of `weights` passes `target`; `sums` are those of each [`BLOCK`].
-pub fn pick_weighted(weights: &[f32], sums: &[f64], target: f64) -> Option<u32> {
+/// The index at which the running sum of the weights passes `target`; `sums` are those of each [`BLOCK`].
+pub fn pick_weighted(weights: Exponentials<'_>, sums: &[f64], target: f64) -> Option<u32> {
+    let weights_of = |block: usize| {
+        let values = weights.values.chunks(BLOCK).nth(block).unwrap_or(&[]);
+        values.iter().map(|x| vocabulary::exp((x - weights.shift) * weights.factor))
+    };
+    let last_of = |block: usize| weights_of(block).rposition(|w| w > 0.0).map(|i| (block * BLOCK + i) as u32);
     let mut left = target;
     for (block, sum) in sums.iter().enumerate() {
         if left >= *sum {
             left -= sum;
             continue;
         }
-        let start = block * BLOCK;
-        let values = &weights[start..(start + BLOCK).min(weights.len())];
-        for (i, weight) in values.iter().enumerate() {
-            left -= f64::from(*weight);
+        for (i, weight) in weights_of(block).enumerate() {
+            left -= f64::from(weight);
             if left < 0.0 {
-                return Some((start + i) as u32);
+                return Some((block * BLOCK + i) as u32);
             }
         }
         // The block's sum was rounded up: its last token that has any weight is meant.
-        if let Some(i) = values.iter().rposition(|w| *w > 0.0) {
-            return Some((start + i) as u32);
+        if let Some(last) = last_of(block) {
+            return Some(last);
         }
     }
-    weights.iter().rposition(|w| *w > 0.0).map(|i| i as u32)
+    (0..sums.len()).rev().find_map(last_of)
 }

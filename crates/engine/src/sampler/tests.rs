@@ -136,7 +136,7 @@ fn distributions_equal_those_of_transformers() {
         let sampler = Sampler::new(o, None);
         let mut scratch = Scratch::default();
         sampler.penalise(&mut logits, history, &mut scratch);
-        let greatest = super::math::greatest(&logits).unwrap();
+        let greatest = kun_kernels::vocabulary::greatest(&logits).unwrap();
         sampler.filter(&logits, greatest, &mut scratch);
         let mut left = scratch.candidates.clone();
         left.sort_by_key(|c| c.id);

@@ -2,7 +2,8 @@
 
 use super::rules::Rules;
 use crate::EngineError;
-use crate::sampler::{History, LogitsError, Sampler, Scratch, math};
+use crate::sampler::{History, LogitsError, Sampler, Scratch};
+use kun_kernels::vocabulary;
 use kun_models::seq2seq::{EarlyStopping, Generation};
 
 /// What replaces a score that must lose against all others, yet keep their order (as transformers has it).
@@ -137,16 +138,16 @@ impl Search {
         let vocab = logits.len() / rows;
         let keep = (self.generation.eos.len() + 1).max(2) * count;
         for (row, beam) in logits.chunks_exact_mut(vocab).zip(&self.beams) {
-            let Some(greatest) = math::greatest(row) else { return Err(LogitsError.into()) };
-            let total = math::log_sum_exp(row, greatest);
+            let Some(greatest) = vocabulary::greatest(row) else { return Err(LogitsError.into()) };
+            let total = vocabulary::log_sum_exp(row, greatest);
             for x in row.iter_mut() {
                 *x = (f64::from(*x) - total) as f32;
             }
             self.rules.apply(&beam.tokens, row);
             if self.generation.renormalize
-                && let Some(greatest) = math::greatest(row)
+                && let Some(greatest) = vocabulary::greatest(row)
             {
-                let total = math::log_sum_exp(row, greatest);
+                let total = vocabulary::log_sum_exp(row, greatest);
                 row.iter_mut().for_each(|x| *x = (f64::from(*x) - total) as f32);
             }
         }

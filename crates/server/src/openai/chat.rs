@@ -1,6 +1,6 @@
 //! `/v1/chat/completions`.
 
-use crate::answer::{Answers, Step, random_id};
+use crate::answer::{Answers, Delivery, Step, random_id};
 use crate::app::Chosen;
 use crate::error::{Dialect, Refusal};
 use crate::http::sse;
@@ -111,7 +111,8 @@ pub(crate) fn create(call: Call) -> Reply {
         request.logprobs = (call.flag("logprobs") || top.is_some()).then(|| top.unwrap_or(0));
         request.constraint = tools::constraint(&call)?;
         request.tools = tools::tools(&call)?;
-        let answers = Answers::start(&call, &chosen, permits, repeated(&request, count)).await?;
+        let delivery = Delivery::streamed(call.flag("stream"));
+        let answers = Answers::start(&call, &chosen, permits, repeated(&request, count), delivery).await?;
         let head = Head::new("chatcmpl", &chosen);
         if call.flag("stream") {
             Ok(stream(&call, head, answers))

@@ -1,6 +1,6 @@
 //! `/v1/completions`: raw prompts, also as token ids, also scored.
 
-use crate::answer::{Answers, Step};
+use crate::answer::{Answers, Delivery, Step};
 use crate::error::{Dialect, Refusal};
 use crate::http::sse;
 use crate::openai::chat::{Counts, Head, reason_word};
@@ -146,7 +146,8 @@ pub(crate) fn create(call: Call) -> Reply {
                 requests.push(request);
             }
         }
-        let answers = Answers::start(&call, &chosen, permits, requests).await?;
+        let delivery = Delivery::streamed(call.flag("stream"));
+        let answers = Answers::start(&call, &chosen, permits, requests, delivery).await?;
         if call.flag("stream") {
             return Ok(stream(&call, head, answers, choices, count));
         }

@@ -5,7 +5,7 @@ mod stored;
 
 pub(crate) use stored::Stored;
 
-use crate::answer::{Answers, Step, random_id};
+use crate::answer::{Answers, Delivery, Step, random_id};
 use crate::app::Chosen;
 use crate::error::{Kind, Refusal};
 use crate::openai::chat::{Counts, Message, content};
@@ -127,7 +127,8 @@ pub(crate) fn create(mut call: Call) -> Reply {
             call.warnings.add("`truncation` has no effect: what is too long is refused, never cut");
         }
         request.max_tokens = call.count("max_output_tokens");
-        let answers = Answers::start(&call, &chosen, permits, vec![request]).await?;
+        let delivery = Delivery::streamed(call.flag("stream"));
+        let answers = Answers::start(&call, &chosen, permits, vec![request], delivery).await?;
         let response = Response::new(&call, &chosen);
         let store = call.get("store").and_then(Value::as_bool).unwrap_or(true);
         if call.flag("stream") {

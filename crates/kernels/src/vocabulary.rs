@@ -1,4 +1,10 @@
-//! Loops over a whole vocabulary, written so that the compiler turns them into vector code.
+//! Loops over a row of logits, one for each token of a vocabulary.
+//!
+//! Plain loops that the compiler turns into code of the instruction set that they are started in. They multiply and add and
+//! never fuse the two, so every machine picks the same tokens.
+
+use crate::Isa;
+use crate::vector::{self, Kernel, Vector};
 
 const LANES: usize = 16;
 
@@ -28,6 +34,22 @@ pub fn exp(x: f32) -> f32 {
 
 /// The greatest of `values`, or `None` if one is NaN or positive infinity, or if none is finite.
 pub fn greatest(values: &[f32]) -> Option<f32> {
+    vector::run(Isa::detect(), Greatest(values))
+}
+
+struct Greatest<'a>(&'a [f32]);
+
+impl Kernel for Greatest<'_> {
+    type Output = Option<f32>;
+
+    #[inline(always)]
+    fn run<V: Vector>(self, _: V) -> Option<f32> {
+        greatest_of(self.0)
+    }
+}
+
+#[inline(always)]
+fn greatest_of(values: &[f32]) -> Option<f32> {
     let (blocks, rest) = values.as_chunks::<LANES>();
     let mut best = [f32::NEG_INFINITY; LANES];
     let mut sound = [true; LANES];
@@ -67,21 +89,66 @@ pub fn first_greatest(values: &[f32]) -> Option<(usize, f32)> {
 /// Values summed at once, in f32, before they go into an f64 sum.
 pub const BLOCK: usize = 1024;
 
-/// Writes `e^((x - shift) * factor)` for each of `values` to `out`, and the sums of each [`BLOCK`] to `sums`; gives the total.
-pub fn exponentials(values: &[f32], shift: f32, factor: f32, out: &mut Vec<f32>, sums: &mut Vec<f64>) -> f64 {
-    out.clear();
-    sums.clear();
-    let mut total = 0.0f64;
-    for block in values.chunks(BLOCK) {
-        let start = out.len();
-        out.extend(block.iter().map(|x| exp((x - shift) * factor)));
-        let sum = sum(&out[start..]);
-        sums.push(sum);
-        total += sum;
-    }
-    total
+/// `e^((x - shift) * factor)` for each of `values`, none above `shift`.
+#[derive(Clone, Copy, Debug)]
+pub struct Exponentials<'a> {
+    /// Logits.
+    pub values: &'a [f32],
+    /// The greatest of them, or more.
+    pub shift: f32,
+    /// One over the temperature.
+    pub factor: f32,
 }
 
+impl Exponentials<'_> {
+    /// Writes the sum of each [`BLOCK`] to `sums`; gives the total.
+    pub fn sum(self, sums: &mut Vec<f64>) -> f64 {
+        vector::run(Isa::detect(), Sums { of: self, sums, out: None })
+    }
+
+    /// As [`Exponentials::sum`], and writes the exponentials themselves to `out`.
+    pub fn write(self, out: &mut Vec<f32>, sums: &mut Vec<f64>) -> f64 {
+        out.clear();
+        out.resize(self.values.len(), 0.0);
+        vector::run(Isa::detect(), Sums { of: self, sums, out: Some(out) })
+    }
+
+    #[inline(always)]
+    fn block(self, values: &[f32], out: &mut [f32]) {
+        for (out, x) in out.iter_mut().zip(values) {
+            *out = exp((x - self.shift) * self.factor);
+        }
+    }
+}
+
+struct Sums<'a, 'b> {
+    of: Exponentials<'a>,
+    sums: &'b mut Vec<f64>,
+    out: Option<&'b mut [f32]>,
+}
+
+impl Kernel for Sums<'_, '_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<V: Vector>(mut self, _: V) -> f64 {
+        self.sums.clear();
+        let (mut total, mut own) = (0.0, [0.0f32; BLOCK]);
+        for (index, values) in self.of.values.chunks(BLOCK).enumerate() {
+            let out = match &mut self.out {
+                Some(out) => &mut out[index * BLOCK..][..values.len()],
+                None => &mut own[..values.len()],
+            };
+            self.of.block(values, out);
+            let sum = sum(out);
+            self.sums.push(sum);
+            total += sum;
+        }
+        total
+    }
+}
+
+#[inline(always)]
 fn sum(values: &[f32]) -> f64 {
     let (blocks, rest) = values.as_chunks::<LANES>();
     let mut lanes = [0.0f32; LANES];
@@ -95,21 +162,13 @@ fn sum(values: &[f32]) -> f64 {
 
 /// Natural logarithm of the sum of `e^x`; `greatest` is their greatest value.
 pub fn log_sum_exp(values: &[f32], greatest: f32) -> f64 {
-    let mut total = 0.0f64;
-    let mut block_out = [0.0f32; BLOCK];
-    for block in values.chunks(BLOCK) {
-        let out = &mut block_out[..block.len()];
-        for (o, x) in out.iter_mut().zip(block) {
-            *o = exp(x - greatest);
-        }
-        total += sum(out);
-    }
-    f64::from(greatest) + total.ln()
+    let all = Exponentials { values, shift: greatest, factor: 1.0 };
+    f64::from(greatest) + all.sum(&mut Vec::new()).ln()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{exp, exponentials, first_greatest, greatest, log_sum_exp};
+    use super::*;
 
     #[test]
     fn exp_is_close_to_the_library_function() {
@@ -175,10 +234,13 @@ mod tests {
         let want: f64 = values.iter().map(|v| f64::from(*v).exp()).sum();
         assert!((log_sum_exp(&values, top) - want.ln()).abs() < 1e-6);
         let (mut out, mut sums) = (Vec::new(), Vec::new());
-        let total = exponentials(&values, top, 0.5, &mut out, &mut sums);
+        let halves = Exponentials { values: &values, shift: top, factor: 0.5 };
+        let total = halves.write(&mut out, &mut sums);
         let want: f64 = values.iter().map(|v| (f64::from(v - top) * 0.5).exp()).sum();
         assert!((total / want - 1.0).abs() < 1e-6);
         assert_eq!(out.len(), values.len());
         assert_eq!(sums.len(), 5);
+        let written = sums.clone();
+        assert_eq!((halves.sum(&mut sums), &sums), (total, &written));
     }
 }
