@@ -81,7 +81,7 @@ fn attention(c: &mut Criterion) {
                     b.iter(|| {
                         let mut out: Vec<_> = out.chunks_mut(head_dim).collect();
                         for (queries, out) in queries.chunks(TILE).zip(out.chunks_mut(TILE)) {
-                            attend(isa, &layout, queries, &|i| &pages[i], 0.1, None, out, &mut scratch)
+                            attend(isa, &layout, queries, &|i| &pages[i], None, 0.1, None, out, &mut scratch)
                                 .expect("sizes agree");
                         }
                     });
@@ -96,7 +96,17 @@ fn attention(c: &mut Criterion) {
                     group.bench_function(BenchmarkId::new(name, isa.name()), |b| {
                         b.iter(|| {
                             let mut out: Vec<_> = out.chunks_mut(head_dim).take(group_heads).collect();
-                            attend(isa, &layout, &last, &|i| &pages[i], 0.1, None, &mut out, &mut scratch)
+                            attend(
+                                isa,
+                                &layout,
+                                &last,
+                                &|i| &pages[i],
+                                &[],
+                                0.1,
+                                None,
+                                &mut out,
+                                &mut scratch,
+                            )
                         });
                     });
                 }

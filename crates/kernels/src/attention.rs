@@ -9,7 +9,7 @@ pub use layout::{KvLayout, KvType};
 
 use crate::vector::{self, Kernel, MAX_LANES, Vector};
 use crate::{Isa, KernelError};
-use page::{BLOCK_ROWS, Bias, Block, Rows, Source};
+use page::{BLOCK_ROWS, Bias, Block, Next, Part, Rows, Source};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
@@ -30,7 +30,8 @@ pub struct Query<'a> {
 ///
 /// `queries` and `out` have one entry per row, `[Dh]` each; the rows are the heads of the group, token by token. A query
 /// at position `p` sees positions `max(0, p + 1 - window_tokens) ..= p`, all of which must have been written.
-/// `pages(i)` is the [`KvLayout::head_range`] of the page with positions `i * 64 ..`.
+/// `pages(i)` is the [`KvLayout::head_range`] of the page with positions `i * 64 ..`; `then` says where the one is that
+/// the call after this one begins with, if that is known; nothing is read there.
 ///
 /// Pages of [`KvType::F32`] must be aligned for f32.
 ///
@@ -43,6 +44,7 @@ pub fn attend<'p>(
     layout: &KvLayout,
     queries: &[Query<'_>],
     pages: &dyn Fn(usize) -> &'p [u8],
+    then: Option<*const u8>,
     scale: f32,
     window_tokens: Option<usize>,
     out: &mut [&mut [f32]],
@@ -63,7 +65,7 @@ pub fn attend<'p>(
             what: format!("{} bytes of scratch where {needed} belong", scratch.len()),
         });
     }
-    vector::run(isa, Attend { layout, queries, pages, scale, window_tokens, out, scratch })
+    vector::run(isa, Attend { layout, queries, pages, then, scale, window_tokens, out, scratch })
 }
 
 impl KvLayout {
@@ -141,6 +143,7 @@ struct Attend<'a, 'b, 'p> {
     layout: &'a KvLayout,
     queries: &'a [Query<'a>],
     pages: &'a dyn Fn(usize) -> &'p [u8],
+    then: Option<*const u8>,
     scale: f32,
     window_tokens: Option<usize>,
     out: &'a mut [&'b mut [f32]],
@@ -196,12 +199,20 @@ impl Kernel for Attend<'_, '_, '_> {
         for page in first..end {
             let bytes = (self.pages)(page);
             KernelError::check("attention", bytes.len(), layout.head_bytes())?;
+            let slots = positions().map(|p| self.seen(page, p).end).max().unwrap_or(0);
+            let mut next = Next::default();
             let mut source = Source::new(v, layout, bytes, scratch.key_scales, scratch.value_scales);
             if rows > BLOCK_ROWS {
                 // Several blocks share one conversion.
-                let slots = positions().map(|p| self.seen(page, p).end).max().unwrap_or(0);
                 // SAFETY: `source` reads from `bytes` and the scratch.
                 source = unsafe { source.widen(v, layout, slots, scratch.keys, scratch.values) };
+            } else {
+                let following = (page + 1 < end).then(|| (self.pages)(page + 1).as_ptr());
+                next.values =
+                    Part { at: bytes[layout.values_at()..].as_ptr(), len: layout.values_len(slots) };
+                if let Some(at) = following.or(self.then) {
+                    next.keys = Part { at, len: layout.values_at() };
+                }
             }
             let mut block = Block::default();
             for (row, query) in self.queries.iter().enumerate() {
@@ -213,7 +224,7 @@ impl Kernel for Attend<'_, '_, '_> {
                 }
                 if block.is_full() || row + 1 == rows {
                     // SAFETY: `row` is below `rows`, which `state` has; `source` reads from this page or the scratch.
-                    unsafe { block.compute(v, source, state) };
+                    unsafe { block.compute(v, source, state, next) };
                     block = Block::default();
                 }
             }

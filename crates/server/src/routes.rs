@@ -121,7 +121,8 @@ fn axum_path(path: &str) -> String {
 /// Body and fields are checked here; what is left is the handler's.
 async fn answer(app: Arc<App>, route: &'static Route, request: Request) -> Response {
     let dialect = dialect_of(route.path);
-    let mut response = match timeout(app.options.limits.request_time, checked(app, route, request)).await {
+    let limit = if route.is_long_work() { Duration::MAX } else { app.options.limits.request_time };
+    let mut response = match timeout(limit, checked(app, route, request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(refusal)) => refusal.response(dialect),
         Err(_) => Refusal {

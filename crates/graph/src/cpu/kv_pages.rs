@@ -31,6 +31,11 @@ impl KvPages {
         self.block.bytes(self.range(layer, page, head))
     }
 
+    /// Where [`KvPages::head`] is, whoever writes there meanwhile.
+    pub(crate) fn head_address(&self, layer: &LayerPages, page: u32, head: usize) -> *const u8 {
+        self.block.address(self.range(layer, page, head).start)
+    }
+
     /// As [`KvPages::head`], for the one task that writes it.
     #[allow(clippy::mut_from_ref)]
     pub(crate) fn head_mut(&self, layer: &LayerPages, page: u32, head: usize) -> &mut [u8] {

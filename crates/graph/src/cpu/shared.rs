@@ -58,6 +58,11 @@ impl Block {
         unsafe { std::slice::from_raw_parts(self.base.add(range.start), range.len()) }
     }
 
+    /// Where byte `offset` is: something to name, never to read, so that others may write it.
+    pub(crate) fn address(&self, offset: usize) -> *const u8 {
+        self.base.wrapping_add(offset)
+    }
+
     /// Bytes that belong to the calling task alone.
     #[allow(clippy::mut_from_ref)]
     pub(crate) fn bytes_mut(&self, range: Range<usize>) -> &mut [u8] {

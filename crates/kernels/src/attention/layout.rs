@@ -115,6 +115,16 @@ impl KvLayout {
         }
     }
 
+    /// Bytes of the values of the first `slots` tokens in a head's part, without their scales.
+    pub(super) fn values_len(&self, slots: usize) -> usize {
+        slots
+            * match self.dtype {
+                KvType::F16 => self.padded_dim() * 2,
+                KvType::Q8_0 => self.head_dim,
+                KvType::F32 => self.padded_dim() * 4,
+            }
+    }
+
     /// Stores the key and value of one token and one head (`[Dh]` each) in slot `slot` of `head_page`
     /// ([`KvLayout::head_range`] of a page).
     ///

@@ -203,6 +203,56 @@ unsafe fn widen_rows<V: Vector, M: Matrix>(v: V, from: M, columns: usize, to: &m
     }
 }
 
+/// Memory that is read soon, asked for piece by piece in the steps of a loop over other memory: pages of the cache lie
+/// scattered, and nobody else foresees where the next one is.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    at: *const u8,
+    lines: usize,
+    lines_a_step: usize,
+}
+
+/// Bytes that the processor fetches together.
+const LINE: usize = 64;
+
+impl Ahead {
+    /// All of `part` in `steps` steps.
+    #[inline(always)]
+    fn new(part: Part, steps: usize) -> Ahead {
+        let lines = part.len / LINE;
+        Ahead { at: part.at, lines, lines_a_step: lines.div_ceil(steps.max(1)) }
+    }
+
+    #[inline(always)]
+    fn step<V: Vector>(&mut self, v: V) {
+        for _ in 0..self.lines_a_step.min(self.lines) {
+            v.prefetch(self.at.cast());
+            self.at = self.at.wrapping_add(LINE);
+            self.lines -= 1;
+        }
+    }
+}
+
+/// Bytes that others may write meanwhile: they are named, not read.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    pub(super) at: *const u8,
+    pub(super) len: usize,
+}
+
+impl Default for Part {
+    fn default() -> Part {
+        Part { at: std::ptr::null(), len: 0 }
+    }
+}
+
+/// What is read after a page's keys, and after its values.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Next {
+    pub(super) values: Part,
+    pub(super) keys: Part,
+}
+
 /// The state of all query rows of a call, in scratch memory.
 #[derive(Clone, Copy)]
 pub(super) struct Rows {
@@ -267,13 +317,13 @@ impl<'a> Block<'a> {
     /// # Safety
     /// `state` must have the rows, and what `source` reads from must be alive.
     #[inline(always)]
-    pub(super) unsafe fn compute<V: Vector>(&self, v: V, source: Source, state: Rows) {
+    pub(super) unsafe fn compute<V: Vector>(&self, v: V, source: Source, state: Rows, next: Next) {
         // SAFETY: as promised by the caller.
         unsafe {
             match source {
-                Source::Floats(keys, values) => self.with(v, keys, values, state),
-                Source::Halves(keys, values) => self.with(v, keys, values, state),
-                Source::Bytes(keys, values) => self.with(v, keys, values, state),
+                Source::Floats(keys, values) => self.with(v, keys, values, state, next),
+                Source::Halves(keys, values) => self.with(v, keys, values, state, next),
+                Source::Bytes(keys, values) => self.with(v, keys, values, state, next),
             }
         }
     }
@@ -281,16 +331,23 @@ impl<'a> Block<'a> {
     /// # Safety
     /// As for [`Block::compute`].
     #[inline(always)]
-    unsafe fn with<V: Vector, K: Matrix, W: Matrix>(&self, v: V, keys: K, values: W, state: Rows) {
+    unsafe fn with<V: Vector, K: Matrix, W: Matrix>(
+        &self,
+        v: V,
+        keys: K,
+        values: W,
+        state: Rows,
+        next: Next,
+    ) {
         // SAFETY: as promised by the caller.
         unsafe {
             match self.len {
-                1 => self.with_rows::<V, K, W, 1>(v, keys, values, state),
-                2 => self.with_rows::<V, K, W, 2>(v, keys, values, state),
-                3 => self.with_rows::<V, K, W, 3>(v, keys, values, state),
-                4 => self.with_rows::<V, K, W, 4>(v, keys, values, state),
-                5 => self.with_rows::<V, K, W, 5>(v, keys, values, state),
-                6 => self.with_rows::<V, K, W, 6>(v, keys, values, state),
+                1 => self.with_rows::<V, K, W, 1>(v, keys, values, state, next),
+                2 => self.with_rows::<V, K, W, 2>(v, keys, values, state, next),
+                3 => self.with_rows::<V, K, W, 3>(v, keys, values, state, next),
+                4 => self.with_rows::<V, K, W, 4>(v, keys, values, state, next),
+                5 => self.with_rows::<V, K, W, 5>(v, keys, values, state, next),
+                6 => self.with_rows::<V, K, W, 6>(v, keys, values, state, next),
                 _ => {}
             }
         }
@@ -305,6 +362,7 @@ impl<'a> Block<'a> {
         keys: K,
         values: W,
         state: Rows,
+        next: Next,
     ) {
         let (dim, padded) = (state.head_dim, state.padded_dim);
         // SAFETY: the caller promises the rows, and the scratch behind `state` was cut for them.
@@ -316,7 +374,9 @@ impl<'a> Block<'a> {
                 sums[r] = state.sums.add(self.rows[r] * padded);
                 weights[r] = state.weights.add(r * PAGE);
             }
-            v.call(Scores { keys, head_dim: dim, queries, out: state.weights });
+            let slots = self.seen[..R].iter().map(|seen| seen.end).max().unwrap_or(0);
+            let ahead = Ahead::new(next.values, dim);
+            v.call(Scores { keys, head_dim: dim, slots, queries, out: state.weights, ahead });
             for r in 0..R {
                 let weights = state.weights.add(r * PAGE);
                 self.biases[r].add(std::slice::from_raw_parts_mut(weights, PAGE), self.seen[r].clone());
@@ -334,67 +394,80 @@ impl<'a> Block<'a> {
             }
             for r in 0..R {
                 let slots = self.seen[r].start..shared.start.min(self.seen[r].end);
-                weigh(v, values, slots, padded, [weights[r]], [sums[r]]);
+                weigh(v, values, slots, padded, [weights[r]], [sums[r]], Part::default());
             }
-            weigh(v, values, shared.clone(), padded, weights, sums);
+            weigh(v, values, shared.clone(), padded, weights, sums, next.keys);
             for r in 0..R {
-                weigh(v, values, shared.end..self.seen[r].end, padded, [weights[r]], [sums[r]]);
+                weigh(
+                    v,
+                    values,
+                    shared.end..self.seen[r].end,
+                    padded,
+                    [weights[r]],
+                    [sums[r]],
+                    Part::default(),
+                );
             }
         }
     }
 }
 
-/// Scores of all 64 keys for `R` rows: `out[r][slot] = queries[r] . keys[..][slot]`.
+/// Scores of the first `slots` keys for `R` rows, and of some more: `out[r][slot] = queries[r] . keys[..][slot]`.
 ///
 /// `keys` is `[head_dim][64]`, the queries `[head_dim]`, `out` `[R][64]`.
 struct Scores<K, const R: usize> {
     keys: K,
     head_dim: usize,
+    slots: usize,
     queries: [*const f32; R],
     out: *mut f32,
+    ahead: Ahead,
 }
 
 impl<K: Matrix, const R: usize> Kernel for Scores<K, R> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Vector>(self, v: V) {
-        if V::COLUMNS == 4 {
-            self.columns::<V, 4>(v);
-        } else {
-            self.columns::<V, 2>(v);
+    fn run<V: Vector>(mut self, v: V) {
+        let mut first = 0;
+        while first < self.slots {
+            first += match (self.slots - first).div_ceil(V::LANES) {
+                3.. if V::COLUMNS == 4 => self.columns::<V, 4>(v, first),
+                2.. => self.columns::<V, 2>(v, first),
+                _ => self.columns::<V, 1>(v, first),
+            };
         }
     }
 }
 
 impl<K: Matrix, const R: usize> Scores<K, R> {
+    /// The scores of `C` vectors of slots from `first` on; their number.
     #[inline(always)]
-    fn columns<V: Vector, const C: usize>(self, v: V) {
-        for block in 0..PAGE / (C * V::LANES) {
-            let first = block * C * V::LANES;
-            let mut sums = [[v.splat(0.0); C]; R];
-            for d in 0..self.head_dim {
-                // SAFETY: `d` is below `head_dim`, the columns below 64.
-                unsafe {
-                    let mut key = [v.splat(0.0); C];
-                    for (c, key) in key.iter_mut().enumerate() {
-                        *key = self.keys.load(v, d, first + c * V::LANES);
-                    }
-                    for r in 0..R {
-                        let q = v.splat(*self.queries[r].add(d));
-                        for c in 0..C {
-                            sums[r][c] = v.fma(q, key[c], sums[r][c]);
-                        }
-                    }
+    fn columns<V: Vector, const C: usize>(&mut self, v: V, first: usize) -> usize {
+        let mut sums = [[v.splat(0.0); C]; R];
+        for d in 0..self.head_dim {
+            self.ahead.step(v);
+            // SAFETY: `d` is below `head_dim`, the columns below 64.
+            unsafe {
+                let mut key = [v.splat(0.0); C];
+                for (c, key) in key.iter_mut().enumerate() {
+                    *key = self.keys.load(v, d, first + c * V::LANES);
                 }
-            }
-            for r in 0..R {
-                for c in 0..C {
-                    // SAFETY: `out` is `[R][64]`.
-                    unsafe { v.store(self.out.add(r * PAGE + first + c * V::LANES), sums[r][c]) };
+                for r in 0..R {
+                    let q = v.splat(*self.queries[r].add(d));
+                    for c in 0..C {
+                        sums[r][c] = v.fma(q, key[c], sums[r][c]);
+                    }
                 }
             }
         }
+        for r in 0..R {
+            for c in 0..C {
+                // SAFETY: `out` is `[R][64]`.
+                unsafe { v.store(self.out.add(r * PAGE + first + c * V::LANES), sums[r][c]) };
+            }
+        }
+        C * V::LANES
     }
 }
 
@@ -459,9 +532,11 @@ fn weigh<V: Vector, W: Matrix, const R: usize>(
     padded_dim: usize,
     weights: [*const f32; R],
     sums: [*mut f32; R],
+    next: Part,
 ) {
     if !slots.is_empty() {
-        v.call(Weigh { values, slots, padded_dim, weights, sums });
+        let ahead = Ahead::new(next, slots.len());
+        v.call(Weigh { values, slots, padded_dim, weights, sums, ahead });
     }
 }
 
@@ -474,13 +549,14 @@ struct Weigh<W, const R: usize> {
     padded_dim: usize,
     weights: [*const f32; R],
     sums: [*mut f32; R],
+    ahead: Ahead,
 }
 
 impl<W: Matrix, const R: usize> Kernel for Weigh<W, R> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Vector>(self, v: V) {
+    fn run<V: Vector>(mut self, v: V) {
         let mut column = 0;
         while column + 4 * V::LANES <= self.padded_dim && V::COLUMNS == 4 {
             self.columns::<V, 4>(v, column);
@@ -498,7 +574,7 @@ impl<W: Matrix, const R: usize> Kernel for Weigh<W, R> {
 
 impl<W: Matrix, const R: usize> Weigh<W, R> {
     #[inline(always)]
-    fn columns<V: Vector, const C: usize>(&self, v: V, column: usize) {
+    fn columns<V: Vector, const C: usize>(&mut self, v: V, column: usize) {
         // SAFETY: `column + C * LANES` is at most `padded_dim`, and the slots are below 64.
         unsafe {
             let mut block = [[v.splat(0.0); C]; R];
@@ -508,6 +584,7 @@ impl<W: Matrix, const R: usize> Weigh<W, R> {
                 }
             }
             for slot in self.slots.clone() {
+                self.ahead.step(v);
                 let mut value = [v.splat(0.0); C];
                 for (c, value) in value.iter_mut().enumerate() {
                     *value = self.values.load(v, slot, column + c * V::LANES);

@@ -56,8 +56,18 @@ impl Cache {
         let queries: Vec<Query<'_>> =
             queries.iter().map(|(q, position)| Query { q, position: *position, bias: &self.bias }).collect();
         let mut scratch = vec![0xff; self.layout.scratch_bytes(queries.len())];
-        attend(isa, &self.layout, &queries, &|i| &self.pages[i], scale, window, &mut rows, &mut scratch)
-            .unwrap();
+        attend(
+            isa,
+            &self.layout,
+            &queries,
+            &|i| &self.pages[i],
+            Some(self.pages[0].as_ptr()),
+            scale,
+            window,
+            &mut rows,
+            &mut scratch,
+        )
+        .unwrap();
         out
     }
 
@@ -243,6 +253,7 @@ fn shapes_that_disagree_are_refused() {
             &layout,
             &[Query { q, position: 0, bias: &[] }],
             &|_| page,
+            None,
             1.0,
             window,
             &mut [&mut out[..]],

@@ -40,6 +40,11 @@ impl Route {
     pub(crate) fn is_upload(&self) -> bool {
         self.path == "/v1/files" && self.verb == Verb::Post
     }
+
+    /// Whether it may take as long as its work does: drawing takes minutes a picture, and ends when whoever asked leaves.
+    pub(crate) fn is_long_work(&self) -> bool {
+        self.path.starts_with("/v1/images/")
+    }
 }
 
 const fn get(path: &'static str, about: &'static str, handler: fn(Call) -> Reply) -> Route {

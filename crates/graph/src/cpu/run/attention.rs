@@ -85,7 +85,10 @@ pub(super) fn run(
             let page_run = PageRun { page, slot: tile.position % PAGE_TOKENS, row: tile.row, tokens: 1 };
             write(run, step, &page_run, head, scratch);
         }
-        look(run, step, tile, head, scratch);
+        let next = task + 1;
+        let then = run.tiles.get(next / heads).filter(|_| alone);
+        let then = then.map(|tile| first_page(run, step, tile, next % heads));
+        look(run, step, tile, head, then, scratch);
     })
 }
 
@@ -134,8 +137,22 @@ fn write(run: &Run<'_>, step: &AttentionStep, to: &PageRun, head: usize, scratch
     }
 }
 
-/// Attention of the queries of a tile that share one key/value head.
-fn look(run: &Run<'_>, step: &AttentionStep, tile: &Tile, head: usize, scratch: &mut Scratch<'_>) {
+/// Where one head's part of the first page is that a tile looks at.
+fn first_page(run: &Run<'_>, step: &AttentionStep, tile: &Tile, head: usize) -> *const u8 {
+    let first = step.window_tokens.map_or(0, |window| (tile.position + 1).saturating_sub(window));
+    let page = run.bound.sequences[tile.sequence].pages[first / PAGE_TOKENS];
+    run.cache.head_address(&step.pages, page, head)
+}
+
+/// Attention of the queries of a tile that share one key/value head; `then` is where the next one begins.
+fn look(
+    run: &Run<'_>,
+    step: &AttentionStep,
+    tile: &Tile,
+    head: usize,
+    then: Option<*const u8>,
+    scratch: &mut Scratch<'_>,
+) {
     let layout = &step.pages.layout;
     let dh = layout.head_dim();
     let (group, width) = (step.heads / layout.kv_heads(), step.heads * dh);
@@ -166,6 +183,7 @@ fn look(run: &Run<'_>, step: &AttentionStep, tile: &Tile, head: usize, scratch: 
             layout,
             &queries[..count],
             &page,
+            then,
             step.scale,
             step.window_tokens,
             &mut out[..count],
