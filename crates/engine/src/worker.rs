@@ -73,7 +73,8 @@ pub(crate) struct Buffers {
     positions: Vec<i32>,
     rows: Vec<i32>,
     outputs: Outputs,
-    scratch: Scratch,
+    /// Of each thread that picks tokens.
+    scratch: Mutex<Vec<Scratch>>,
 }
 
 impl Worker {
@@ -268,7 +269,7 @@ impl Worker {
         self.guess();
         let parts = self.parts();
         let only_decodes = parts.iter().all(|p| self.running[p.sequence].decodes());
-        if let Err(error) = self.compute(&parts) {
+        if let Err(error) = self.compute(&parts).and_then(|()| self.distribute(&parts, started)) {
             let error = Arc::new(error);
             for part in parts.iter().rev() {
                 let sequence = self.running.remove(part.sequence);
@@ -276,7 +277,6 @@ impl Worker {
             }
             return;
         }
-        self.distribute(&parts, started);
         if only_decodes {
             let mut figures = self.shared.figures();
             let times = figures.decode.entry(parts.len()).or_default();
@@ -322,31 +322,44 @@ impl Worker {
         self.program.run(&inputs, &mut buffers.outputs)
     }
 
-    /// Gives every sequence its logits and takes those that end out of the running ones.
-    fn distribute(&mut self, parts: &[Part], started: Instant) {
+    /// Gives every sequence its logits, several at once, and takes those that end out of the running ones.
+    fn distribute(&mut self, parts: &[Part], started: Instant) -> Result<(), RunError> {
+        struct Turn<'a> {
+            part: &'a Part,
+            sequence: &'a mut Sequence,
+            logits: &'a mut [f32],
+            next: Next,
+        }
         let took = started.elapsed();
-        let buffers = &mut self.buffers;
+        let Worker { buffers, running, shares, tokenizer, .. } = self;
         let logits = match buffers.outputs.tensors.get_mut("logits") {
             Some(tensor) => tensor.data.as_mut_slice(),
             None => &mut [],
         };
         let width = logits.len().checked_div(buffers.rows.len()).unwrap_or(0);
         let mut rest = logits;
-        let mut ended = Vec::new();
+        let mut running = running.iter_mut().enumerate();
+        let mut turns = Vec::with_capacity(parts.len());
         for part in parts {
-            let (own, others) = std::mem::take(&mut rest).split_at_mut(part.rows.len() * width);
+            let (logits, others) = std::mem::take(&mut rest).split_at_mut(part.rows.len() * width);
             rest = others;
-            let sequence = &mut self.running[part.sequence];
+            let Some((_, sequence)) = running.find(|(index, _)| *index == part.sequence) else { continue };
             let cost = if sequence.decodes() { DECODE_COST } else { part.tokens as u64 };
-            self.shares.serve(sequence.tenant, cost);
-            let next = sequence.advance(
-                part.tokens,
-                part.rows.clone(),
-                own,
-                took,
-                &self.tokenizer,
-                &mut buffers.scratch,
-            );
+            shares.serve(sequence.tenant, cost);
+            turns.push(Mutex::new(Turn { part, sequence, logits, next: Next::Continues }));
+        }
+        let scratches = &buffers.scratch;
+        self.program.share(turns.len(), &|task| {
+            let mut turn = turns[task].lock().unwrap_or_else(PoisonError::into_inner);
+            let Turn { part, sequence, logits, next } = &mut *turn;
+            let spare = || scratches.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut scratch = spare().pop().unwrap_or_default();
+            *next = sequence.advance(part.tokens, part.rows.clone(), logits, took, tokenizer, &mut scratch);
+            spare().push(scratch);
+        })?;
+        let mut ended = Vec::new();
+        for turn in turns {
+            let Turn { part, sequence, next, .. } = turn.into_inner().unwrap_or_else(PoisonError::into_inner);
             self.pages.publish(&mut sequence.table, sequence.tenant, &sequence.tokens, sequence.cached);
             if next == Next::Finished {
                 ended.push(part.sequence);
@@ -356,5 +369,6 @@ impl Worker {
             let sequence = self.running.remove(index);
             self.pages.release(sequence.table);
         }
+        Ok(())
     }
 }

@@ -240,6 +240,14 @@ pub trait Program: Send {
         let what = format!("this program has no pages to copy {from} to {to}");
         Err(RunError::Input { name: "pages".into(), what })
     }
+    /// Calls `body` for every task below `tasks`, on the threads that run the program as far as they are free.
+    ///
+    /// # Errors
+    /// [`RunError::Failed`] if a call panicked.
+    fn share(&self, tasks: usize, body: &(dyn Fn(usize) + Sync)) -> Result<(), RunError> {
+        (0..tasks).for_each(body);
+        Ok(())
+    }
     /// What it takes.
     fn memory(&self) -> MemoryReport;
 }

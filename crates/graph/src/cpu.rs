@@ -153,6 +153,10 @@ impl Program for CpuProgram {
         Ok(())
     }
 
+    fn share(&self, tasks: usize, body: &(dyn Fn(usize) + Sync)) -> Result<(), RunError> {
+        self.pool.share(self.threads, tasks, body).map_err(|Panicked| RunError::Failed)
+    }
+
     fn memory(&self) -> MemoryReport {
         self.memory
     }

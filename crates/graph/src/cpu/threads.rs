@@ -4,7 +4,7 @@ use crate::cpu::shared::{Job, Lent};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -110,9 +110,35 @@ impl Pool {
         threads: usize,
         body: impl Fn(&Worker<'_>) -> Result<(), Panicked> + Sync,
     ) -> Result<(), Panicked> {
+        self.run_in(lock(&self.running), threads, body)
+    }
+
+    /// Runs `body` for every task below `tasks`: on up to `threads` threads, or on this one alone if the pool is busy, as
+    /// waiting for others would take longer than what is asked for here.
+    ///
+    /// # Errors
+    /// As for [`Pool::run`].
+    pub fn share(&self, threads: usize, tasks: usize, body: impl Fn(usize) + Sync) -> Result<(), Panicked> {
+        let turn = match self.running.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                (0..tasks).for_each(body);
+                return Ok(());
+            }
+        };
+        self.run_in(turn, threads.min(tasks), |worker| worker.phase(tasks, &body))
+    }
+
+    /// [`Pool::run`] by whoever has the turn.
+    fn run_in(
+        &self,
+        _turn: MutexGuard<'_, ()>,
+        threads: usize,
+        body: impl Fn(&Worker<'_>) -> Result<(), Panicked> + Sync,
+    ) -> Result<(), Panicked> {
         let threads = threads.clamp(1, self.threads());
         let shared = &*self.shared;
-        let _turn = lock(&self.running);
         shared.phase.0.store(1, Ordering::Relaxed);
         shared.claimed.iter().for_each(|claimed| claimed.0.store(0, Ordering::Relaxed));
         shared.done.0.store(0, Ordering::Relaxed);
@@ -367,6 +393,26 @@ mod tests {
                 assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) == 20));
             }
         }
+    }
+
+    #[test]
+    fn shared_tasks_run_once_though_the_pool_is_busy() {
+        let pool = Pool::new(2).unwrap();
+        let done: Vec<AtomicUsize> = (0..9).map(|_| AtomicUsize::new(0)).collect();
+        let count = |task: usize| {
+            done[task].fetch_add(1, Ordering::Relaxed);
+        };
+        pool.share(2, done.len(), count).unwrap();
+        pool.run(2, |worker| {
+            worker.phase(1, |_| {
+                let ask = std::thread::scope(|scope| scope.spawn(|| pool.share(2, done.len(), count)).join());
+                assert_eq!(ask.unwrap(), Ok(()));
+            })
+        })
+        .unwrap();
+        assert!(done.iter().all(|count| count.load(Ordering::Relaxed) == 2));
+        assert_eq!(pool.share(2, 3, |task| assert_ne!(task, 1, "on purpose")), Err(Panicked));
+        assert_eq!(pool.share(2, 0, |_| unreachable!("there are no tasks")), Ok(()));
     }
 
     #[test]
