@@ -9,11 +9,14 @@ use std::path::{Path, PathBuf};
 
 /// Lets the process keep some of the memory that it frees: up to 64 MiB at the end of each of the allocator's heaps, and
 /// blocks below 32 MiB stay in them. A picture takes a few buffers of megabytes, which the system would otherwise map and
-/// clear anew for each. Only glibc is told; others decide for themselves.
+/// clear anew for each. Heaps are few, one for two cores, since what is free in one is of no use to threads of another.
+/// Only glibc is told; others decide for themselves.
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: `mallopt` may be called at any time; it takes two numbers.
     unsafe {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        libc::mallopt(libc::M_ARENA_MAX, i32::try_from(cores.div_ceil(2)).unwrap_or(i32::MAX));
         libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
         libc::mallopt(libc::M_TRIM_THRESHOLD, 64 << 20);
     }

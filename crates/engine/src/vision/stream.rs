@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Pictures that a reader has decoded at once, at most.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 /// Pixels that a reader has decoded at once, unless one picture alone has more.
 const PIXELS_AT_ONCE: usize = 12_000_000;
 /// Readers at most: so many keep 64 threads busy.
-const MOST_READERS: usize = 16;
+const MOST_READERS: usize = 32;
 
 /// Reads the pictures `0..count` on a few threads and asks `answer` about a group at a time, which has one answer for each
 /// of the pictures, in their order; a picture without an answer has `None`. `threads` are those that the model computes
@@ -73,7 +73,7 @@ mod tests {
                 _ => Ok(Image::filled(at + 1, 1, [0; 3])),
             };
             let seen = look_at_many(count, 4, read, |images| {
-                assert!((1..=8).contains(&images.len()));
+                assert!((1..=4).contains(&images.len()));
                 images.iter().map(|image| image.width() - 1).collect()
             });
             assert_eq!(seen.len(), count);
