@@ -108,7 +108,7 @@ pub struct Run {
     /// How much work a crash within a split may cost.
     #[serde(deserialize_with = "time", serialize_with = "whole_seconds")]
     pub checkpoint: Duration,
-    /// Splits worked on at once.
+    /// Splits worked on at once, and calls of functions; half as many splits are read at once.
     pub workers: usize,
 }
 

@@ -43,4 +43,4 @@ pub use models::{FoundModel, Models, NoModels, digest};
 pub use place::{DoneSplit, Identity, Manifest, Place};
 pub use progress::Status;
 pub use run::{Checked, Estimate, Report, RunOptions, check};
-pub use split::{Range, Split};
+pub use split::{Files, Range, Split};

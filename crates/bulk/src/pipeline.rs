@@ -13,7 +13,7 @@ use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, UInt32
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use cache::Cache;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// The calls of a job, checked: what is read and what is kept of the input.
 pub struct Calls {
@@ -138,7 +138,10 @@ impl Calls {
                 (Some(survey), Some(found)) => survey.open(found)?,
                 _ => prepared.open()?,
             };
-            let dedup = job.run.dedup == Dedup::InputHash;
+            // Every file has an address of its own.
+            let is_address = |column: &String| matches!(column.as_str(), "uri" | "image");
+            let all_differ = format == Format::Files && prepared.columns().iter().any(is_address);
+            let dedup = job.run.dedup == Dedup::InputHash && !all_differ;
             let step = Step::new(column.clone(), prepared.columns().to_vec(), function, dedup);
             fields.push(Field::new(column, step.output.data_type.clone(), true));
             steps.push(step);
@@ -156,7 +159,7 @@ pub(crate) struct Step {
     function: Arc<dyn Function>,
     output: Output,
     dedup: bool,
-    cache: Mutex<Cache>,
+    cache: Cache,
 }
 
 /// Loaded functions in their order.
@@ -281,7 +284,7 @@ impl Step {
     /// With `dedup`, repeated inputs are computed once, unless that costs more than computing them.
     pub(crate) fn new(column: String, reads: Vec<String>, function: Arc<dyn Function>, dedup: bool) -> Step {
         let (dedup, output) = (dedup && !function.limits().cheap, function.output());
-        Step { column, reads, function, output, dedup, cache: Mutex::default() }
+        Step { column, reads, function, output, dedup, cache: Cache::default() }
     }
 
     /// The type of results.

@@ -116,9 +116,22 @@ pub struct Place {
     pub uri: String,
 }
 
-fn format_of(name: &str) -> Option<Format> {
+fn ending_of(name: &str) -> Option<String> {
     let (_, ending) = name.rsplit('/').next()?.rsplit_once('.')?;
-    Some(match ending.to_ascii_lowercase().as_str() {
+    Some(ending.to_ascii_lowercase())
+}
+
+/// Whether whoever gives a name with this ending means a file, and not a folder.
+fn is_of_a_file(ending: &str) -> bool {
+    const FILES: [&str; 17] = [
+        "avro", "bz2", "db", "gz", "html", "json", "md", "npy", "npz", "orc", "sqlite", "txt", "xls", "xlsx",
+        "xml", "zip", "zst",
+    ];
+    FILES.contains(&ending)
+}
+
+fn format_of(name: &str) -> Option<Format> {
+    Some(match ending_of(name)?.as_str() {
         "parquet" | "pq" => Format::Parquet,
         "jsonl" | "ndjson" => Format::Jsonl,
         "csv" => Format::Csv,
@@ -145,6 +158,11 @@ impl Place {
             return Err(BulkError::job(format!("the ending of {uri} is not that of the format")));
         }
         if own.is_none() {
+            if let Some(ending) = ending_of(uri).filter(|ending| !is_folder && is_of_a_file(ending)) {
+                return Err(BulkError::job(format!(
+                    "{uri}: .{ending} is not written; there are .parquet .jsonl .csv .tsv .arrow, and folders (end it in /)"
+                )));
+            }
             let folder = stores.folder(uri)?;
             let state = folder.inside("_kun");
             return Ok(Place {
@@ -494,7 +512,7 @@ mod tests {
                 Field::new("item", DataType::Int64, true),
                 true,
             )])),
-            splits: vec![Split::new(0, Range::Files { objects: vec![object] }, Some(1), 1)],
+            splits: vec![Split::new(0, Range::Files { objects: vec![object].into() }, Some(1), 1)],
         };
         let bytes = encode_plan(&plan).unwrap();
         assert_eq!(decode_plan(&bytes).unwrap(), plan);

@@ -76,7 +76,7 @@ pub fn check<'a>(
     let query = job.input.query.as_ref().map(|text| Query::new(text, registry, context)).transpose()?;
     let found = match &query {
         // Its rows will be a Parquet file; what it reads is what the job depends on.
-        Some(query) => Found { format: Format::Parquet, objects: query.objects().to_vec() },
+        Some(query) => Found { format: Format::Parquet, objects: query.objects().to_vec().into() },
         None => input::discover(stores, &job.input)?,
     };
     Ok(Checked { job, stores, found, query, prepared })
@@ -121,7 +121,7 @@ impl Checked<'_> {
         if !folder.names()?.contains(&name) {
             query.save(folder, &name, most, stop)?;
         }
-        let objects = vec![self.stores.info(&folder.uri(&name))?];
+        let objects = vec![self.stores.info(&folder.uri(&name))?].into();
         input::plan(self.stores, &Found { format: Format::Parquet, objects }, self.job.run.split)
     }
 
@@ -236,6 +236,9 @@ struct Shared<'a> {
     counts: Counts,
     pending: Vec<&'a Split>,
     next: AtomicUsize,
+    turns: split::Turns,
+    /// Splits whose rows are at functions.
+    busy: AtomicUsize,
     /// Ends all workers: the user's wish, or the first error.
     halt: Stop,
     failure: Mutex<Option<BulkError>>,
@@ -310,6 +313,8 @@ impl Work<'_> {
             counts: counts(),
             pending,
             next: AtomicUsize::new(0),
+            turns: split::Turns::new(self.checked.job.run.workers),
+            busy: AtomicUsize::new(0),
             halt: Stop::default(),
             failure: Mutex::default(),
         };

@@ -1,7 +1,9 @@
 //! Pieces of the input, each with a name that follows from what it is.
 
 use crate::store::ObjectInfo;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::ops::Deref;
+use std::sync::Arc;
 
 /// A piece of the input that is read, worked on and written by itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,7 +56,7 @@ pub enum Range {
     /// Whole files, each one row.
     Files {
         /// The files.
-        objects: Vec<ObjectInfo>,
+        objects: Files,
     },
     /// A file that cannot be read: one row that says why.
     Broken {
@@ -63,6 +65,73 @@ pub enum Range {
         /// Why.
         what: String,
     },
+}
+
+/// Files in a row; a part of them shares the list.
+#[derive(Clone)]
+pub struct Files {
+    all: Arc<[ObjectInfo]>,
+    start: usize,
+    end: usize,
+}
+
+impl Files {
+    /// So many of them from the first on, and the others.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub(crate) fn split_at(&self, count: usize) -> (Files, Files) {
+        let middle = self.start + count;
+        assert!(middle <= self.end, "{count} of {} files", self.len());
+        (Files { end: middle, ..self.clone() }, Files { start: middle, ..self.clone() })
+    }
+}
+
+impl From<Vec<ObjectInfo>> for Files {
+    fn from(all: Vec<ObjectInfo>) -> Files {
+        Files { start: 0, end: all.len(), all: all.into() }
+    }
+}
+
+impl Deref for Files {
+    type Target = [ObjectInfo];
+
+    fn deref(&self) -> &[ObjectInfo] {
+        &self.all[self.start..self.end]
+    }
+}
+
+impl<'a> IntoIterator for &'a Files {
+    type Item = &'a ObjectInfo;
+    type IntoIter = std::slice::Iter<'a, ObjectInfo>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl std::fmt::Debug for Files {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl PartialEq for Files {
+    fn eq(&self, other: &Files) -> bool {
+        **self == **other
+    }
+}
+
+impl Serialize for Files {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Files {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Files, D::Error> {
+        Vec::deserialize(deserializer).map(Files::from)
+    }
 }
 
 impl Split {

@@ -17,7 +17,7 @@ pub use object::{Object, ReadAt, Section};
 
 use crate::BulkError;
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 #[cfg(feature = "cloud")]
 use std::sync::Arc;
@@ -397,9 +397,49 @@ impl Draft {
     pub fn is_empty(&self) -> bool {
         self.written == 0
     }
+
+    /// Room beside it for what does not fit the memory.
+    pub(crate) fn scratch(&self) -> Scratch {
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push("-scratch");
+        Scratch { path: self.path.with_file_name(name), file: None, faults: self.faults.clone() }
+    }
 }
 
-impl io::Write for Draft {
+/// A file for a while: it is made when something is written to it, and loses its name at once, so that it is gone with the
+/// process, however that ends.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    path: PathBuf,
+    file: Option<std::fs::File>,
+    faults: Faults,
+}
+
+impl Scratch {
+    pub(crate) fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.faults.before("write")?;
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => {
+                let mut options = std::fs::File::options();
+                let file = options.read(true).write(true).create_new(true).open(&self.path)?;
+                let _ = std::fs::remove_file(&self.path);
+                none.insert(file)
+            }
+        };
+        file.seek(SeekFrom::Start(offset))?;
+        file.write_all(bytes)?;
+        self.faults.after("write")
+    }
+
+    pub(crate) fn read_at(&mut self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+        file.seek(SeekFrom::Start(offset))?;
+        file.read_exact(bytes)
+    }
+}
+
+impl Write for Draft {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.faults.before("write")?;
         let Some(file) = &mut self.file else { return Err(io::ErrorKind::BrokenPipe.into()) };

@@ -1,5 +1,7 @@
 //! Files of rows that are written: one writer for every format, and files put together from others.
 
+mod pages;
+
 use crate::BulkError;
 use crate::job::Format;
 use crate::json;
@@ -8,7 +10,9 @@ use arrow_array::{Array, RecordBatch};
 use arrow_ipc::reader::FileReader;
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use pages::Pages;
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
@@ -19,9 +23,12 @@ use serde_json::Value;
 use std::io::{BufWriter, Read, Write};
 use std::sync::Arc;
 
-/// A row group of Parquet is closed when it takes so much memory: columns are gathered until then.
+/// A row group of Parquet is closed when it has so many bytes.
 const GROUP_BYTES: usize = 16 << 20;
-const BUFFER_BYTES: usize = 1 << 20;
+/// Bytes of a page, and of the different values of a column that are written once and counted from then on. Every column
+/// gathers so much in memory.
+const PAGE_BYTES: usize = 128 << 10;
+const BUFFER_BYTES: usize = 128 << 10;
 
 /// The usual ending of a format's files.
 pub(crate) fn ending(format: Format) -> &'static str {
@@ -46,7 +53,10 @@ enum Kind {
 
 fn properties(schema: &Schema) -> WriterProperties {
     let level = ZstdLevel::try_new(1).unwrap_or_default();
-    let mut builder = WriterProperties::builder().set_compression(Compression::ZSTD(level));
+    let mut builder = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_data_page_size_limit(PAGE_BYTES)
+        .set_dictionary_page_size_limit(PAGE_BYTES);
     for field in schema.fields() {
         // Vectors have no repetitions that a dictionary could save.
         if let DataType::FixedSizeList(item, _) = field.data_type() {
@@ -61,11 +71,13 @@ impl TableWriter {
     /// Begins a file.
     pub(crate) fn new(draft: Draft, format: Format, schema: &SchemaRef) -> Result<TableWriter, BulkError> {
         Ok(TableWriter(match format {
-            Format::Parquet | Format::Files | Format::Lines => Kind::Parquet(Box::new(ArrowWriter::try_new(
-                draft,
-                schema.clone(),
-                Some(properties(schema)),
-            )?)),
+            Format::Parquet | Format::Files | Format::Lines => {
+                let options = ArrowWriterOptions::new()
+                    .with_properties(properties(schema))
+                    .with_page_store_factory(Arc::new(Pages::new(draft.scratch())));
+                let writer = ArrowWriter::try_new_with_options(draft, schema.clone(), options)?;
+                Kind::Parquet(Box::new(writer))
+            }
             Format::Arrow => {
                 let file = BufWriter::with_capacity(BUFFER_BYTES, draft);
                 Kind::Arrow(Box::new(FileWriter::try_new(file, schema)?))
@@ -89,7 +101,7 @@ impl TableWriter {
         match &mut self.0 {
             Kind::Parquet(writer) => {
                 writer.write(batch)?;
-                if writer.memory_size() > GROUP_BYTES {
+                if writer.in_progress_size() > GROUP_BYTES {
                     writer.flush()?;
                 }
             }
@@ -255,5 +267,50 @@ fn concatenate_parquet(
         (Some(writer), _) => Ok(writer.into_inner()?),
         (None, Some(draft)) => Ok(draft),
         (None, None) => Err(BulkError::job("no parts")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{StoreOptions, Stores};
+    use arrow_array::{ArrayRef, Int64Array, StringArray};
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+    /// Texts that compression makes half as long, and numbers.
+    fn rows(first: i64, count: i64) -> RecordBatch {
+        let digest = |number: i64| blake3::hash(&number.to_le_bytes()).to_hex();
+        let text = |row: i64| (row * 4..row * 4 + 4).map(|n| digest(n).to_string()).collect::<String>();
+        let ids: ArrayRef = Arc::new((first..first + count).collect::<Int64Array>());
+        let texts: ArrayRef =
+            Arc::new((first..first + count).map(|row| Some(text(row))).collect::<StringArray>());
+        RecordBatch::try_from_iter([("id", ids), ("text", texts)]).unwrap()
+    }
+
+    #[test]
+    fn a_row_group_is_larger_than_the_memory_that_it_takes() {
+        let scratch = kun_testkit::Scratch::new("table-pages");
+        let folder = Stores::new(StoreOptions::default()).folder(&scratch.uri("out")).unwrap();
+        let batches: Vec<RecordBatch> = (0..40).map(|at| rows(at * 4096, 4096)).collect();
+        let format = Format::Parquet;
+        let mut writer = TableWriter::new(folder.draft().unwrap(), format, &batches[0].schema()).unwrap();
+        for batch in &batches {
+            writer.write(batch).unwrap();
+            let Kind::Parquet(inner) = &writer.0 else { panic!("no Parquet") };
+            assert!(inner.memory_size() < 4 << 20, "{} bytes in memory", inner.memory_size());
+        }
+        // Drafts and what waits beside them have no names.
+        assert!(folder.names().unwrap().is_empty());
+        folder.publish(writer.finish().unwrap(), "rows.parquet").unwrap();
+        assert_eq!(scratch.path("out").read_dir().unwrap().count(), 1);
+        let file = std::fs::File::open(scratch.path("out/rows.parquet")).unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+        let groups = reader.metadata().row_groups().to_vec();
+        assert!(groups.len() > 1 && groups[0].compressed_size() > 8 << 20, "{} groups", groups.len());
+        let read: Vec<RecordBatch> = reader.build().unwrap().map(Result::unwrap).collect();
+        let concat = |batches: &[RecordBatch]| {
+            arrow_select::concat::concat_batches(&batches[0].schema(), batches).unwrap()
+        };
+        assert_eq!(concat(&read).columns(), concat(&batches).columns());
     }
 }

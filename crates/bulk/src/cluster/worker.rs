@@ -189,6 +189,7 @@ impl Worker {
         let mut job = request.job.clone();
         // Of all machines' rows, the client knows.
         job.errors.max_rate = 1.0;
+        job.run.workers = self.workers;
         let models =
             Guarded { inner: self.models.clone(), stores: stores.clone(), base: request.base.clone() };
         let context = Context::new(self.engine.clone(), Arc::new(models), stores.clone(), self.threads);

@@ -1,9 +1,9 @@
 //! Which files are meant.
 
 use super::pattern;
-use crate::BulkError;
 use crate::job::{Format, Input};
 use crate::store::{ObjectInfo, Stores, is_remote, local_path};
+use crate::{BulkError, Files};
 use std::path::Path;
 
 /// Folders inside folders are followed this deep.
@@ -20,7 +20,7 @@ pub struct Found {
     /// How all of them are read.
     pub format: Format,
     /// In order: as the words name them, folders and patterns by name.
-    pub objects: Vec<ObjectInfo>,
+    pub objects: Files,
 }
 
 fn ending(name: &str) -> String {
@@ -102,7 +102,7 @@ pub fn discover(stores: &Stores, input: &Input) -> Result<Found, BulkError> {
             return Err(BulkError::job(what));
         }
     };
-    Ok(Found { format, objects })
+    Ok(Found { format, objects: objects.into() })
 }
 
 fn is_file(word: &str) -> bool {
@@ -178,7 +178,7 @@ fn visit(
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         entries.push(entry.map_err(failed)?);
     }
-    entries.sort_by_key(std::fs::DirEntry::file_name);
+    entries.sort_by_cached_key(std::fs::DirEntry::file_name);
     for entry in entries {
         let name = entry.file_name().to_string_lossy().into_owned();
         if is_own(&name) {

@@ -3,7 +3,7 @@
 use super::{CHUNK_BYTES, Chunk, Chunks, Found, Planner};
 use crate::job::Format;
 use crate::store::{ObjectInfo, Stores};
-use crate::{BulkError, Range, RowError};
+use crate::{BulkError, Files, Range, RowError};
 use arrow_array::builder::{BinaryBuilder, StringBuilder};
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
@@ -41,7 +41,7 @@ pub(super) fn plan(planner: &mut Planner<'_>, found: &Found) -> Result<(), BulkE
         Field::new("size", DataType::Int64, true),
     ])));
     let (most_files, most_bytes) = (SPLIT_FILES.min(planner.size.rows), planner.size.bytes);
-    let mut rest = found.objects.as_slice();
+    let mut rest = found.objects.clone();
     while !rest.is_empty() {
         let (mut count, mut bytes) = (0, 0_u64);
         for info in rest.iter().take(most_files) {
@@ -51,21 +51,22 @@ pub(super) fn plan(planner: &mut Planner<'_>, found: &Found) -> Result<(), BulkE
             (count, bytes) = (count + 1, bytes.saturating_add(info.size));
         }
         let (own, others) = rest.split_at(count);
-        planner.push((Range::Files { objects: own.to_vec() }, Some(count as u64), bytes))?;
+        planner.push((Range::Files { objects: own }, Some(count as u64), bytes))?;
         rest = others;
     }
     Ok(())
 }
 
-pub(super) fn open(stores: Stores, objects: Vec<ObjectInfo>, schema: SchemaRef) -> Chunks {
-    let mut files = objects.into_iter().peekable();
+pub(super) fn open(stores: Stores, objects: Files, schema: SchemaRef) -> Chunks {
+    let mut next = 0;
     let reads = schema.fields().iter().any(|field| matches!(field.name().as_str(), "text" | "content"));
     Box::new(std::iter::from_fn(move || {
         let (mut chunk, mut bytes) = (Vec::new(), 0);
         while chunk.len() < CHUNK_FILES && (chunk.is_empty() || bytes < CHUNK_BYTES as u64) {
-            let Some(info) = files.next() else { break };
+            let Some(info) = objects.get(next) else { break };
             bytes += if reads { info.size } else { 0 };
-            chunk.push(info);
+            chunk.push(info.clone());
+            next += 1;
         }
         (!chunk.is_empty()).then(|| rows(&stores, &chunk, &schema))
     }))

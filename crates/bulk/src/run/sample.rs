@@ -51,7 +51,12 @@ impl Estimate {
             ),
         ];
         if let (Some(rows), Some(seconds)) = (self.total_rows, self.total_seconds) {
-            lines.push(format!("about {rows} rows in all: {:.1} minutes on this machine", seconds / 60.0));
+            let time = match seconds {
+                ..60.0 => format!("{} s", seconds.ceil()),
+                60.0..5400.0 => format!("{:.1} minutes", seconds / 60.0),
+                _ => format!("{:.1} hours", seconds / 3600.0),
+            };
+            lines.push(format!("about {rows} rows in all: {time} on this machine"));
         }
         if let Some(bytes) = self.peak_memory_bytes {
             lines.push(format!("memory so far: {:.0} MB", bytes as f64 / 1e6));

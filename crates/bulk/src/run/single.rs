@@ -27,7 +27,13 @@ impl<'a> Checked<'a> {
         stores: &'a Stores,
     ) -> Result<Checked<'a>, BulkError> {
         let prepared = super::prepare(job, registry, context)?;
-        Ok(Checked { job, stores, found: Found { format, objects: Vec::new() }, query: None, prepared })
+        Ok(Checked {
+            job,
+            stores,
+            found: Found { format, objects: Vec::new().into() },
+            query: None,
+            prepared,
+        })
     }
 
     /// Splits whose notes for surveys are missing.
@@ -112,6 +118,8 @@ impl<'a> Work<'a> {
             counts: Counts::new(0, 0, 0, 0),
             pending: Vec::new(),
             next: AtomicUsize::new(0),
+            turns: super::split::Turns::new(self.checked.job.run.workers),
+            busy: AtomicUsize::new(0),
             halt: self.options.stop.clone(),
             failure: Mutex::default(),
         })

@@ -1,7 +1,6 @@
 //! One split: read, worked on, written.
 
 use super::{Shared, Work};
-use crate::function::Stop;
 use crate::input::Chunk;
 use crate::log::SplitLog;
 use crate::pipeline::Done;
@@ -12,12 +11,15 @@ use crate::{BulkError, Split};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
+use std::collections::VecDeque;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Chunks read ahead.
-const AHEAD: usize = 2;
+/// Chunks read ahead, besides the one that is being read.
+const AHEAD: usize = 1;
 /// Rows given to functions at once: few at first, then as many as take about so long.
 const FIRST_ROWS: usize = 256;
 const CALL_TIME: Duration = Duration::from_secs(4);
@@ -26,22 +28,13 @@ const CALL_TIME: Duration = Duration::from_secs(4);
 pub(super) fn run(work: &Work<'_>, shared: &Shared<'_>, split: &Split) -> Result<(), BulkError> {
     let began = Instant::now();
     let target = Target::new(work, shared);
-    let (log, recovered) =
-        SplitLog::open(&work.place.state, split, &target.schema, work.checked.job.run.checkpoint)?;
+    let log = SplitLog::open(&work.place.state, split, &target.schema, work.checked.job.run.checkpoint)?;
     let part = TableWriter::new(work.place.parts.draft()?, work.place.format, &target.schema)?;
-    let mut writing = Writing {
-        work,
-        shared,
-        split,
-        target,
-        log,
-        part,
-        own: Step::default(),
-        recovered_tokens: recovered.tokens,
-    };
-    let ended = writing.all(recovered);
+    let mut writing =
+        Writing { began, work, shared, split, target, log, part, own: Step::default(), recovered_tokens: 0 };
+    let ended = writing.all();
     match ended {
-        Ok(()) => writing.publish(began),
+        Ok(()) => writing.publish(),
         Err(error) => {
             // What is finished is kept; the error is the one to tell.
             let _ = writing.log.flush();
@@ -73,6 +66,7 @@ impl Target {
 }
 
 struct Writing<'a> {
+    began: Instant,
     work: &'a Work<'a>,
     shared: &'a Shared<'a>,
     split: &'a Split,
@@ -84,55 +78,78 @@ struct Writing<'a> {
 }
 
 impl Writing<'_> {
-    fn all(&mut self, recovered: crate::log::Recovered) -> Result<(), BulkError> {
-        for batch in &recovered.batches {
-            self.part.write(batch)?;
-            let reasons = batch.columns().last().map(|column| column.len() - column.null_count());
-            self.count(Step {
-                rows: batch.num_rows() as u64,
-                errors: reasons.unwrap_or(0) as u64,
-                recovered: true,
-                ..Step::default()
-            })?;
-        }
+    fn all(&mut self) -> Result<(), BulkError> {
+        let recovered = self.recover()?;
+        let mut reader = Some(self.shared.turns.take());
+        self.began = Instant::now();
+        let _busy = Busy::new(&self.shared.busy);
         let (work, split, halt) = (self.work, self.split, self.shared.halt.clone());
+        let pipeline = &self.shared.pipeline;
         let reading = work.calls.reading(work.checked.found.format, &work.plan.schema);
         let chunks = reading.open(work.checked.stores, split)?;
         // Reading goes on while functions are at work, but only so far.
         std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel::<Result<Chunk, BulkError>>(AHEAD);
             scope.spawn(move || {
-                for chunk in skip(chunks, recovered.rows) {
+                for chunk in skip(chunks, recovered) {
                     if sender.send(chunk).is_err() {
                         break;
                     }
                 }
             });
-            let most = self.shared.pipeline.most_rows();
-            let mut pace = Pace { rows: FIRST_ROWS.min(most), most };
-            for chunk in receiver {
-                let chunk = chunk?;
-                self.count(Step { dropped: chunk.dropped, ..Step::default() })?;
-                self.chunk(&chunk, &mut pace, &halt)?;
+            let pace = Pace::new(pipeline.most_rows());
+            let mut pieces = Pieces { receiver, ended: false, rest: None, pace };
+            // Calls at work, in the order of their rows: while one is written, the next has the functions to itself.
+            let mut calls = VecDeque::new();
+            loop {
+                while calls.len() < self.lanes() && !halt.is_raised() {
+                    let Some(piece) = pieces.next(calls.is_empty()) else { break };
+                    let piece = piece?;
+                    self.count(Step { dropped: piece.dropped, ..Step::default() })?;
+                    if piece.batch.num_rows() == 0 {
+                        continue;
+                    }
+                    let halt = &halt;
+                    calls.push_back(scope.spawn(move || {
+                        let (rows, began) = (piece.batch.num_rows(), Instant::now());
+                        (rows, pipeline.apply(&piece, halt), began.elapsed())
+                    }));
+                }
+                if pieces.ended {
+                    reader = None;
+                }
+                let Some(call) = calls.pop_front() else { break };
+                let (rows, done, took) = call.join().unwrap_or_else(|panic| resume_unwind(panic));
+                pieces.pace.adapt(rows, took);
+                self.write(done?)?;
             }
-            Ok(())
+            // Stopped, unless it came to its end before it saw that it should.
+            match halt.is_raised().then(|| pieces.next(true)).flatten() {
+                Some(_) => Err(BulkError::Stopped),
+                None => Ok(()),
+            }
         })
     }
 
-    fn chunk(&mut self, chunk: &Chunk, pace: &mut Pace, halt: &Stop) -> Result<(), BulkError> {
-        let mut start = 0;
-        while start < chunk.batch.num_rows() {
-            if halt.is_raised() {
-                return Err(BulkError::Stopped);
-            }
-            let count = pace.rows.min(chunk.batch.num_rows() - start);
-            let began = Instant::now();
-            let done = self.shared.pipeline.apply(&slice(chunk, start, count), halt)?;
-            pace.adapt(count, began.elapsed());
-            start += count;
-            self.write(done)?;
-        }
-        Ok(())
+    /// Writes the rows of earlier runs; how many they are.
+    fn recover(&mut self) -> Result<u64, BulkError> {
+        let (part, shared, own) = (&mut self.part, self.shared, &mut self.own);
+        let limits = &self.work.checked.job.errors;
+        let (rows, tokens) = self.log.recover(|batch| {
+            part.write(&batch)?;
+            let reasons = batch.columns().last().map(|column| column.len() - column.null_count());
+            let rows = batch.num_rows() as u64;
+            let errors = reasons.unwrap_or(0) as u64;
+            count(shared, limits, own, Step { rows, errors, recovered: true, ..Step::default() })
+        })?;
+        self.recovered_tokens = tokens;
+        Ok(rows)
+    }
+
+    /// Calls at once: splits at work share them.
+    fn lanes(&self) -> usize {
+        let busy = self.shared.busy.load(Ordering::Relaxed);
+        (self.work.checked.job.run.workers / busy.max(1)).max(1)
     }
 
     fn write(&mut self, done: Done) -> Result<(), BulkError> {
@@ -152,17 +169,7 @@ impl Writing<'_> {
     }
 
     fn count(&mut self, step: Step) -> Result<(), BulkError> {
-        self.own.rows += step.rows;
-        self.own.errors += step.errors;
-        self.own.tokens += step.tokens;
-        self.own.dropped += step.dropped;
-        let (rows, errors, first) = self.shared.counts.add(&step);
-        let limits = &self.work.checked.job.errors;
-        if rows >= crate::job::Errors::FEW_ROWS && errors as f64 > limits.max_rate * rows as f64 {
-            let first = first.unwrap_or_else(|| "in an earlier run".to_owned());
-            return Err(BulkError::TooManyErrors { errors, rows, max_rate: limits.max_rate, first });
-        }
-        Ok(())
+        count(self.shared, &self.work.checked.job.errors, &mut self.own, step)
     }
 
     /// Puts results that are files into files; their column then has the names.
@@ -195,7 +202,7 @@ impl Writing<'_> {
     }
 
     /// The record first, then the part: a part that is there has its record.
-    fn publish(self, began: Instant) -> Result<(), BulkError> {
+    fn publish(self) -> Result<(), BulkError> {
         let part = self.work.place.part(self.split);
         let record = DoneSplit {
             id: self.split.id.clone(),
@@ -204,7 +211,7 @@ impl Writing<'_> {
             errors: self.own.errors,
             tokens: self.own.tokens + self.recovered_tokens,
             dropped: self.own.dropped,
-            seconds: began.elapsed().as_secs_f64(),
+            seconds: self.began.elapsed().as_secs_f64(),
         };
         let draft = self.part.finish()?;
         self.work.place.done_folder().replace(&format!("{}.json", self.split.id), json(&record))?;
@@ -213,6 +220,25 @@ impl Writing<'_> {
         self.shared.counts.split_done(self.split.bytes);
         Ok(())
     }
+}
+
+/// Adds to what the split has done. Too many errors end the job.
+fn count(
+    shared: &Shared<'_>,
+    limits: &crate::job::Errors,
+    own: &mut Step,
+    step: Step,
+) -> Result<(), BulkError> {
+    own.rows += step.rows;
+    own.errors += step.errors;
+    own.tokens += step.tokens;
+    own.dropped += step.dropped;
+    let (rows, errors, first) = shared.counts.add(&step);
+    if rows >= crate::job::Errors::FEW_ROWS && errors as f64 > limits.max_rate * rows as f64 {
+        let first = first.unwrap_or_else(|| "in an earlier run".to_owned());
+        return Err(BulkError::TooManyErrors { errors, rows, max_rate: limits.max_rate, first });
+    }
+    Ok(())
 }
 
 /// The beginning of a file's name, of letters that every disk takes.
@@ -227,6 +253,93 @@ fn stem(uri: &str) -> String {
     stem
 }
 
+/// Splits that have their turn at reading: what follows one that is all read begins while that is still at work. So no
+/// function waits at the end of a split, and the rows of few splits are in memory.
+pub(super) struct Turns {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+impl Turns {
+    pub(super) fn new(workers: usize) -> Turns {
+        Turns { free: Mutex::new(workers.div_ceil(2).max(1)), freed: Condvar::new() }
+    }
+
+    fn take(&self) -> Turn<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Turn(self)
+    }
+}
+
+struct Turn<'a>(&'a Turns);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
+    }
+}
+
+/// A split whose rows are at functions.
+struct Busy<'a>(&'a AtomicUsize);
+
+impl<'a> Busy<'a> {
+    fn new(count: &'a AtomicUsize) -> Busy<'a> {
+        count.fetch_add(1, Ordering::Relaxed);
+        Busy(count)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Chunks in pieces, cut when they are asked for.
+struct Pieces {
+    receiver: Receiver<Result<Chunk, BulkError>>,
+    /// Whether there are no more chunks.
+    ended: bool,
+    /// A chunk, and the first of its rows that was not given.
+    rest: Option<(Chunk, usize)>,
+    pace: Pace,
+}
+
+impl Pieces {
+    /// The next piece. `wait`: for as long as it takes; otherwise nothing if it is not there yet.
+    fn next(&mut self, wait: bool) -> Option<Result<Chunk, BulkError>> {
+        let (chunk, start) = match self.rest.take() {
+            Some(rest) => rest,
+            None => {
+                let received = match wait {
+                    true => self.receiver.recv().map_err(|_| TryRecvError::Disconnected),
+                    false => self.receiver.try_recv(),
+                };
+                match received {
+                    Ok(Ok(chunk)) => (chunk, 0),
+                    Ok(Err(error)) => return Some(Err(error)),
+                    Err(none) => {
+                        self.ended = none == TryRecvError::Disconnected;
+                        return None;
+                    }
+                }
+            }
+        };
+        let all = chunk.batch.num_rows();
+        let count = self.pace.rows.min(all - start);
+        let mut piece = slice(&chunk, start, count);
+        // Told with the first piece.
+        piece.dropped = if start == 0 { chunk.dropped } else { 0 };
+        if start + count < all {
+            self.rest = Some((chunk, start + count));
+        }
+        Some(Ok(piece))
+    }
+}
+
 /// How many rows a call gets.
 struct Pace {
     rows: usize,
@@ -234,6 +347,10 @@ struct Pace {
 }
 
 impl Pace {
+    fn new(most: usize) -> Pace {
+        Pace { rows: FIRST_ROWS.min(most), most }
+    }
+
     fn adapt(&mut self, rows: usize, took: Duration) {
         if took > CALL_TIME {
             self.rows = (rows / 2).max(1);

@@ -18,7 +18,7 @@ use futures_util::StreamExt;
 use std::sync::Arc;
 
 /// Batches that a part may be ahead of the one before it.
-const AHEAD: usize = 8;
+const AHEAD: usize = 2;
 
 /// Puts [`InOrder`] where the parts of a result come together, or those of rows that a window numbers, unless a node
 /// above has an order of its own.

@@ -8,7 +8,7 @@ use super::function::{Shared, external};
 use super::typed;
 use crate::input::{self, Chunk, Found, Plan, Reading};
 use crate::job::{Format, Input, SplitSize};
-use crate::store::{Stores, is_remote};
+use crate::store::{ObjectInfo, Stores, is_remote};
 use crate::{BulkError, Range, Split};
 use arrow_array::cast::AsArray;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringArray};
@@ -162,7 +162,9 @@ impl Table {
             let has_pictures = found.objects.iter().any(|object| input::is_picture(&object.uri));
             let usual = if has_pictures { Items::Pictures } else { Items::Documents };
             let items = items.unwrap_or(usual);
-            found.objects.retain(|object| input::is_picture(&object.uri) == (items == Items::Pictures));
+            let is_wanted =
+                |object: &&ObjectInfo| input::is_picture(&object.uri) == (items == Items::Pictures);
+            found.objects = found.objects.iter().filter(is_wanted).cloned().collect::<Vec<_>>().into();
             lazy = match items {
                 Items::Pictures => &["image", "content"],
                 Items::Documents => &["text"],

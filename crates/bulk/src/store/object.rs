@@ -27,6 +27,8 @@ pub struct Object {
 
 /// Bytes fetched ahead by a reader.
 const AHEAD_BYTES: usize = 1 << 20;
+/// Bytes fetched ahead where Parquet reads the head of a page; the page itself is asked for by its length.
+const HEAD_BYTES: u64 = 16 << 10;
 
 impl Object {
     /// `size` bytes of `source`.
@@ -126,7 +128,8 @@ impl ChunkReader for Object {
     type T = BufReader<Section>;
 
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        Ok(self.reader(start, self.size))
+        let ahead = self.size.saturating_sub(start).clamp(1, HEAD_BYTES) as usize;
+        Ok(BufReader::with_capacity(ahead, Section { object: self.clone(), at: start, end: self.size }))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {

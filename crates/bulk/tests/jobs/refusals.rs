@@ -67,6 +67,8 @@ fn mistakes_are_told_before_any_work() {
     says(&job(&input, &["hash(id) as text"], &out), "has a column `text`");
     says(&job(&input, &["hash(id, x = 1)"], &out), "no options");
     says(&job(&scratch.uri("gone.csv"), &["hash(id)"], &out), "no such file");
+    says(&job(&input, &["hash(id)"], &scratch.uri("out.json")), ".json is not written");
+    assert!(!scratch.path("out.json").exists());
     says(&job(&input, &["embed(text)"], &out), "needs a model");
     says(&job(&scratch.write("x.csv", "a,a\n1,2\n"), &["hash(a)"], &out), "column 2");
     says(&job(&scratch.write("empty.csv", ""), &["hash(a)"], &out), "empty");

@@ -65,7 +65,7 @@ pub struct MapArgs {
     /// Bytes of a split at most [default: 256MiB]
     #[arg(long, value_parser = parse_bytes, value_name = "BYTES", hide_short_help = true)]
     pub split_bytes: Option<u64>,
-    /// Work on so many splits at once [default: 2]
+    /// So many splits, and calls of functions, at once; half as many splits are read at once [default: 2]
     #[arg(long, value_parser = parse_count, value_name = "COUNT", hide_short_help = true)]
     pub workers: Option<usize>,
     /// How much work within a split a crash may cost [default: 60s]

@@ -84,15 +84,18 @@ pub fn line(status: &Status) -> String {
         (Some(total), _) => format!("{} of {total} rows", status.rows),
         (None, _) => format!("{} rows", status.rows),
     };
+    let rate = |rate: f64| if rate < 9.95 { format!("{rate:.1}") } else { format!("{rate:.0}") };
     let tokens = match status.tokens_per_second {
-        rate if rate >= 1.0 => format!(", {rate:.0} tokens/s"),
+        tokens if tokens >= 1.0 => format!(", {} tokens/s", rate(tokens)),
         _ => String::new(),
     };
     let failed = if status.errors > 0 { format!(", {} failed", status.errors) } else { String::new() };
     let left = status.eta_seconds.map_or(String::new(), |left| format!(", {} left", time(left)));
     format!(
-        "{rows}, {} of {} splits, {:.0} rows/s{tokens}{failed}{left}",
-        status.splits, status.total_splits, status.rows_per_second
+        "{rows}, {} of {} splits, {} rows/s{tokens}{failed}{left}",
+        status.splits,
+        status.total_splits,
+        rate(status.rows_per_second)
     )
 }
 
@@ -135,7 +138,7 @@ mod tests {
             rows_per_second: 5.0,
             ..Status::default()
         };
-        assert_eq!(line(&status), "10 of 20 rows, 0 of 2 splits, 5 rows/s");
+        assert_eq!(line(&status), "10 of 20 rows, 0 of 2 splits, 5.0 rows/s");
         let status = Status {
             errors: 1,
             tokens_per_second: 9.6,
@@ -143,7 +146,10 @@ mod tests {
             total_rows: None,
             ..status
         };
-        assert_eq!(line(&status), "10 rows, 0 of 2 splits, 5 rows/s, 10 tokens/s, 1 failed, 1 h 2 min left");
+        assert_eq!(
+            line(&status),
+            "10 rows, 0 of 2 splits, 5.0 rows/s, 9.6 tokens/s, 1 failed, 1 h 2 min left"
+        );
         assert_eq!([time(3.2), time(61.0)], ["3 s", "1 min 1 s"]);
     }
 }
