@@ -37,8 +37,11 @@ pub(super) fn run(work: &Work<'_>, shared: &Shared<'_>, split: &Split) -> Result
         Ok(()) => writing.publish(),
         Err(error) => {
             // What is finished is kept; the error is the one to tell.
-            let _ = writing.log.flush();
-            shared.counts.take_back(&writing.own);
+            let kept = writing.log.flush();
+            // Rows that another attempt would count again.
+            if kept.is_err() || !matches!(error, BulkError::Stopped) {
+                shared.counts.take_back(&writing.own);
+            }
             Err(error)
         }
     }

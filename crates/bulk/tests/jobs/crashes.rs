@@ -165,6 +165,9 @@ fn a_stopped_job_keeps_its_rows_and_goes_on() {
         // The split's rows so far, or the record of a split that was just done.
         let kept = ["log", "done"].map(|name| scratch.path("out.jsonl.kun").join(name));
         assert!(kept.iter().any(|folder| folder.read_dir().is_ok_and(|mut files| files.next().is_some())));
+        let status = std::fs::read(scratch.path("out.jsonl.kun/status.json")).unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+        assert!(status["state"] == "stopped" && status["rows"].as_u64() > Some(0), "{status}");
     }
     let report = Setting::new().run(&job).unwrap();
     assert!(report.complete && report.status.rows == 2000);
