@@ -160,7 +160,7 @@ impl Place {
         if own.is_none() {
             if let Some(ending) = ending_of(uri).filter(|ending| !is_folder && is_of_a_file(ending)) {
                 return Err(BulkError::job(format!(
-                    "{uri}: .{ending} is not written; there are .parquet .jsonl .csv .tsv .arrow, and folders (end it in /)"
+                    "{uri}: which format? .{ending} is not written; there are .parquet .jsonl .csv .tsv .arrow, and folders (end it in /)"
                 )));
             }
             let folder = stores.folder(uri)?;
