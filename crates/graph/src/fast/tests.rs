@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+mod batch;
 mod codes;
 
 /// All weights are in the graph.
