@@ -333,6 +333,26 @@ fn inverted_residuals_with_squeeze_and_excitation() {
 }
 
 #[test]
+fn short_rows_are_divided_by_a_number_each() {
+    for (rows, width) in [(7, 10), (300, 10), (40, 3), (5, 200)] {
+        let mut net = Net::default();
+        let x = net.input(&[2, 3, rows, width]);
+        let axes = net.axes(&[-1]);
+        let reduce = Reduce { kind: ReduceKind::L2, keep_dims: true, none_if_empty: false };
+        let norm = net.op(TensorOp::Reduce(reduce), &[x, axes]);
+        let y = net.binary(Binary::Div, x, norm);
+        let turned = net.op(TensorOp::Transpose(vec![0, 2, 1, 3]), &[x]);
+        let last = net.op(TensorOp::Transpose(vec![0, 2, 1, 3]), &[norm]);
+        let both = net.binary(Binary::Mul, turned, last);
+        let own = net.weight(&[width]);
+        let both = net.binary(Binary::Add, both, own);
+        net.output(y);
+        net.output(both);
+        net.check(usize::MAX);
+    }
+}
+
+#[test]
 fn large_expansions_are_made_row_by_row() {
     for (batch, kernel, stride) in [(1, 3, 2), (2, 5, 1), (2, 3, 1)] {
         let mut net = Net::default();
