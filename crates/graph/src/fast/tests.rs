@@ -333,6 +333,36 @@ fn inverted_residuals_with_squeeze_and_excitation() {
 }
 
 #[test]
+fn what_a_depthwise_convolution_reads_and_what_reads_it_is_made_with_it() {
+    for (batch, kernel, stride, expands, added) in
+        [(1, 3, 1, true, true), (2, 5, 2, true, false), (2, 3, 1, false, true), (1, 5, 1, false, false)]
+    {
+        let mut net = Net::default();
+        let x = net.input(&[batch, 3, 150, 90]);
+        let x = net.conv(x, [24, 3, 3], 1, 1);
+        let x = net.unary(Unary::Relu, x);
+        let (mut y, mut width) = (x, 24);
+        if expands {
+            width = 80;
+            y = net.conv(y, [width, 24, 1], 1, 1);
+            y = net.silu(y);
+        }
+        y = net.conv(y, [width, width, kernel], stride, width);
+        y = net.unary(Unary::Relu, y);
+        y = net.conv(y, [24, width, 1], 1, 1);
+        if added {
+            y = net.binary(Binary::Add, y, x);
+        }
+        let (y, z) = (net.unary(Unary::Relu, y), net.unary(Unary::Tanh, y));
+        net.output(y);
+        net.output(z);
+        let kinds = net.check(0);
+        let wanted = if expands { "bottleneck" } else { "depthwise and project" };
+        assert!(kinds.contains(&wanted), "{kinds:?}");
+    }
+}
+
+#[test]
 fn short_rows_are_divided_by_a_number_each() {
     for (rows, width) in [(7, 10), (300, 10), (40, 3), (5, 200)] {
         let mut net = Net::default();
