@@ -17,8 +17,9 @@ With --cpu the milliseconds are those of the processor, which a busy machine har
 threads that wait for each other take the processor too.
 
 - run: milliseconds of one inference; first: from opening the file to the end of the first inference (imports not
-  counted); memory: most resident memory of the process, for the peers less what Python held before the model was
-  loaded.
+  counted), the median of --starts processes of each engine, in turns: memory that nobody used for a while is slow for
+  whoever touches it first; memory: most resident memory of the process, for the peers less what Python held before the
+  model was loaded.
 """
 
 import argparse
@@ -42,6 +43,7 @@ def main():
     parser.add_argument("--batch", default="1,8")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--ms", type=float, default=400, help="about how long an engine's turn takes")
+    parser.add_argument("--starts", type=int, default=3, help="processes whose first inference is measured")
     parser.add_argument("--precision", choices=("f32", "bf16"), default="f32", help="bf16: of Kun and openvino")
     parser.add_argument("--f32", metavar="FOLDER", help="of what int8 models were made of")
     parser.add_argument("--cpu", action="store_true", help="time of the processor, with one thread")
@@ -117,12 +119,17 @@ def compare(args, model, threads, files):
         plain = os.path.join(args.f32 or "", os.path.basename(model).replace("_int8.onnx", ".onnx"))
         if args.f32 and model.endswith("_int8.onnx") and os.path.exists(plain):
             commands[f"{peer} f32"] = [sys.executable, __file__, *options, plain, *files]
-    found = {engine: {"runs": []} for engine in commands}
+    found = {engine: {"runs": [], "starts": []} for engine in commands}
     running = {}
+    for _ in range(args.starts - 1):
+        for engine, command in commands.items():
+            lines = subprocess.run(command, input="", stdout=subprocess.PIPE, text=True, check=True).stdout
+            found[engine]["starts"].append(float(lines.split()[0]))
     for engine, command in commands.items():
         pipe = subprocess.PIPE
         running[engine] = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
-        found[engine]["first"] = float(running[engine].stdout.readline())
+        found[engine]["starts"].append(float(running[engine].stdout.readline()))
+        found[engine]["first"] = statistics.median(found[engine]["starts"])
         ask(running[engine], 1)
     counts = {engine: max(1, int(args.ms / max(ask(process, 1)))) for engine, process in running.items()}
     for _ in range(args.rounds):

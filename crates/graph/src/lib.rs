@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod backend;
+mod batch;
 mod bind;
 pub mod builder;
 pub mod cpu;

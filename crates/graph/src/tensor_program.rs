@@ -4,6 +4,7 @@
 //! shapes turn out to be.
 
 use crate::backend::{CompileError, RunError, WeightSource};
+use crate::batch;
 use crate::cpu::Pool;
 use crate::fast::{FastPlan, PackCache};
 use crate::graph::{Dim, Graph, Op, ValueId, ValueKind};
@@ -11,7 +12,8 @@ use crate::ops::Fact;
 use crate::plain::{self, Context, Datum};
 use crate::specialize::{fact_of, specialize};
 use kun_kernels::Isa;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How a [`TensorProgram`] runs.
@@ -71,6 +73,8 @@ enum Form {
     Plain { steps: Vec<Step>, dropped: Vec<Vec<ValueId>> },
     /// Fused, in one arena, on a pool.
     Fast(Box<FastPlan>, Arc<Pool>, Vec<Lane>),
+    /// So many items one by one, each by the plan for inputs of one item.
+    Items(usize, Vec<Fact>),
 }
 
 /// The steps once more, in an arena of their own, for one thread beside others.
@@ -133,7 +137,7 @@ impl TensorProgram {
     pub fn arena_bytes(&self) -> usize {
         let bytes = |plan: &Plan| match &plan.form {
             Form::Fast(plan, _, lanes) => plan.arena_bytes() * (1 + lanes.len()),
-            Form::Plain { .. } => 0,
+            Form::Plain { .. } | Form::Items(..) => 0,
         };
         self.plans.iter().map(bytes).sum()
     }
@@ -168,9 +172,39 @@ impl TensorProgram {
             return Err(RunError::Input { name: format!("of {}", self.graph.inputs.len()), what });
         }
         let plan = self.take_plan(inputs.iter().map(fact_of).collect())?;
+        if let Form::Items(items, one) = &plan.form {
+            let (items, one) = (*items, one.clone());
+            self.plans.push(plan);
+            return self.run_items(items, &one, &inputs);
+        }
         let result = self.execute(&plan, inputs);
         self.plans.push(plan);
         result
+    }
+
+    /// Runs a batch item by item: each on one thread beside others, if no thread is left without, or one after the other.
+    fn run_items(&mut self, items: usize, one: &[Fact], inputs: &[Datum]) -> Result<Vec<Datum>, RunError> {
+        let parts = split(inputs, items)?;
+        let threads = self.pool.as_ref().map_or(1, |pool| pool.threads());
+        if threads > 1 && (items.is_multiple_of(threads) || items >= 4 * threads) {
+            let (left, results) = (AtomicUsize::new(0), Mutex::new(vec![None; items]));
+            let next = || {
+                let index = left.fetch_add(1, Ordering::Relaxed);
+                let inputs = parts.get(index)?.clone();
+                let results = &results;
+                let answer = move |result: Result<Vec<Datum>, RunError>| {
+                    results.lock().unwrap_or_else(PoisonError::into_inner)[index] = result.ok();
+                };
+                Some(Errand { inputs, answer: Box::new(answer) })
+            };
+            // Refused where memory is scarce.
+            if self.run_each(one.to_vec(), usize::MAX, &next).is_ok() {
+                let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+                return join(&results.into_iter().collect::<Option<Vec<_>>>().ok_or(RunError::Failed)?);
+            }
+        }
+        let results: Result<Vec<_>, RunError> = parts.into_iter().map(|part| self.run(part)).collect();
+        join(&results?)
     }
 
     /// Runs errands until `next` gives none, each on one thread of the pool, as many at once as it has threads: no thread
@@ -186,16 +220,27 @@ impl TensorProgram {
         max_bytes: usize,
         next: &(dyn Fn() -> Option<Errand<'a>> + Sync),
     ) -> Result<(), RunError> {
-        let mut plan = self.take_plan(of)?;
+        let mut plan = self.take_plan(of.clone())?;
+        let mut items = 1;
+        if let Form::Items(count, one) = &plan.form {
+            items = *count;
+            let one = one.clone();
+            self.plans.push(plan);
+            plan = self.take_plan(one)?;
+        }
         let ready = self.open_lanes(&mut plan, max_bytes.min(self.options.max_bytes));
         if let (Ok(()), Form::Fast(_, pool, lanes)) = (&ready, &plan.form) {
             let context = Context::with_cache(&*self.weights, self.options.max_bytes, &self.cache);
             let run = |lane: &Lane, inputs: Vec<Datum>| {
-                if !inputs.iter().map(fact_of).eq(plan.key.iter().cloned()) {
+                if !inputs.iter().map(fact_of).eq(of.iter().cloned()) {
                     let what = "other shapes than those that run side by side".to_owned();
                     return Err(RunError::Input { name: String::new(), what });
                 }
-                lane.plan.run(&plan.graph, inputs, &context, &lane.alone)
+                if items == 1 {
+                    return lane.plan.run(&plan.graph, inputs, &context, &lane.alone);
+                }
+                let each = |item| lane.plan.run(&plan.graph, item, &context, &lane.alone);
+                join(&split(&inputs, items)?.into_iter().map(each).collect::<Result<Vec<_>, _>>()?)
             };
             // An errand whose run panics is dropped: whoever waits for its answer sees that.
             let _ = pool.run(lanes.len(), |worker| {
@@ -232,7 +277,8 @@ impl TensorProgram {
             Some(at) => Ok(self.plans.remove(at)),
             None => {
                 let plan = self.plan(key).map_err(|e| RunError::Plan(Box::new(e)))?;
-                if self.plans.len() >= self.options.plans.max(1) {
+                // A batch has two: its own, and that of an item.
+                if self.plans.len() >= self.options.plans.max(2) {
                     self.plans.remove(0);
                 }
                 Ok(plan)
@@ -260,6 +306,9 @@ impl TensorProgram {
 
     fn plan(&self, key: Vec<Fact>) -> Result<Plan, CompileError> {
         let graph = self.specialized(&key)?;
+        if let Some(form) = self.items(&key, &graph) {
+            return Ok(Plan { key, graph: Graph::default(), form });
+        }
         let dropped = dropped(&graph);
         let bytes = peak_bytes(&graph, &dropped);
         if bytes > self.options.max_bytes {
@@ -274,11 +323,35 @@ impl TensorProgram {
         Ok(Plan { key, graph, form: Form::Plain { steps, dropped } })
     }
 
+    /// Item by item, if `graph`, specialised for inputs `key`, allows it and is faster that way.
+    fn items(&self, key: &[Fact], graph: &Graph) -> Option<Form> {
+        self.pool.as_ref()?;
+        let items = *key.first()?.shape()?.first()?;
+        let ports = graph.inputs.iter().chain(&graph.outputs);
+        let takes = ports.map(|&id| graph.value(id).dtype).all(batch::takes);
+        if items < 2 || !takes || !batch::is_separable(graph, &*self.weights, items) {
+            return None;
+        }
+        let first = |fact: &Fact| {
+            let (dtype, shape) = (fact.dtype()?, fact.shape()?);
+            Some(Fact::Shaped(dtype, std::iter::once(1).chain(shape[1..].iter().copied()).collect()))
+        };
+        let one: Vec<Fact> = key.iter().map(first).collect::<Option<_>>()?;
+        // A graph may know the size of its batch.
+        let single = self.specialized(&one).ok()?;
+        let same = graph.outputs.iter().zip(&single.outputs).all(|(&whole, &item)| {
+            let (whole, item) = (batch::shape(graph, whole), batch::shape(&single, item));
+            matches!((whole, item), (Some(whole), Some(item)) if item.first() == Some(&1) && whole[1..] == item[1..])
+        });
+        (same && batch::is_worth_it(&single)).then_some(Form::Items(items, one))
+    }
+
     fn execute(&self, plan: &Plan, inputs: Vec<Datum>) -> Result<Vec<Datum>, RunError> {
         let context = Context::with_cache(&*self.weights, self.options.max_bytes, &self.cache);
         let (steps, dropped) = match &plan.form {
             Form::Fast(fast, pool, _) => return fast.run(&plan.graph, inputs, &context, pool),
             Form::Plain { steps, dropped } => (steps, dropped),
+            Form::Items(..) => unreachable!("batches are run by their items"),
         };
         let mut values: Vec<Option<Datum>> = vec![None; plan.graph.values.len()];
         for (&id, datum) in plan.graph.inputs.iter().zip(inputs) {
@@ -302,6 +375,27 @@ impl TensorProgram {
         };
         plan.graph.outputs.iter().map(|id| values[id.0 as usize].clone().ok_or_else(|| missing(id))).collect()
     }
+}
+
+/// The inputs of each item.
+fn split(inputs: &[Datum], items: usize) -> Result<Vec<Vec<Datum>>, RunError> {
+    let mut parts = vec![Vec::with_capacity(inputs.len()); items];
+    for datum in inputs {
+        let split = datum.tensor().and_then(|tensor| batch::split(tensor, items)).ok_or(RunError::Failed)?;
+        parts.iter_mut().zip(split).for_each(|(part, datum)| part.push(datum));
+    }
+    Ok(parts)
+}
+
+/// The results of all items.
+fn join(results: &[Vec<Datum>]) -> Result<Vec<Datum>, RunError> {
+    let count = results.first().map_or(0, Vec::len);
+    let output = |index: usize| {
+        let parts: Option<Vec<_>> =
+            results.iter().map(|results| results.get(index)?.tensor().cloned()).collect();
+        parts.and_then(|parts| batch::join(&parts)).ok_or(RunError::Failed)
+    };
+    (0..count).map(output).collect()
 }
 
 /// By node: values that nobody reads after it.

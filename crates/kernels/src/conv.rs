@@ -51,6 +51,13 @@ impl Geometry {
         at.checked_sub(self.padding[axis]).filter(|&at| at < self.input[axis])
     }
 
+    /// Rows of the window of output row `row` (of all images) that are inside of the image.
+    pub(crate) fn rows_inside(&self, row: usize) -> Range<usize> {
+        let inside = |ky: &usize| self.source(0, row % self.output[0], *ky).is_some();
+        let start = (0..self.kernel[0]).find(inside).unwrap_or(0);
+        start..(start..self.kernel[0]).rev().find(inside).map_or(start, |last| last + 1)
+    }
+
     /// Columns of a line under all windows of an output row, those left and right of the image included.
     pub(crate) fn line_columns(&self) -> usize {
         (self.output[1] - 1) * self.stride[1] + (self.kernel[1] - 1) * self.dilation[1] + 1
@@ -131,6 +138,38 @@ impl<T> Images<'_, T> {
             }
         }
         taps
+    }
+
+    /// A pointer for each column of the lines under the windows of the output rows `rows`, which are of one image,
+    /// `[lines][columns]`: to `zeros` outside of the image. The windows of the next row begin `stride` lines below, a window's
+    /// next row is `dilation` lines below. Of each image `ring` rows are in memory: row `y` lies where row `y % ring` would.
+    pub(crate) fn window_lines(
+        &self,
+        geometry: &Geometry,
+        rows: Range<usize>,
+        ring: usize,
+        zeros: *const T,
+        pointers: &mut Vec<*const T>,
+    ) {
+        let (image, row) = (rows.start / geometry.output[0], rows.start % geometry.output[0]);
+        let lines =
+            (rows.len() - 1) * geometry.stride[0] + (geometry.kernel[0] - 1) * geometry.dilation[0] + 1;
+        let (left, width) = (geometry.padding[1], geometry.line_columns());
+        let inside = left.min(width)..(left + geometry.input[1]).min(width);
+        pointers.resize(width * lines, zeros);
+        for (i, line) in pointers.chunks_exact_mut(width).enumerate() {
+            let y = (row * geometry.stride[0] + i).checked_sub(geometry.padding[0]);
+            let Some(y) = y.filter(|&y| y < geometry.input[0]) else {
+                line.fill(zeros);
+                continue;
+            };
+            line[..inside.start].fill(zeros);
+            line[inside.end..].fill(zeros);
+            let from = &self.data[self.at([image, y % ring, 0])..];
+            for (x, pointer) in line[inside.clone()].iter_mut().enumerate() {
+                *pointer = from[x * self.pixel_stride..].as_ptr();
+            }
+        }
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@
 
 pub(crate) mod activation;
 mod attention;
+pub(crate) mod pack;
 pub(crate) mod pairs;
 pub mod quads;
 pub(crate) mod tile;
@@ -119,41 +120,75 @@ impl Panels {
         out: &mut [f32],
     ) -> Result<(), KernelError> {
         KernelError::check("pack", out.len(), self.packed_len())?;
-        if self.n == 0 || self.k == 0 {
+        for index in 0..self.count {
+            let from = source.get(self.panel(index).first * n_stride..).unwrap_or(&[]);
+            let out = &mut out[self.packed_range(index, 0..self.k)];
+            self.pack_part(index, 0..self.k, from, [n_stride, k_stride], out)?;
+        }
+        Ok(())
+    }
+
+    /// The outputs of panel `index`.
+    pub fn panel_outputs(&self, index: usize) -> Range<usize> {
+        let Panel { first, width, .. } = self.panel(index);
+        first..first + width
+    }
+
+    /// Where the depths `depths` of panel `index` lie in the packed matrix; see [`Panels::pack_part`].
+    pub fn packed_range(&self, index: usize, depths: Range<usize>) -> Range<usize> {
+        let panel = self.panel(index);
+        let row = panel.vectors * self.lanes;
+        let steps = match self.pieces {
+            None => depths,
+            Some(_) if depths.end == self.k => depths.start / 2..self.steps,
+            Some(_) => depths.start / 2..depths.end / 2,
+        };
+        panel.offset + steps.start * row..panel.offset + steps.end * row
+    }
+
+    /// Packs the depths `depths` of panel `index` into `out`, its [`Panels::packed_range`]: output `i` of the panel at depth
+    /// `depths.start + k` is element `i * n_stride + k * k_stride` of `source`. Depths of pairs begin and end with a pair,
+    /// and are all of them if the depth consists of pieces.
+    ///
+    /// # Errors
+    /// [`KernelError::Shape`] if a length is wrong.
+    pub fn pack_part(
+        &self,
+        index: usize,
+        depths: Range<usize>,
+        source: &[f32],
+        [n_stride, k_stride]: [usize; 2],
+        out: &mut [f32],
+    ) -> Result<(), KernelError> {
+        KernelError::check("pack", out.len(), self.packed_range(index, depths.clone()).len())?;
+        if self.n == 0 || depths.is_empty() {
             return Ok(());
         }
-        let last = (self.n - 1) * n_stride + (self.k - 1) * k_stride;
-        if last >= source.len() {
-            let what = format!("element {last} of a matrix of {}", source.len());
+        let panel = self.panel(index);
+        let last = (panel.width - 1) * n_stride + (depths.len() - 1) * k_stride;
+        let split = self.has_pairs()
+            && depths != (0..self.k)
+            && (self.pieces != Some(1)
+                || depths.start % 2 == 1
+                || depths.end % 2 == 1 && depths.end != self.k);
+        if last >= source.len() || depths.end > self.k || split {
+            let what = format!("element {last} of {}, depths {depths:?} of {}", source.len(), self.k);
             return Err(KernelError::Shape { kernel: "pack", what });
         }
-        for index in 0..self.count {
-            let panel = self.panel(index);
-            let row = panel.vectors * self.lanes;
-            let out = &mut out[panel.offset..][..row * self.steps];
-            if let Some(pieces) = self.pieces {
-                self.pack_pairs(pieces, &panel, source, [n_stride, k_stride], out);
-                continue;
-            }
-            if n_stride == 1 {
-                for (k, out) in out.chunks_exact_mut(row).enumerate() {
-                    let from = &source[k * k_stride + panel.first..][..panel.width];
-                    out[..panel.width].copy_from_slice(from);
-                    out[panel.width..].fill(0.0);
-                }
-                continue;
-            }
-            // A few outputs at a time, so that both sides stay in the cache.
-            for block in (0..self.k).step_by(64) {
-                let end = (block + 64).min(self.k);
-                for n in 0..row {
-                    let from = (panel.first + n) * n_stride;
-                    for k in block..end {
-                        out[k * row + n] = if n < panel.width { source[from + k * k_stride] } else { 0.0 };
-                    }
-                }
-            }
-        }
+        let pieces = self.pieces;
+        let row = panel.vectors * self.lanes;
+        vector::run(
+            self.isa,
+            pack::Pack {
+                width: panel.width,
+                row,
+                depth: depths.len() / pieces.unwrap_or(1),
+                pieces,
+                source,
+                strides: [n_stride, k_stride],
+                out,
+            },
+        );
         Ok(())
     }
 

@@ -45,10 +45,18 @@ unsafe impl Sync for Block {}
 impl Block {
     /// `bytes` zero bytes; the system provides pages when they are first touched.
     pub(crate) fn zeroed(bytes: usize) -> std::io::Result<Block> {
+        // The system gives whole huge pages to whole multiples of them alone.
+        const HUGE: usize = 2 << 20;
+        let whole = if bytes < HUGE { bytes } else { bytes.checked_next_multiple_of(HUGE).unwrap_or(bytes) };
         // Never empty, so that the base is page-aligned.
-        let mut buffer = HugeBuffer::zeroed(bytes.max(crate::memory::ALIGN))?;
+        let mut buffer = HugeBuffer::zeroed(whole.max(crate::memory::ALIGN))?;
         let slice = buffer.as_mut_slice();
-        Ok(Block { base: slice.as_mut_ptr(), len: slice.len(), _buffer: buffer })
+        Ok(Block { base: slice.as_mut_ptr(), len: bytes.max(crate::memory::ALIGN), _buffer: buffer })
+    }
+
+    /// Its bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     /// Bytes that no task of the phase writes.
@@ -346,7 +354,8 @@ impl<'a> Region<'a> {
         channels: Range<usize>,
         scratch: &mut Scratch,
     ) -> Result<(), KernelError> {
-        self.check(depthwise.out, depthwise.geometry.pixels(), depthwise.channels);
+        let end = (rows.end * depthwise.geometry.output[1]).saturating_sub(depthwise.skip);
+        self.check(depthwise.out, end, depthwise.channels);
         // SAFETY: as for `product`.
         unsafe { depthwise.run(isa, rows, channels, scratch) }
     }

@@ -3,8 +3,9 @@
 use crate::graph::{Graph, Node, Op, ValueId};
 use crate::ops::TensorOp;
 use crate::plain::Context;
-use kun_tensor::Tensor;
+use kun_tensor::{DType, Tensor};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The constants of a graph.
@@ -67,8 +68,44 @@ impl<'a> Constants<'a> {
         }
     }
 
-    /// Says that a weight will not be read again soon.
-    pub(super) fn release(&self, name: &str) {
-        self.context.weights.release(name);
+    /// The numbers of some rows of a constant, a row being one index of its first dimension, to `out`; all of its numbers
+    /// where they are computed.
+    pub(super) fn read(&self, id: ValueId, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), String> {
+        out.clear();
+        if let Some(Node { op: Op::Weight(weight), .. }) = self.node(id)
+            && let info = self.graph.weight(*weight)
+            && info.constant.is_none()
+            && info.dtype == DType::F32
+        {
+            let row = info.shape.iter().skip(1).product::<usize>();
+            let whole = if info.shape.len() < 2 { 0..1 } else { rows.clone() };
+            let bytes = self.context.weights.rows(&info.name, whole).map_err(|e| e.to_string())?;
+            let (numbers, rest) = bytes.as_chunks();
+            if numbers.len() != rows.len() * row || !rest.is_empty() {
+                return Err(format!("rows {rows:?} of {} bytes", bytes.len()));
+            }
+            out.extend(numbers.iter().map(|x| f32::from_le_bytes(*x)));
+            return Ok(());
+        }
+        let tensor = self.tensor(id)?;
+        let numbers = tensor.as_f32().ok_or("weights that are no f32")?;
+        let row = tensor.shape().iter().skip(1).product::<usize>();
+        let range = if tensor.shape().first() == Some(&rows.len()) || rows.is_empty() {
+            0..numbers.len()
+        } else {
+            rows.start * row..rows.end * row
+        };
+        out.extend_from_slice(numbers.get(range).ok_or("fewer rows than were planned")?);
+        Ok(())
+    }
+
+    /// Says that the weight of a node will not be read again soon.
+    pub(super) fn release(&self, node: usize) {
+        if let Op::Weight(id) = &self.graph.nodes[node].op
+            && let info = self.graph.weight(*id)
+            && info.constant.is_none()
+        {
+            self.context.weights.release(&info.name);
+        }
     }
 }

@@ -5,7 +5,7 @@ use super::view::{Place, View, channels_last_strides};
 use kun_kernels::chain::{Function, Source};
 
 /// Bytes of the values between two convolutions from which on they are better made row by row.
-const LARGE: usize = 2 << 20;
+const LARGE: usize = 512 << 10;
 /// Most bytes of the rows that a thread keeps of them, and of the weights that make a row.
 const ROWS: usize = 384 << 10;
 const WEIGHTS: usize = 64 << 10;
@@ -25,14 +25,34 @@ pub(super) fn fuse(steps: Vec<Step>) -> Vec<Step> {
     for step in steps {
         let joined = match (out.last_mut().map(|step| &mut step.work), step.work) {
             (Some(Work::Convolve(expand)), Work::Convolve(depthwise))
-                if expand.out == depthwise.x && between(&expand.out) && fits(expand, &depthwise) =>
+                if expand.out == depthwise.x && between(&expand.out) && expands(expand, &depthwise) =>
             {
                 // Taken out of a step that is replaced.
                 let Some(Step { work: Work::Convolve(expand), .. }) = out.pop() else {
                     unreachable!("it was there")
                 };
-                let (expand, depthwise) = (*expand, *depthwise);
-                Work::Bottleneck(Box::new(BottleneckStep { expand, depthwise }))
+                let step = BottleneckStep { expand: Some(*expand), depthwise: *depthwise, project: None };
+                Work::Bottleneck(Box::new(step))
+            }
+            (Some(Work::Convolve(depthwise)), Work::Convolve(project))
+                if depthwise.out == project.x && between(&depthwise.out) && projects(depthwise, &project) =>
+            {
+                let Some(Step { work: Work::Convolve(depthwise), .. }) = out.pop() else {
+                    unreachable!("it was there")
+                };
+                let step = BottleneckStep { expand: None, depthwise: *depthwise, project: Some(*project) };
+                Work::Bottleneck(Box::new(step))
+            }
+            (Some(Work::Bottleneck(step)), Work::Convolve(project))
+                if step.last().out == project.x
+                    && between(&project.x)
+                    && step.project.is_none()
+                    && projects(&step.depthwise, &project) =>
+            {
+                let Some(Step { work: Work::Bottleneck(step), .. }) = out.pop() else {
+                    unreachable!("it was there")
+                };
+                Work::Bottleneck(Box::new(BottleneckStep { project: Some(*project), ..*step }))
             }
             (Some(Work::Chain(chain)), Work::Convolve(mut convolve))
                 if chain.out.place == convolve.x.place && between(&chain.out) =>
@@ -51,25 +71,35 @@ pub(super) fn fuse(steps: Vec<Step>) -> Vec<Step> {
 }
 
 /// Whether a convolution of single pixels and the depthwise one that reads it are better done row by row.
-fn fits(expand: &ConvolveStep, depthwise: &ConvolveStep) -> bool {
+fn expands(expand: &ConvolveStep, depthwise: &ConvolveStep) -> bool {
     let channels = depthwise.groups;
     let bytes = 4 * expand.geometry.pixels() * channels;
     let rows = 4 * depthwise.geometry.kernel[0] * depthwise.geometry.input[1] * channels;
-    expand.form == Form::Direct
-        && single(expand)
-        && expand.factors.is_none()
+    single(expand)
         && expand.ending.residual.is_none()
         && depthwise.form == Form::Depthwise
         && depthwise.geometry.dilation[0] == 1
         && bytes >= LARGE
         && rows <= ROWS
-        && 4 * expand.panels.packed_len() <= WEIGHTS
+}
+
+/// Whether a depthwise convolution and the one of single pixels that reads it are better done row by row.
+fn projects(depthwise: &ConvolveStep, project: &ConvolveStep) -> bool {
+    let bytes = 4 * depthwise.geometry.pixels() * depthwise.groups;
+    let row = 4 * depthwise.geometry.output[1] * depthwise.groups;
+    depthwise.form == Form::Depthwise && single(project) && bytes >= LARGE && row <= ROWS
+}
+
+/// Whether windows are single pixels, one for each of the input, and weights few.
+fn single(step: &ConvolveStep) -> bool {
+    pointwise(step) && step.factors.is_none() && 4 * step.panels.packed_len() <= WEIGHTS
 }
 
 /// Whether windows are single pixels, one for each of the input.
-fn single(step: &ConvolveStep) -> bool {
+fn pointwise(step: &ConvolveStep) -> bool {
     let geometry = &step.geometry;
-    step.groups == 1
+    step.form == Form::Direct
+        && step.groups == 1
         && geometry.taps() == 1
         && geometry.stride == [1, 1]
         && geometry.padding == [0, 0]
@@ -86,8 +116,7 @@ fn factors(chain: &ChainStep, convolve: &ConvolveStep) -> Option<(View, View)> {
     let strides = convolve.x.strides.iter().zip(&wanted);
     let dense = convolve.x.shape.iter().zip(strides).all(|(&n, (have, want))| n == 1 || have == want);
     let [a, b] = &chain.inputs[..] else { return None };
-    if step.function != Function::Mul || !both || !dense || convolve.form != Form::Direct || !single(convolve)
-    {
+    if step.function != Function::Mul || !both || !dense || !pointwise(convolve) {
         return None;
     }
     let (x, factors) = if a.strides == chain.out.strides { (a, b) } else { (b, a) };

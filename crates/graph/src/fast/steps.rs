@@ -118,10 +118,7 @@ impl Work {
                 let more = step.ending.residual.as_ref().map(|r| &r.0).into_iter().chain(&step.factors);
                 [&step.x, &step.out].into_iter().chain(more).collect()
             }
-            Work::Bottleneck(step) => {
-                let residual = step.depthwise.ending.residual.as_ref().map(|r| &r.0);
-                [&step.expand.x, &step.depthwise.out].into_iter().chain(residual).collect()
-            }
+            Work::Bottleneck(step) => step.views(),
             Work::Multiply(step) => {
                 [&step.x, &step.out].into_iter().chain(step.ending.residual.as_ref().map(|r| &r.0)).collect()
             }

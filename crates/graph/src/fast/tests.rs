@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+mod batch;
 mod codes;
 
 /// All weights are in the graph.
@@ -328,6 +329,56 @@ fn inverted_residuals_with_squeeze_and_excitation() {
         let x = net.op(TensorOp::Clip, &[x, zero, six]);
         net.output(x);
         net.check(0);
+    }
+}
+
+#[test]
+fn what_a_depthwise_convolution_reads_and_what_reads_it_is_made_with_it() {
+    for (batch, kernel, stride, expands, added) in
+        [(1, 3, 1, true, true), (2, 5, 2, true, false), (2, 3, 1, false, true), (1, 5, 1, false, false)]
+    {
+        let mut net = Net::default();
+        let x = net.input(&[batch, 3, 150, 90]);
+        let x = net.conv(x, [24, 3, 3], 1, 1);
+        let x = net.unary(Unary::Relu, x);
+        let (mut y, mut width) = (x, 24);
+        if expands {
+            width = 80;
+            y = net.conv(y, [width, 24, 1], 1, 1);
+            y = net.silu(y);
+        }
+        y = net.conv(y, [width, width, kernel], stride, width);
+        y = net.unary(Unary::Relu, y);
+        y = net.conv(y, [24, width, 1], 1, 1);
+        if added {
+            y = net.binary(Binary::Add, y, x);
+        }
+        let (y, z) = (net.unary(Unary::Relu, y), net.unary(Unary::Tanh, y));
+        net.output(y);
+        net.output(z);
+        let kinds = net.check(0);
+        let wanted = if expands { "bottleneck" } else { "depthwise and project" };
+        assert!(kinds.contains(&wanted), "{kinds:?}");
+    }
+}
+
+#[test]
+fn short_rows_are_divided_by_a_number_each() {
+    for (rows, width) in [(7, 10), (300, 10), (40, 3), (5, 200)] {
+        let mut net = Net::default();
+        let x = net.input(&[2, 3, rows, width]);
+        let axes = net.axes(&[-1]);
+        let reduce = Reduce { kind: ReduceKind::L2, keep_dims: true, none_if_empty: false };
+        let norm = net.op(TensorOp::Reduce(reduce), &[x, axes]);
+        let y = net.binary(Binary::Div, x, norm);
+        let turned = net.op(TensorOp::Transpose(vec![0, 2, 1, 3]), &[x]);
+        let last = net.op(TensorOp::Transpose(vec![0, 2, 1, 3]), &[norm]);
+        let both = net.binary(Binary::Mul, turned, last);
+        let own = net.weight(&[width]);
+        let both = net.binary(Binary::Add, both, own);
+        net.output(y);
+        net.output(both);
+        net.check(usize::MAX);
     }
 }
 

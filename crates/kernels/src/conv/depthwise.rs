@@ -11,6 +11,8 @@ use std::ops::Range;
 /// Most output columns that are computed together, for each column of registers that a blocked kernel may use: as many sums,
 /// the inputs under them and a weight stay in registers.
 const STRIP: usize = 2;
+/// Columns of a strip where there are most registers.
+const MOST: usize = 8;
 /// Most inputs of a line under a strip.
 const LINE: usize = 19;
 
@@ -27,8 +29,10 @@ pub struct Depthwise<'a> {
     pub x: Images<'a>,
     /// What happens to sums; bias and slopes have `channels` elements, or none.
     pub epilogue: Epilogue<'a>,
-    /// Row `r` is output pixel `r`.
+    /// Row `r` is output pixel `r + skip`, as it is of a residual.
     pub out: Target,
+    /// Output pixels that lie before the first row of `out`.
+    pub skip: usize,
     /// How many rows of an image are in memory: row `y` lies where row `y % ring` would. The image's rows if all are.
     pub ring: usize,
 }
@@ -59,7 +63,8 @@ impl Depthwise<'_> {
         }
         KernelError::check("depthwise", self.weights.len(), geometry.taps() * self.channels)?;
         self.epilogue.check("depthwise", self.channels)?;
-        if rows.end > geometry.batch * geometry.output[0] || channels.end > self.channels {
+        let skipped = rows.start * geometry.output[1] < self.skip;
+        if skipped || rows.end > geometry.batch * geometry.output[0] || channels.end > self.channels {
             let what = format!("rows {rows:?}, channels {channels:?} of {}", self.channels);
             return Err(KernelError::Shape { kernel: "depthwise", what });
         }
@@ -69,22 +74,51 @@ impl Depthwise<'_> {
         if scratch.zeros.len() < self.channels {
             scratch.zeros.resize(self.channels, 0.0);
         }
-        for row in rows {
+        let width = geometry.line_columns();
+        let held = ring == geometry.input[0];
+        let mut row = rows.start;
+        while row < rows.end {
+            let left = (geometry.output[0] - row % geometry.output[0]).min(rows.end - row);
+            let rows = row..row + if held { left.min(ROWS) } else { 1 };
+            row = rows.end;
             let zeros = scratch.zeros.as_ptr();
-            let taps = self.x.line_pointers(geometry, row, self.ring, zeros, &mut scratch.pointers);
-            let width = geometry.line_columns();
-            let part = Row {
-                task: self,
-                row,
-                channels: channels.clone(),
-                taps,
-                width,
-                pointers: &scratch.pointers[..width * geometry.kernel[0]],
-            };
-            vector::run(isa, part);
+            self.x.window_lines(geometry, rows.clone(), ring, zeros, &mut scratch.pointers);
+            for start in channels.clone().step_by(self.together()) {
+                let part = Rows {
+                    task: self,
+                    rows: rows.clone(),
+                    channels: start..(start + self.together()).min(channels.end),
+                    width,
+                    pointers: &scratch.pointers,
+                };
+                vector::run(isa, part);
+            }
         }
         Ok(())
     }
+
+    /// Channels of which the inputs under a strip stay in the first-level cache from one row to the next.
+    fn together(&self) -> usize {
+        const BYTES: usize = 20 << 10;
+        const LANES: usize = 16;
+        let geometry = self.geometry;
+        let columns = (MOST - 1) * geometry.stride[1] + geometry.kernel[1];
+        (BYTES / 4 / LANES / columns / geometry.kernel[0]).max(1) * LANES
+    }
+}
+
+/// Output rows that are computed strip by strip, so that they share what they read.
+const ROWS: usize = 8;
+
+/// Some output rows of one image.
+struct Rows<'a> {
+    task: &'a Depthwise<'a>,
+    rows: Range<usize>,
+    channels: Range<usize>,
+    /// Columns of a line.
+    width: usize,
+    /// See [`Images::window_lines`].
+    pointers: &'a [*const f32],
 }
 
 /// One output row.
@@ -94,35 +128,45 @@ struct Row<'a> {
     channels: Range<usize>,
     /// Rows of the window that are inside of the image.
     taps: Range<usize>,
-    /// Columns of a line.
-    width: usize,
-    /// `[kernel rows][width]`.
+    /// Pointers from one row of the window to the next.
+    line: usize,
     pointers: &'a [*const f32],
 }
 
-impl Kernel for Row<'_> {
+impl Kernel for Rows<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
-        let geometry = self.task.geometry;
-        let first = self.row * geometry.output[1];
+        let Rows { task, rows, channels, width, pointers } = self;
+        let geometry = task.geometry;
+        let row = |i: usize| Row {
+            task,
+            row: rows.start + i,
+            channels: channels.clone(),
+            taps: geometry.rows_inside(rows.start + i),
+            line: geometry.dilation[0] * width,
+            pointers: &pointers[(i * geometry.stride[0] * width).min(pointers.len())..],
+        };
+        let all: [Row<'_>; ROWS] = std::array::from_fn(row);
         for columns in blocks(0..geometry.output[1], STRIP * V::COLUMNS) {
-            match (geometry.kernel[1], geometry.stride[1], geometry.dilation[1]) {
-                (3, 1, 1) => self.strip::<V, 3, 1>(v, columns.clone()),
-                (3, 2, 1) => self.strip::<V, 3, 2>(v, columns.clone()),
-                (5, 1, 1) => self.strip::<V, 5, 1>(v, columns.clone()),
-                (5, 2, 1) => self.strip::<V, 5, 2>(v, columns.clone()),
-                _ => self.strip::<V, 0, 1>(v, columns.clone()),
-            }
-            if self.in_registers() {
-                continue;
-            }
-            let pixels = first + columns.start..first + columns.end;
-            // SAFETY: the caller of `Depthwise::run` vouches for the output.
-            unsafe {
-                let task = self.task;
-                finish_long(v, &task.epilogue, task.out, pixels, self.channels.start, self.channels.len());
+            for row in &all[..rows.len()] {
+                match (geometry.kernel[1], geometry.stride[1], geometry.dilation[1]) {
+                    (3, 1, 1) => row.strip::<V, 3, 1>(v, columns.clone()),
+                    (3, 2, 1) => row.strip::<V, 3, 2>(v, columns.clone()),
+                    (5, 1, 1) => row.strip::<V, 5, 1>(v, columns.clone()),
+                    (5, 2, 1) => row.strip::<V, 5, 2>(v, columns.clone()),
+                    _ => row.strip::<V, 0, 1>(v, columns.clone()),
+                }
+                if row.in_registers() {
+                    continue;
+                }
+                let first = row.row * geometry.output[1] - task.skip;
+                let pixels = first + columns.start..first + columns.end;
+                // SAFETY: the caller of `Depthwise::run` vouches for the output.
+                unsafe {
+                    finish_long(v, &task.epilogue, task.out, pixels, channels.start, channels.len());
+                }
             }
         }
     }
@@ -191,7 +235,7 @@ impl<const N: usize, const K: usize, const S: usize> Strip<'_, N, K, S> {
             if WHOLE { v.load(from) } else { v.load_part(std::slice::from_raw_parts(from, lanes)) }
         };
         for ky in row.taps.clone() {
-            let line = &row.pointers[ky * row.width + self.column * stride..(ky + 1) * row.width];
+            let line = &row.pointers[ky * row.line + self.column * stride..];
             let weights = task.weights[ky * geometry.kernel[1] * task.channels + c..].as_ptr();
             if K == 0 {
                 for kx in 0..geometry.kernel[1] {
@@ -224,7 +268,7 @@ impl<const N: usize, const K: usize, const S: usize> Strip<'_, N, K, S> {
                 };
             }
         }
-        let first = row.row * geometry.output[1] + self.column;
+        let first = row.row * geometry.output[1] - task.skip + self.column;
         if WHOLE && epilogue.residual.is_none() && epilogue.activation != Activation::Slopes {
             let (low, high) = epilogue.activation.bounds();
             let (low, high) = (v.splat(low), v.splat(high));

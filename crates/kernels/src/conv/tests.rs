@@ -247,6 +247,7 @@ fn depthwise_equals_the_definition() {
                 x: Images { data: &x, ..dense(&g, channels) },
                 epilogue: Epilogue { bias: &bias, activation: ACTIVATION, slopes: &[], residual },
                 out: Target { data: out.as_mut_ptr(), stride: channels },
+                skip: 0,
                 ring: g.input[0],
             };
             let (rows, mut scratch) = (g.batch * g.output[0], Scratch::default());
@@ -314,6 +315,7 @@ fn a_ring_of_rows_is_enough_for_depthwise() {
         x: Images { data: &x, ..dense(&g, channels) },
         epilogue: Epilogue::default(),
         out: Target { data: all.as_mut_ptr(), stride: channels },
+        skip: 0,
         ring: 12,
     };
     // SAFETY: `all` holds all pixels.

@@ -5,12 +5,15 @@
 //! see `winograd/pairs.rs`.
 
 mod pairs;
+mod weights;
+
+pub use weights::{pack, pack_panel};
 
 use super::depthwise::{finish, finish_long};
 use super::{Geometry, Images};
 use crate::KernelError;
 use crate::gemm::tile::{Part, Rows};
-use crate::gemm::{Epilogue, Matrix, Panel, Panels, Scratch, Target, blocks};
+use crate::gemm::{Epilogue, Matrix, Panels, Scratch, Target, blocks};
 use crate::vector::{self, Kernel, MAX_LANES, Vector};
 use std::ops::Range;
 
@@ -45,94 +48,6 @@ pub fn tiles(geometry: &Geometry, panels: &Panels) -> usize {
 /// Elements of packed weights.
 pub fn packed_len(panels: &Panels) -> usize {
     places(panels) * panels.packed_len()
-}
-
-/// Transforms and packs weights `[outputs, channels, 3, 3]`; `panels` is the layout of `[outputs, channels]`.
-///
-/// # Errors
-/// [`KernelError::Shape`] if a length is wrong.
-pub fn pack(panels: &Panels, weights: &[f32], out: &mut [f32]) -> Result<(), KernelError> {
-    let (outputs, channels) = panels.shape();
-    KernelError::check("winograd", weights.len(), outputs * channels * 9)?;
-    KernelError::check("winograd", out.len(), packed_len(panels))?;
-    if panels.has_pairs() {
-        return pairs::pack(panels, weights, out);
-    }
-    for index in 0..panels.count() {
-        vector::run(panels.isa(), Transform { panels, panel: panels.panel(index), weights, out });
-    }
-    Ok(())
-}
-
-/// Outputs and channels that are transformed together.
-const PACK: [usize; 2] = [16, 32];
-
-/// The weights of one panel.
-struct Transform<'a> {
-    panels: &'a Panels,
-    panel: Panel,
-    weights: &'a [f32],
-    out: &'a mut [f32],
-}
-
-impl Kernel for Transform<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<V: Vector>(self, _: V) {
-        const CHANNELS: usize = PACK[1];
-        let (_, channels) = self.panels.shape();
-        let (Panel { first, width, vectors, offset }, place) = (self.panel, self.panels.packed_len());
-        let row = vectors * V::LANES;
-        let mut places = vec![[[0.0f32; CHANNELS]; PLACES]; PACK[0]];
-        for n in (0..row).step_by(PACK[0]) {
-            let outputs = PACK[0].min(row - n);
-            for start in (0..channels).step_by(CHANNELS) {
-                let count = CHANNELS.min(channels - start);
-                for (i, places) in places[..outputs].iter_mut().enumerate() {
-                    if n + i >= width {
-                        *places = [[0.0; CHANNELS]; PLACES];
-                        continue;
-                    }
-                    let from = &self.weights[((first + n + i) * channels + start) * 9..][..count * 9];
-                    let mut taps = [[0.0; CHANNELS]; 9];
-                    for (c, from) in from.chunks_exact(9).enumerate() {
-                        (0..9).for_each(|tap| taps[tap][c] = from[tap]);
-                    }
-                    let mut half = [[0.0; CHANNELS]; 18];
-                    for x in 0..3 {
-                        for c in 0..CHANNELS {
-                            let six = outer([taps[x][c], taps[3 + x][c], taps[6 + x][c]]);
-                            (0..6).for_each(|y| half[y * 3 + x][c] = six[y]);
-                        }
-                    }
-                    for y in 0..6 {
-                        for c in 0..CHANNELS {
-                            let six = outer([half[y * 3][c], half[y * 3 + 1][c], half[y * 3 + 2][c]]);
-                            (0..6).for_each(|x| places[y * 6 + x][c] = six[x]);
-                        }
-                    }
-                }
-                for at in 0..PLACES {
-                    let to = &mut self.out[at * place + offset + start * row..];
-                    for (c, to) in to.chunks_mut(row).take(count).enumerate() {
-                        for (to, places) in to[n..n + outputs].iter_mut().zip(&places) {
-                            *to = places[at][c];
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Three taps of a row or column to six places.
-#[inline(always)]
-fn outer([a, b, c]: [f32; 3]) -> [f32; 6] {
-    let (ends, quarter, half) =
-        ((a + c) * (-1.0 / 6.0), a * (1.0 / 24.0) + c * (1.0 / 6.0), b * (1.0 / 12.0));
-    let sixth = b * (1.0 / 6.0);
-    [0.25 * a, ends - sixth, ends + sixth, quarter + half, quarter - half, c]
 }
 
 /// A convolution of the form of [`fits`].

@@ -172,3 +172,33 @@ fn wrong_lengths_are_refused() {
     // SAFETY: as above.
     assert!(unsafe { product.run(0..2, 0..panels.count(), &mut Scratch::default()) }.is_err());
 }
+
+#[test]
+fn matrices_packed_in_parts_are_the_same() {
+    for isa in Isa::available() {
+        for (n, k) in [(5, 6), (70, 33), (200, 130)] {
+            for panels in layouts(isa, n, 1, k) {
+                for strides in [[k, 1], [1, n]] {
+                    let w = numbers(2, n * k);
+                    let (mut whole, mut parts) = (vec![f32::NAN; panels.packed_len()], Vec::new());
+                    panels.pack(&w, strides[0], strides[1], &mut whole).unwrap();
+                    parts.resize(panels.packed_len(), f32::NAN);
+                    for panel in 0..panels.count() {
+                        let first = panels.panel_outputs(panel).start * strides[0];
+                        for depths in [0..2, 2..4, 4..k] {
+                            let from = &w[first + depths.start * strides[1]..];
+                            let to = panels.packed_range(panel, depths.clone());
+                            panels.pack_part(panel, depths, from, strides, &mut parts[to]).unwrap();
+                        }
+                    }
+                    let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(bits(&parts), bits(&whole), "{isa:?} {n} {k} {strides:?}");
+                }
+            }
+        }
+    }
+    for panels in layouts(Isa::detect(), 8, 1, 6).filter(Panels::has_pairs) {
+        let len = panels.packed_range(0, 1..4).len();
+        assert!(panels.pack_part(0, 1..4, &[0.0; 48], [6, 1], &mut vec![0.0; len]).is_err(), "half a pair");
+    }
+}

@@ -1,22 +1,23 @@
 //! From nodes to steps, and from lifetimes to places.
 
-use super::absorb::{self, Absorbed, HeadChain};
+mod arrange;
+mod tables;
+
+use super::absorb::{self, Absorbed};
 use super::{
     ATTENTION_ROWS, AttentionStep, BackwardBias, Chunks, CrossAttentionStep, DisentangledStep, DistanceTable,
     HeadWork, LinearPart, LinearStep, Matrix, MatrixForm, PRIVATE_ELEMENTS, Place, Plan, RopeTable,
-    RowSource, Rows, Scratch, SelfAttentionStep, Slot, Step, Turn, Work, private_rows,
+    RowSource, Rows, SelfAttentionStep, Slot, Step, Work, private_rows,
 };
 use crate::backend::{CompileError, CompileOptions};
 use crate::bind::Sizes;
 use crate::cpu::kv_pages::LayerPages;
 use crate::cpu::run::sequences;
-use crate::graph::{AttentionSpec, Dim, DistanceBias, Graph, Node, Op, RopeSpec, Sym, ValueId, WeightId};
-use crate::memory::{self, Lifetime};
-use kun_kernels::attention::KvLayout;
+use crate::graph::{Dim, Graph, Node, Op, Sym, ValueId, WeightId};
 use kun_kernels::linear::{ActivationFormat, PackedLayout};
 use kun_kernels::{Isa, KernelError, self_attention};
 use kun_tensor::DType;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// Plans `graph`, which is valid.
 pub(crate) fn plan(graph: &Graph, isa: Isa, options: &CompileOptions) -> Result<Plan, CompileError> {
@@ -211,52 +212,6 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn turn(&mut self, rope: &RopeSpec, positions: ValueId) -> Turn {
-        let known = self.tables.iter().position(|(table, at, weight)| {
-            *at == positions
-                && *weight == rope.inverse_frequencies
-                && table.magnitude.to_bits() == rope.magnitude.to_bits()
-        });
-        let table = known.unwrap_or_else(|| {
-            let half = rope.rotary_dim / 2;
-            let rows = self.limits.elements(&self.graph.value(positions).shape).unwrap_or(0);
-            let bytes = rows * half * 4;
-            let (cos, sin) = (self.extra(bytes), self.extra(bytes));
-            let frequencies = self.constant(rope.inverse_frequencies);
-            let table = RopeTable {
-                positions: self.input_index(positions),
-                frequencies,
-                magnitude: rope.magnitude,
-                half,
-                cos,
-                sin,
-            };
-            self.tables.push((table, positions, rope.inverse_frequencies));
-            let work = Work::RopeTable(self.tables.len() - 1);
-            self.table_drafts.push(Draft {
-                step: Step { name: "rope table".into(), work, once: false },
-                reads: vec![slot(positions)],
-                writes: vec![cos, sin],
-                in_place: None,
-            });
-            self.tables.len() - 1
-        });
-        Turn { table, rotary_dim: rope.rotary_dim, style: rope.style }
-    }
-
-    fn head_work(&mut self, chain: &HeadChain) -> HeadWork {
-        let norm = chain.norm.map(|(weight, eps)| (self.constant(weight), eps));
-        let turn = chain.rope.as_ref().map(|(spec, positions)| self.turn(spec, *positions));
-        HeadWork { norm, turn }
-    }
-
-    fn table_slots(&self, work: &HeadWork) -> Vec<Slot> {
-        work.turn.map_or_else(Vec::new, |turn| {
-            let table = &self.tables[turn.table].0;
-            vec![table.cos, table.sin]
-        })
-    }
-
     fn push(
         &mut self,
         name: &str,
@@ -413,48 +368,6 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Position of the biases among those worked out once a run.
-    fn distance_table(&mut self, bias: DistanceBias, heads: usize) -> Result<usize, Failure> {
-        if let Some(known) = self.distances.iter().position(|table| table.bias == bias) {
-            return Ok(known);
-        }
-        let bytes = self.options.max_tokens.checked_mul(heads).and_then(|n| n.checked_mul(2 * 4));
-        let out = self.extra(bytes.ok_or_else(|| "the biases overflow".to_owned())?);
-        let constant = self.constant(bias.weight());
-        self.distances.push(DistanceTable { bias, heads, constant, out });
-        let work = Work::DistanceTable(self.distances.len() - 1);
-        self.table_drafts.push(Draft {
-            step: Step { name: "distance biases".into(), work, once: false },
-            reads: Vec::new(),
-            writes: vec![out],
-            in_place: None,
-        });
-        Ok(self.distances.len() - 1)
-    }
-
-    fn backward(&mut self, bias: DistanceBias, heads: usize) -> usize {
-        if let Some(known) = self.backward.iter().position(|b| b.bias == bias && b.heads == heads) {
-            return known;
-        }
-        let constant = self.constant(bias.weight());
-        self.backward.push(BackwardBias { bias, heads, constant });
-        self.backward.len() - 1
-    }
-
-    fn layer_pages(&mut self, spec: &AttentionSpec) -> Result<LayerPages, Failure> {
-        let layout = KvLayout::new(self.options.kv.dtype, spec.kv_heads, spec.head_dim)?;
-        if let Some(known) = self.layers.iter().find(|known| known.layer == spec.layer) {
-            return Err(format!("layer {} of the cache is used twice", known.layer).into());
-        }
-        let pages = LayerPages { layer: spec.layer, offset: self.page_bytes, layout };
-        self.page_bytes = layout
-            .page_bytes()
-            .checked_add(self.page_bytes)
-            .ok_or_else(|| "the cache overflows".to_owned())?;
-        self.layers.push(pages);
-        Ok(pages)
-    }
-
     fn linear(
         &mut self,
         node: &Node,
@@ -545,166 +458,6 @@ impl<'a> Planner<'a> {
             let work = Work::Rows { source: RowSource::Copy { x }, rows, width, out };
             self.push(&name, work, vec![x], vec![out], None);
         }
-    }
-
-    fn finish(mut self) -> Result<Plan, CompileError> {
-        let mut drafts = std::mem::take(&mut self.table_drafts);
-        drafts.append(&mut self.drafts);
-        self.mark_once(&mut drafts);
-        let overflow = |what: &'static str| CompileError::Memory { bytes: usize::MAX, what };
-        let (mut places, shared_bytes) = self.arrange(&drafts).ok_or_else(|| overflow("activations"))?;
-        for (slot, place) in &self.fixed {
-            places[slot.0] = *place;
-        }
-        #[cfg(test)]
-        self.assert_no_overlap(&drafts, &places);
-        let mut matrix_bytes = 0usize;
-        for matrix in &mut self.matrices {
-            matrix.offset = matrix_bytes;
-            let end = matrix_bytes
-                .checked_add(matrix.bytes)
-                .and_then(|n| n.checked_next_multiple_of(memory::ALIGN));
-            matrix_bytes = end.ok_or_else(|| overflow("weights"))?;
-        }
-        let constant_bytes =
-            self.constants.iter().map(|&id| self.graph.weight(id).shape.iter().product::<usize>() * 4).sum();
-        let align = |bytes: usize| bytes.checked_next_multiple_of(memory::ALIGN);
-        let scratch = (|| {
-            let prepared = align(self.row_elements.checked_mul(4)?)?;
-            let kernel = prepared.checked_add(align(self.prepared_bytes)?)?;
-            // Two lines apart, so that threads do not fetch each other's scratch.
-            let stride = kernel.checked_add(align(self.kernel_bytes)?)?.checked_add(2 * memory::ALIGN)?;
-            Some(Scratch { start: shared_bytes, stride, prepared, kernel })
-        })()
-        .ok_or_else(|| overflow("scratch"))?;
-        let arena_bytes = scratch
-            .stride
-            .checked_mul(self.options.threads.max(1))
-            .and_then(|bytes| bytes.checked_add(shared_bytes))
-            .ok_or_else(|| overflow("scratch"))?;
-        let outputs = self
-            .graph
-            .outputs
-            .iter()
-            .map(|&id| {
-                let info = self.graph.value(id);
-                (info.name.clone().unwrap_or_default(), info.shape.clone())
-            })
-            .collect();
-        Ok(Plan {
-            isa: self.isa,
-            steps: drafts.into_iter().map(|draft| draft.step).collect(),
-            places,
-            tables: self.tables.into_iter().map(|(table, ..)| table).collect(),
-            distances: self.distances,
-            backward: self.backward,
-            constants: self.constants,
-            matrices: self.matrices,
-            matrix_bytes,
-            constant_bytes,
-            page_bytes: self.page_bytes,
-            arena_bytes,
-            scratch,
-            outputs,
-        })
-    }
-
-    /// Every two tensors that are alive in one step lie apart, unless one becomes the other there.
-    #[cfg(test)]
-    fn assert_no_overlap(&self, drafts: &[Draft], places: &[Place]) {
-        let mut lives: HashMap<Slot, (usize, usize)> = HashMap::new();
-        for (step, draft) in drafts.iter().enumerate() {
-            for slot in draft.writes.iter().chain(&draft.reads) {
-                lives.entry(*slot).or_insert((step, step)).1 = step;
-            }
-        }
-        let arena = |slot: Slot| match places[slot.0] {
-            Place::Arena(start) if self.bytes[slot.0] > 0 => Some(start..start + self.bytes[slot.0]),
-            _ => None,
-        };
-        for (step, draft) in drafts.iter().enumerate() {
-            let live: Vec<Slot> = lives
-                .iter()
-                .filter(|(_, (first, last))| (*first..=*last).contains(&step))
-                .map(|(slot, _)| *slot)
-                .collect();
-            for &a in &live {
-                for &b in live.iter().filter(|b| **b != a) {
-                    if let (Some(x), Some(y)) = (arena(a), arena(b))
-                        && draft.in_place.is_none_or(|pair| pair != (a, b) && pair != (b, a))
-                    {
-                        assert!(x.end <= y.start || y.end <= x.start, "{}: {a:?} {b:?}", draft.step.name);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Marks the steps that read nothing but weights and what such steps made.
-    fn mark_once(&self, drafts: &mut [Draft]) {
-        let mut kept: HashSet<Slot> = HashSet::new();
-        for draft in drafts {
-            let constant =
-                |slot: &Slot| matches!(self.fixed.get(slot), Some(Place::Constant(_))) || kept.contains(slot);
-            let kind = matches!(
-                draft.step.work,
-                Work::Linear(_) | Work::Rows { .. } | Work::Unary { .. } | Work::Binary { .. }
-            );
-            let stays = |slot: &Slot| !self.fixed.contains_key(slot);
-            if kind
-                && !draft.reads.is_empty()
-                && draft.reads.iter().all(constant)
-                && draft.writes.iter().all(stays)
-            {
-                draft.step.once = true;
-                draft.in_place = None;
-                kept.extend(&draft.writes);
-            }
-        }
-    }
-
-    /// Places of all slots in the arena, and its size.
-    fn arrange(&self, drafts: &[Draft]) -> Option<(Vec<Place>, usize)> {
-        let mut last_read = vec![None; self.bytes.len()];
-        for (step, draft) in drafts.iter().enumerate() {
-            draft.reads.iter().for_each(|slot| last_read[slot.0] = Some(step));
-        }
-        // Slots that share bytes are one tensor; `tensor_of` names it by position in `lifetimes`.
-        let mut tensor_of: Vec<Option<usize>> = vec![None; self.bytes.len()];
-        let mut lifetimes: Vec<Lifetime> = Vec::new();
-        for (step, draft) in drafts.iter().enumerate() {
-            for &written in &draft.writes {
-                // What is made once stays to the end, and nothing takes its place.
-                let once = draft.step.once;
-                let last = if once { drafts.len() } else { last_read[written.0].unwrap_or(step).max(step) };
-                let step = if once { 0 } else { step };
-                if self.fixed.contains_key(&written) {
-                    continue;
-                }
-                let shared = draft.in_place.filter(|(result, operand)| {
-                    let reads = draft.reads.iter().filter(|read| *read == operand).count();
-                    *result == written && last_read[operand.0] == Some(step) && reads == 1
-                });
-                let tensor = shared.and_then(|(_, operand)| tensor_of[operand.0]);
-                let bytes = self.bytes[written.0];
-                match tensor {
-                    Some(tensor) if lifetimes[tensor].last == step && lifetimes[tensor].bytes >= bytes => {
-                        lifetimes[tensor].last = last;
-                        tensor_of[written.0] = Some(tensor);
-                    }
-                    _ => {
-                        tensor_of[written.0] = Some(lifetimes.len());
-                        lifetimes.push(Lifetime { bytes, first: step, last });
-                    }
-                }
-            }
-        }
-        let arrangement = memory::arrange(&lifetimes)?;
-        let places = tensor_of
-            .iter()
-            .map(|tensor| tensor.map_or(Place::Nowhere, |tensor| Place::Arena(arrangement.offsets[tensor])))
-            .collect();
-        Some((places, arrangement.bytes))
     }
 }
 

@@ -2,15 +2,13 @@
 
 use super::Placer;
 use crate::backend::CompileError;
-use crate::cpu::shared::Block;
 use crate::fast::lower::{Convolve, Input, Multiply, Overlapping, Phase, Tail};
-use crate::fast::pack::Layout;
+use crate::fast::pack::{Layout, Packed};
 use crate::fast::steps::{ConvolveStep, Ending, Form, MultiplyStep, Work};
 use crate::fast::view::{View, channels_last_strides, dense_strides};
 use crate::graph::ValueId;
 use kun_kernels::conv::{Geometry, few, winograd};
 use kun_kernels::gemm::Panels;
-use std::sync::Arc;
 
 impl Placer<'_> {
     pub(super) fn convolve(
@@ -130,7 +128,7 @@ impl Placer<'_> {
         geometry: Geometry,
         [channels, outputs]: [usize; 2],
         panels: Panels,
-        packed: Arc<Block>,
+        packed: Packed,
         ending: Ending,
         x: View,
     ) -> View {
@@ -196,29 +194,18 @@ fn choose(
     let lanes = kun_kernels::gemm::lanes(isa);
     let panels = Panels::with_precision(isa, bf16, outputs, taps, channels);
     if groups == 1 && winograd::fits(geometry) && channels >= lanes && outputs >= lanes {
-        let plain = Panels::new(isa, outputs, channels);
-        if panels.has_pairs() {
-            let halves = Panels::with_precision(isa, bf16, outputs, 1, channels);
-            let direct = cost(geometry.pixels(), taps, &halves, lanes, 0);
-            let [small, large] = [&halves, &plain].map(|panels| {
-                let places = winograd::places(panels);
-                cost(winograd::tiles(geometry, panels), places, panels, lanes, places)
-            });
-            // Larger tiles are more exact.
-            let panels = if small * 10 < large * 9 { halves } else { plain };
-            if small.min(large) * 5 < direct * 4 {
-                return (Form::Winograd, panels);
-            }
-        } else {
-            let tiles = winograd::tiles(geometry, &plain);
-            // Steps of one vector; weights are loaded whether few or many rows use them.
-            let (vectors, depth) = (outputs.div_ceil(lanes), channels.div_ceil(lanes));
-            let direct = geometry.pixels().max(5) * 9 * channels * vectors;
-            let transforms = tiles * 36 * (6 * depth + 5 * vectors);
-            let transformed = tiles.max(5) * 36 * channels * vectors + transforms;
-            if transformed * 5 < direct * 4 {
-                return (Form::Winograd, plain);
-            }
+        let (plain, single) =
+            (Panels::new(isa, outputs, channels), Panels::with_precision(isa, bf16, outputs, 1, channels));
+        let transformed = |panels: &Panels| {
+            let places = winograd::places(panels);
+            cost(winograd::tiles(geometry, panels), places, panels, lanes, places)
+        };
+        // Larger tiles, those of single numbers, are more exact.
+        let pairs = single.has_pairs() && transformed(&single) * 10 < transformed(&plain) * 9;
+        let direct = cost(geometry.pixels(), taps, &single, lanes, 0);
+        let panels = if pairs { single } else { plain };
+        if transformed(&panels) * 5 < direct * 4 {
+            return (Form::Winograd, panels);
         }
     }
     if groups == 1 && few::fits(geometry, channels) {

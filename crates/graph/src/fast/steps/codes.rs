@@ -2,9 +2,10 @@
 
 use super::products::{Grid, matrix_at, row_stride};
 use super::{PIECE, PLANNED, part, pixel_stride};
-use crate::cpu::shared::{AnyRegion, Block};
+use crate::cpu::shared::AnyRegion;
 use crate::cpu::{Panicked, Worker};
 use crate::fast::memory::{Memory, Thread};
+use crate::fast::pack::Packed;
 use crate::fast::view::View;
 use kun_kernels::Isa;
 use kun_kernels::codes::{CodesPool, Table, map};
@@ -13,7 +14,7 @@ use kun_kernels::conv::codes::depthwise::CodesDepthwise;
 use kun_kernels::conv::{Geometry, Images, few};
 use kun_kernels::gemm::Panels;
 use kun_kernels::gemm::quads::{CodesAdded, CodesProduct, CodesTarget, Scaling, row_starts, starts};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 /// What is multiplied.
 #[derive(Clone, Debug)]
@@ -32,7 +33,7 @@ pub(crate) struct CodesStep {
     pub outputs: usize,
     pub panels: Panels,
     /// Weights, and the sums of outputs.
-    pub packed: Arc<Block>,
+    pub packed: Packed,
     /// What sums begin with, once the weights are packed.
     pub start: OnceLock<Vec<i32>>,
     /// The zero of the input.

@@ -15,7 +15,11 @@ impl Work {
                 Form::Depthwise => "depthwise",
                 Form::Few => "few channels",
             },
-            Work::Bottleneck(_) => "expand and depthwise",
+            Work::Bottleneck(step) => match (&step.expand, &step.project) {
+                (Some(_), None) => "expand and depthwise",
+                (None, _) => "depthwise and project",
+                (Some(_), Some(_)) => "bottleneck",
+            },
             Work::Multiply(_) => "product",
             Work::Codes(step) => match step.form {
                 CodesForm::Convolve(_) => "convolution of codes",
@@ -64,7 +68,11 @@ impl Work {
         };
         match self {
             Work::Convolve(step) => of(step),
-            Work::Bottleneck(step) => of(&step.expand) + of(&step.depthwise),
+            Work::Bottleneck(step) => [step.expand.as_ref(), Some(&step.depthwise), step.project.as_ref()]
+                .into_iter()
+                .flatten()
+                .map(of)
+                .sum(),
             Work::Codes(step) => match &step.form {
                 CodesForm::Convolve(g) => product(&[g.pixels(), g.taps(), step.channels, step.outputs]),
                 CodesForm::Depthwise(g) => product(&[g.pixels(), g.taps(), step.outputs]),

@@ -137,6 +137,28 @@ impl ChainStep {
         }
     }
 
+    /// The elements of an input from `first` on that are the same along a line, as often as `lines` are long.
+    fn spread<'a>(
+        &self,
+        memory: &Memory<'_>,
+        index: usize,
+        first: usize,
+        lines: impl ExactSizeIterator<Item = &'a mut [f32]>,
+    ) {
+        let view = &self.inputs[index];
+        let stride = view.strides[view.strides.len() - 2];
+        let end = first + lines.len().saturating_sub(1) * stride + 1;
+        match self.elements(memory, index, first..end) {
+            Operand::Slice(numbers) => {
+                lines.zip(numbers.iter().step_by(stride)).for_each(|(line, x)| line.fill(*x));
+            }
+            Operand::Codes(codes, code) => {
+                lines.zip(codes.iter().step_by(stride)).for_each(|(line, x)| line.fill(code.decode(*x)));
+            }
+            Operand::Number(_) => {}
+        }
+    }
+
     /// A part of the result that lies together.
     fn out<'a>(&self, memory: &Memory<'a>, start: usize, len: usize) -> Out<'a> {
         match self.code {
@@ -144,6 +166,11 @@ impl ChainStep {
             None => Out::Numbers(memory.region(&self.out).row_mut(start, len)),
         }
     }
+}
+
+/// Whether an operand is one number along each line, and another along the next.
+fn is_spread(view: &View) -> bool {
+    matches!(view.strides[..], [.., down, 0] if down > 0)
 }
 
 /// How the lines of a result, `lines` of which are one, are dealt out.
@@ -171,14 +198,13 @@ impl ChainStep {
     }
 
     /// How many lines are worked on as one, if they are short and lie one after the other but for operands that are the
-    /// same for all of them.
+    /// same for all of them, or all along each.
     fn lines_together(&self) -> Option<usize> {
         let inner = *self.out.shape.last()?;
         let d = self.out.shape.len().checked_sub(2)?;
         let fits = |view: &View| match (view.strides[d], view.strides[d + 1]) {
             (stride, 1) => stride == inner || stride == 0,
-            (stride, 0) => stride == 0,
-            _ => false,
+            (_, stride) => stride == 0,
         };
         let lines = (chain::BLOCK / inner.max(1)).min(self.out.shape[d]);
         let together = self.out.strides[d] == inner && self.out.strides[d + 1] == 1;
@@ -215,13 +241,23 @@ impl ChainStep {
                     }
                 }
             }
+            // Behind them, those that are the same along each line.
+            let made = thread.packed.len();
+            let spread = self.inputs.iter().filter(|view| is_spread(view)).count();
+            thread.packed.resize(made + spread * lines * inner, 0.0);
+            let (copies, spread) = thread.packed.split_at_mut(made);
             for start in (first..(first + group).min(count)).step_by(lines) {
                 let length = lines.min(count - start) * inner;
-                let mut copies = thread.packed.chunks_exact(lines * inner);
+                let mut copies = copies.chunks_exact(lines * inner);
+                let mut spread = spread.chunks_exact_mut(lines * inner);
                 let mut operands = [Operand::Number(0.0); 16];
                 for (index, (operand, view)) in operands.iter_mut().zip(&self.inputs).enumerate() {
                     let first = at(view, start);
-                    *operand = if view.strides[rank - 1] == 0 {
+                    *operand = if is_spread(view) {
+                        let to = &mut spread.next().expect("room for each")[..length];
+                        self.spread(memory, index, first, to.chunks_exact_mut(inner));
+                        Operand::Slice(to)
+                    } else if view.strides[rank - 1] == 0 {
                         Operand::Number(self.number(memory, index, first))
                     } else if view.strides[rank - 2] == 0 {
                         Operand::Slice(&copies.next().expect("a copy of each")[..length])
@@ -242,7 +278,7 @@ impl ChainStep {
     fn short_lines(&self) -> Option<usize> {
         let inner = *self.out.shape.last()?;
         let d = self.out.shape.len().checked_sub(2)?;
-        let fits = |view: &View| view.strides[d + 1] == 1 || view.strides[d] == 0 && view.strides[d + 1] == 0;
+        let fits = |view: &View| view.strides[d + 1] <= 1;
         let lines = (chain::BLOCK / inner.max(1)).min(self.out.shape[d]);
         let short = lines > 3 && inner > 1;
         (short && self.out.strides[d + 1] == 1 && self.inputs.iter().all(fits)).then_some(lines)
@@ -268,9 +304,16 @@ impl ChainStep {
                 let length = together * inner;
                 numbers.clear();
                 codes.clear();
-                for (index, view) in
-                    self.inputs.iter().enumerate().filter(|(_, view)| view.strides[rank - 1] == 1)
-                {
+                for (index, view) in self.inputs.iter().enumerate() {
+                    if is_spread(view) {
+                        let made = numbers.len();
+                        numbers.resize(made + length, 0.0);
+                        let to = numbers[made..].chunks_exact_mut(inner);
+                        self.spread(memory, index, at(view, start), to);
+                    }
+                    if view.strides[rank - 1] == 0 {
+                        continue;
+                    }
                     for line in start..start + together {
                         let first = at(view, line);
                         match self.elements(memory, index, first..first + inner) {
@@ -290,6 +333,7 @@ impl ChainStep {
                 let mut operands = [Operand::Number(0.0); 16];
                 for (index, (operand, view)) in operands.iter_mut().zip(&self.inputs).enumerate() {
                     *operand = match self.codes.get(index) {
+                        _ if is_spread(view) => Operand::Slice(numbers.next().expect("gathered")),
                         _ if view.strides[rank - 1] == 0 => {
                             Operand::Number(self.number(memory, index, at(view, start)))
                         }

@@ -1,9 +1,9 @@
 //! Convolutions, products and attention.
 
 use super::{PLANNED, images, part, pixel_stride};
-use crate::cpu::shared::Block;
 use crate::cpu::{Panicked, Worker};
 use crate::fast::memory::{Memory, Thread};
+use crate::fast::pack::Packed;
 use crate::fast::view::View;
 use kun_kernels::Isa;
 use kun_kernels::conv::depthwise::Depthwise;
@@ -12,7 +12,6 @@ use kun_kernels::conv::winograd::{self, Winograd};
 use kun_kernels::conv::{Convolution, Geometry};
 use kun_kernels::gemm::{Activation, Attention, Epilogue, Matrix, Panels, Product, Residual};
 use std::ops::Range;
-use std::sync::Arc;
 
 /// Activation and sum, with everything padded for the panels.
 #[derive(Debug)]
@@ -45,7 +44,7 @@ pub(crate) struct ConvolveStep {
     /// Of one group.
     pub panels: Panels,
     /// All groups, one after the other.
-    pub packed: Arc<Block>,
+    pub packed: Packed,
     pub ending: Ending,
     pub x: View,
     pub out: View,
@@ -56,7 +55,7 @@ pub(crate) struct ConvolveStep {
 #[derive(Debug)]
 pub(crate) struct MultiplyStep {
     pub panels: Panels,
-    pub packed: Arc<Block>,
+    pub packed: Packed,
     pub ending: Ending,
     pub x: View,
     pub out: View,
@@ -183,7 +182,7 @@ impl ConvolveStep {
                 padded,
                 self.ending.residual(memory, first, pixel_stride),
             );
-            let packed = self.packed.floats(group * per_group * 4, per_group);
+            let packed = self.packed.floats(group * per_group..(group + 1) * per_group);
             let out = region.target_at(first, stride);
             let (panels, channels) = (&self.panels, self.channels);
             let done = match self.form {
@@ -226,10 +225,11 @@ impl ConvolveStep {
             let depthwise = Depthwise {
                 geometry,
                 channels: self.groups,
-                weights: self.packed.floats(0, geometry.taps() * self.groups),
+                weights: self.packed.floats(0..geometry.taps() * self.groups),
                 x: images(memory, &self.x),
                 epilogue: self.ending.epilogue(0, self.groups, self.ending.residual(memory, 0, pixel_stride)),
                 out: region.target(pixel_stride(&self.out)),
+                skip: 0,
                 ring: geometry.input[0],
             };
             let (rows, channels) = grid.part(task);
@@ -259,7 +259,7 @@ impl MultiplyStep {
             let region = memory.region(&self.out);
             let product = Product {
                 panels: &self.panels,
-                matrix: Matrix::Packed(self.packed.floats(0, self.panels.packed_len())),
+                matrix: Matrix::Packed(self.packed.floats(0..self.panels.packed_len())),
                 x: memory.read(&self.x),
                 x_stride,
                 epilogue: self.ending.epilogue(

@@ -4,8 +4,6 @@
 //! below twice that of rounded inputs and weights, which larger tiles would multiply. Sums are f32.
 
 use super::{Block, finish, finish_long};
-use crate::KernelError;
-use crate::gemm::Panels;
 use crate::gemm::tile::{load_first, store_first};
 use crate::vector::{Kernel, Vector};
 use std::ops::Range;
@@ -26,34 +24,9 @@ pub(super) fn block(channels: usize) -> usize {
     (BYTES / (2 * PLACES * channels.max(1))).clamp(24, 96)
 }
 
-/// Transforms and packs weights `[outputs, channels, 3, 3]`, whose lengths are checked.
-pub(super) fn pack(panels: &Panels, weights: &[f32], out: &mut [f32]) -> Result<(), KernelError> {
-    let (outputs, channels) = panels.shape();
-    let place = panels.packed_len();
-    if place == 0 {
-        return Ok(());
-    }
-    let mut rows = vec![0.0; PLACES * outputs * channels];
-    for (i, taps) in weights.chunks_exact(9).enumerate() {
-        let mut half = [0.0; 12];
-        for x in 0..3 {
-            let four = outer([taps[x], taps[3 + x], taps[6 + x]]);
-            (0..4).for_each(|y| half[y * 3 + x] = four[y]);
-        }
-        for y in 0..4 {
-            let four = outer([half[y * 3], half[y * 3 + 1], half[y * 3 + 2]]);
-            (0..4).for_each(|x| rows[(y * 4 + x) * outputs * channels + i] = four[x]);
-        }
-    }
-    for (rows, out) in rows.chunks_exact(outputs * channels).zip(out.chunks_exact_mut(place)) {
-        panels.pack(rows, channels, 1, out)?;
-    }
-    Ok(())
-}
-
 /// Three taps of a row or column to four places.
 #[inline(always)]
-fn outer([a, b, c]: [f32; 3]) -> [f32; 4] {
+pub(super) fn outer([a, b, c]: [f32; 3]) -> [f32; 4] {
     let ends = 0.5 * (a + c);
     [a, ends + 0.5 * b, ends - 0.5 * b, c]
 }
