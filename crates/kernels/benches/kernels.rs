@@ -101,7 +101,7 @@ fn attention(c: &mut Criterion) {
                                 &layout,
                                 &last,
                                 &|i| &pages[i],
-                                &[],
+                                None,
                                 0.1,
                                 None,
                                 &mut out,
