@@ -445,29 +445,58 @@ impl<K: Matrix, const R: usize> Scores<K, R> {
     #[inline(always)]
     fn columns<V: Vector, const C: usize>(&mut self, v: V, first: usize) -> usize {
         let mut sums = [[v.splat(0.0); C]; R];
-        for d in 0..self.head_dim {
-            self.ahead.step(v);
-            // SAFETY: `d` is below `head_dim`, the columns below 64.
-            unsafe {
-                let mut key = [v.splat(0.0); C];
-                for (c, key) in key.iter_mut().enumerate() {
-                    *key = self.keys.load(v, d, first + c * V::LANES);
-                }
-                for r in 0..R {
-                    let q = v.splat(*self.queries[r].add(d));
-                    for c in 0..C {
-                        sums[r][c] = v.fma(q, key[c], sums[r][c]);
-                    }
-                }
-            }
-        }
-        for r in 0..R {
-            for c in 0..C {
-                // SAFETY: `out` is `[R][64]`.
-                unsafe { v.store(self.out.add(r * PAGE + first + c * V::LANES), sums[r][c]) };
+        // SAFETY: keys and queries have `head_dim` rows and elements, the columns are below 64, and `out` is `[R][64]`.
+        unsafe {
+            add_rows(v, self.keys, 0..self.head_dim, first, self.queries, &mut self.ahead, &mut sums);
+            for (r, sums) in sums.iter().enumerate() {
+                store_all(v, self.out.add(r * PAGE + first), sums);
             }
         }
         C * V::LANES
+    }
+}
+
+/// `sums[r] += factors[r][row] * matrix[row][column ..]` for the rows in `rows`, in order.
+///
+/// # Safety
+/// `matrix` must have the rows, with `C` vectors from `column` on, and each of `factors` an element for each row.
+#[inline(always)]
+unsafe fn add_rows<V: Vector, M: Matrix, const R: usize, const C: usize>(
+    v: V,
+    matrix: M,
+    rows: Range<usize>,
+    column: usize,
+    factors: [*const f32; R],
+    ahead: &mut Ahead,
+    sums: &mut [[V::F32; C]; R],
+) {
+    for row in rows {
+        ahead.step(v);
+        // SAFETY: promised by the caller.
+        unsafe {
+            let mut x = [v.splat(0.0); C];
+            for (c, x) in x.iter_mut().enumerate() {
+                *x = matrix.load(v, row, column + c * V::LANES);
+            }
+            for r in 0..R {
+                let factor = v.splat(*factors[r].add(row));
+                for c in 0..C {
+                    sums[r][c] = v.fma(factor, x[c], sums[r][c]);
+                }
+            }
+        }
+    }
+}
+
+/// Stores vectors one behind the other.
+///
+/// # Safety
+/// `to` must be valid for writing them.
+#[inline(always)]
+unsafe fn store_all<V: Vector, const C: usize>(v: V, to: *mut f32, x: &[V::F32; C]) {
+    for (c, x) in x.iter().enumerate() {
+        // SAFETY: promised by the caller.
+        unsafe { v.store(to.add(c * V::LANES), *x) };
     }
 }
 
@@ -583,23 +612,9 @@ impl<W: Matrix, const R: usize> Weigh<W, R> {
                     block[r][c] = v.load(self.sums[r].add(column + c * V::LANES));
                 }
             }
-            for slot in self.slots.clone() {
-                self.ahead.step(v);
-                let mut value = [v.splat(0.0); C];
-                for (c, value) in value.iter_mut().enumerate() {
-                    *value = self.values.load(v, slot, column + c * V::LANES);
-                }
-                for r in 0..R {
-                    let weight = v.splat(*self.weights[r].add(slot));
-                    for c in 0..C {
-                        block[r][c] = v.fma(weight, value[c], block[r][c]);
-                    }
-                }
-            }
-            for r in 0..R {
-                for c in 0..C {
-                    v.store(self.sums[r].add(column + c * V::LANES), block[r][c]);
-                }
+            add_rows(v, self.values, self.slots.clone(), column, self.weights, &mut self.ahead, &mut block);
+            for (r, block) in block.iter().enumerate() {
+                store_all(v, self.sums[r].add(column), block);
             }
         }
     }
