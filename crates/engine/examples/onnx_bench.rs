@@ -13,6 +13,8 @@ use std::path::Path;
 use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn Error>> {
+    // As every command of `kun` does.
+    kun_engine::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, threads, files @ ..] = &arguments[..] else {
         return Err("usage: onnx_bench MODEL THREADS INPUT.npy ..".into());

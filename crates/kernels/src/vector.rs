@@ -16,6 +16,16 @@ use crate::Isa;
 /// The most lanes of any instruction set.
 pub(crate) const MAX_LANES: usize = 16;
 
+/// `f` of every place. `std::array::from_fn` is compiled anew for each closure in many layers; kernels have thousands.
+#[inline(always)]
+pub(crate) fn array<T: Copy, const N: usize>(f: impl Fn(usize) -> T) -> [T; N] {
+    let mut all = [f(0); N];
+    for i in 1..N {
+        all[i] = f(i);
+    }
+    all
+}
+
 /// Proof that an instruction set is there, and its operations on vectors of f32.
 ///
 /// Methods must be `inline(always)`, so that they become part of the function that has the instruction set enabled.

@@ -22,61 +22,91 @@ pub(crate) fn stretched_strides(shape: &[usize], out: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// Calls `row` for every row along the last dimension of `shape` with the offsets of the row in each operand.
-fn each_row<const N: usize>(shape: &[usize], strides: [&[usize]; N], mut row: impl FnMut([usize; N])) {
-    let rank = shape.len();
-    let outer = &shape[..rank.saturating_sub(1)];
-    if shape.contains(&0) {
-        return;
+/// The rows along the last dimension of a shape: where each begins in every operand.
+struct Rows<'a, const N: usize> {
+    outer: &'a [usize],
+    strides: [&'a [usize]; N],
+    index: Vec<usize>,
+    /// Of the next row; none after the last.
+    offsets: Option<[usize; N]>,
+}
+
+impl<'a, const N: usize> Rows<'a, N> {
+    fn new(shape: &'a [usize], strides: [&'a [usize]; N]) -> Rows<'a, N> {
+        let outer = &shape[..shape.len().saturating_sub(1)];
+        let offsets = (!shape.contains(&0)).then_some([0; N]);
+        Rows { outer, strides, index: vec![0; outer.len()], offsets }
     }
-    let mut index = vec![0; outer.len()];
-    let mut offsets = [0; N];
-    loop {
-        row(offsets);
-        let mut d = outer.len();
-        loop {
-            if d == 0 {
-                return;
-            }
-            d -= 1;
-            index[d] += 1;
-            for (offset, strides) in offsets.iter_mut().zip(strides) {
+}
+
+impl<const N: usize> Iterator for Rows<'_, N> {
+    type Item = [usize; N];
+
+    #[inline(never)]
+    fn next(&mut self) -> Option<[usize; N]> {
+        let current = self.offsets.take()?;
+        let mut offsets = current;
+        for d in (0..self.outer.len()).rev() {
+            self.index[d] += 1;
+            for (offset, strides) in offsets.iter_mut().zip(self.strides) {
                 *offset += strides[d];
             }
-            if index[d] < outer[d] {
+            if self.index[d] < self.outer[d] {
+                self.offsets = Some(offsets);
                 break;
             }
-            for (offset, strides) in offsets.iter_mut().zip(strides) {
-                *offset -= strides[d] * outer[d];
+            for (offset, strides) in offsets.iter_mut().zip(self.strides) {
+                *offset -= strides[d] * self.outer[d];
             }
-            index[d] = 0;
+            self.index[d] = 0;
         }
+        Some(current)
+    }
+}
+
+/// How the elements of two operands meet.
+struct Pairs {
+    shape: Vec<usize>,
+    count: usize,
+    strides: [Vec<usize>; 2],
+    /// Elements of a row, and from one to the next in each operand.
+    length: usize,
+    steps: [usize; 2],
+}
+
+impl Pairs {
+    fn new(a: &[usize], b: &[usize]) -> Result<Pairs, String> {
+        let shape = broadcast(&[a, b])?;
+        let count = crate::ops::fact::count(&shape)?;
+        let strides = [stretched_strides(a, &shape), stretched_strides(b, &shape)];
+        let steps = [0, 1].map(|i| strides[i].last().copied().unwrap_or(0));
+        let length = shape.last().copied().unwrap_or(1);
+        Ok(Pairs { shape, count, strides, length, steps })
+    }
+
+    fn rows(&self) -> Rows<'_, 2> {
+        Rows::new(&self.shape, [&self.strides[0], &self.strides[1]])
     }
 }
 
 /// `f` of every pair of elements, with broadcasting.
+///
+/// Compiled for every function and type, so whatever depends on neither is done by [`Pairs`].
 pub(crate) fn zip<A: Clone, B: Clone, R>(
     (a, a_shape): (&[A], &[usize]),
     (b, b_shape): (&[B], &[usize]),
     f: impl Fn(&A, &B) -> R,
 ) -> Result<(Vec<usize>, Vec<R>), String> {
-    let shape = broadcast(&[a_shape, b_shape])?;
-    let count = crate::ops::fact::count(&shape)?;
-    if a.len() == count && b.len() == count {
-        return Ok((shape, a.iter().zip(b).map(|(a, b)| f(a, b)).collect()));
+    let pairs = Pairs::new(a_shape, b_shape)?;
+    if a.len() == pairs.count && b.len() == pairs.count {
+        return Ok((pairs.shape, a.iter().zip(b).map(|(a, b)| f(a, b)).collect()));
     }
-    let mut out = Vec::with_capacity(count);
-    let (sa, sb) = (stretched_strides(a_shape, &shape), stretched_strides(b_shape, &shape));
-    let (length, step_a, step_b) = match shape.last() {
-        Some(&length) => (length, sa[sa.len() - 1], sb[sb.len() - 1]),
-        None => (1, 0, 0),
-    };
-    each_row(&shape, [&sa, &sb], |[oa, ob]| match (step_a, step_b) {
-        (1, 0) => out.extend(a[oa..oa + length].iter().map(|x| f(x, &b[ob]))),
-        (0, 1) => out.extend(b[ob..ob + length].iter().map(|y| f(&a[oa], y))),
-        _ => out.extend((0..length).map(|i| f(&a[oa + i * step_a], &b[ob + i * step_b]))),
-    });
-    Ok((shape, out))
+    let mut out = Vec::with_capacity(pairs.count);
+    for [at_a, at_b] in pairs.rows() {
+        let pair = |i: usize| f(&a[at_a + i * pairs.steps[0]], &b[at_b + i * pairs.steps[1]]);
+        out.extend((0..pairs.length).map(pair));
+    }
+    Ok((pairs.shape, out))
 }
 
 fn map<T: Element + Copy>(shape: &[usize], values: &[T], f: impl Fn(T) -> T) -> Result<Tensor, String> {
@@ -425,26 +455,27 @@ pub(crate) fn select(condition: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tenso
         None => (1, [0; 3]),
     };
     let count = crate::ops::fact::count(&shape)?;
+    let rows = || Rows::new(&shape, strides.each_ref().map(Vec::as_slice));
     macro_rules! pick {
         ($($variant:ident),*) => {
             match (a.elements(), b.elements()) {
                 $((Elements::$variant(x), Elements::$variant(y)) => {
                     let mut out = Vec::with_capacity(count);
-                    each_row(&shape, strides.each_ref().map(Vec::as_slice), |[c, i, j]| {
+                    for [c, i, j] in rows() {
                         out.extend((0..length).map(|n| {
                             let chosen = if test[c + n * steps[0]] { &x[i + n * steps[1]] } else { &y[j + n * steps[2]] };
                             chosen.clone()
                         }));
-                    });
+                    }
                     Elements::$variant(out)
                 })*
                 (Elements::Narrow(dtype, x), Elements::Narrow(_, y)) => {
                     let mut out = Vec::with_capacity(count);
-                    each_row(&shape, strides.each_ref().map(Vec::as_slice), |[c, i, j]| {
+                    for [c, i, j] in rows() {
                         out.extend((0..length).map(|n| {
                             if test[c + n * steps[0]] { x[i + n * steps[1]] } else { y[j + n * steps[2]] }
                         }));
-                    });
+                    }
                     Elements::Narrow(*dtype, out)
                 }
                 _ => return Err(format!("{} or {}", a.dtype(), b.dtype())),

@@ -188,11 +188,11 @@ impl Row<'_> {
             2 => v.call(Strip::<2, K, S> { row, column }),
             3 => v.call(Strip::<3, K, S> { row, column }),
             4 => v.call(Strip::<4, K, S> { row, column }),
-            5 => v.call(Strip::<5, K, S> { row, column }),
-            6 => v.call(Strip::<6, K, S> { row, column }),
-            7 => v.call(Strip::<7, K, S> { row, column }),
-            8 => v.call(Strip::<8, K, S> { row, column }),
-            _ => unreachable!("strips have at most eight columns"),
+            5 if const { STRIP * V::COLUMNS > 4 } => v.call(Strip::<5, K, S> { row, column }),
+            6 if const { STRIP * V::COLUMNS > 4 } => v.call(Strip::<6, K, S> { row, column }),
+            7 if const { STRIP * V::COLUMNS > 4 } => v.call(Strip::<7, K, S> { row, column }),
+            8 if const { STRIP * V::COLUMNS > 4 } => v.call(Strip::<8, K, S> { row, column }),
+            _ => unreachable!("strips are of the columns that registers have room for"),
         }
     }
 }
@@ -249,7 +249,7 @@ impl<const N: usize, const K: usize, const S: usize> Strip<'_, N, K, S> {
             }
             let line = &line[..(N - 1) * S + K];
             // Loaded once, whichever outputs read them.
-            let inputs: [V::F32; LINE] = std::array::from_fn(|at| {
+            let inputs: [V::F32; LINE] = vector::array(|at| {
                 if at < (N - 1) * S + K { load(line[at].wrapping_add(c)) } else { v.splat(0.0) }
             });
             for kx in 0..K {

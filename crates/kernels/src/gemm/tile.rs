@@ -2,7 +2,7 @@
 
 use super::activation::{Identity, Loop, One};
 use super::{Activation, Epilogue, Matrix, Panels, ROWS, Target, blocks};
-use crate::vector::{Kernel, MAX_LANES, Vector};
+use crate::vector::{self, Kernel, MAX_LANES, Vector};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -313,7 +313,7 @@ impl<const R: usize, const C: usize> Tile<'_, R, C> {
             // What is there already is asked for again at no cost.
             let (mut ahead, line) = if args.ahead.is_null() { (b, 0) } else { (args.ahead, LINE) };
             for tap in 0..args.taps {
-                let rows: [*const f32; R] = std::array::from_fn(|r| {
+                let rows: [*const f32; R] = vector::array(|r| {
                     (*args.pointers.add(r * args.pointer_step + tap)).add(r * args.stride + args.skip)
                 });
                 for k in 0..args.depth {
@@ -321,7 +321,7 @@ impl<const R: usize, const C: usize> Tile<'_, R, C> {
                         v.prefetch(ahead);
                         ahead = ahead.wrapping_add(line);
                     }
-                    let weights: [V::F32; C] = std::array::from_fn(|c| v.load(b.add(c * V::LANES)));
+                    let weights: [V::F32; C] = vector::array(|c| v.load(b.add(c * V::LANES)));
                     for r in 0..R {
                         let x = v.splat(*rows[r].add(k));
                         for c in 0..C {

@@ -190,22 +190,22 @@ impl<const N: usize, const K: usize, const S: usize> Strip<'_, N, K, S> {
             unsafe {
                 let from = from.add(c);
                 if lanes == C * V::LANES {
-                    return std::array::from_fn(|i| v.load_u8(from.add(i * V::LANES)));
+                    return vector::array(|i| v.load_u8(from.add(i * V::LANES)));
                 }
                 let mut part = [0u8; COLUMNS * MAX_LANES];
                 std::ptr::copy_nonoverlapping(from, part.as_mut_ptr(), lanes);
-                std::array::from_fn(|i| v.load_u8(part.as_ptr().add(i * V::LANES)))
+                vector::array(|i| v.load_u8(part.as_ptr().add(i * V::LANES)))
             }
         };
         // SAFETY: weights and factors have `padded` elements.
         let word = |from: *const u8, i: usize| unsafe { v.load_i32(from.add(4 * (c + i * V::LANES))) };
-        let start: [V::I32; C] = std::array::from_fn(|i| word(task.scaling.start.as_ptr().cast(), i));
+        let start: [V::I32; C] = vector::array(|i| word(task.scaling.start.as_ptr().cast(), i));
         let mut sums = [start; N];
         for ky in 0..kernel_rows {
             let line = &row.pointers[ky * row.width + self.column * geometry.stride[1]..(ky + 1) * row.width];
             let weight = |kx: usize| -> [V::I32; C] {
                 let at = 4 * (ky * kernel_columns + kx) * row.padded;
-                std::array::from_fn(|i| word(task.weights[at..].as_ptr(), i))
+                vector::array(|i| word(task.weights[at..].as_ptr(), i))
             };
             if K == 0 {
                 for kx in 0..kernel_columns {
@@ -219,7 +219,7 @@ impl<const N: usize, const K: usize, const S: usize> Strip<'_, N, K, S> {
                 }
                 continue;
             }
-            let weights: [[V::I32; C]; K] = std::array::from_fn(weight);
+            let weights: [[V::I32; C]; K] = vector::array(weight);
             let line = &line[..(N - 1) * S + K];
             for (at, pointer) in line.iter().enumerate() {
                 let x = load(*pointer);
@@ -241,8 +241,8 @@ impl<const N: usize, const K: usize, const S: usize> Strip<'_, N, K, S> {
         let (task, scaling) = (self.row.task, &self.row.task.scaling);
         // SAFETY: factors and summands have `padded` elements.
         let of = |values: &[f32], i: usize| unsafe { v.load(values.as_ptr().add(c + i * V::LANES)) };
-        let scale: [V::F32; C] = std::array::from_fn(|i| of(scaling.scale, i));
-        let bias: [V::F32; C] = std::array::from_fn(|i| match scaling.bias {
+        let scale: [V::F32; C] = vector::array(|i| of(scaling.scale, i));
+        let bias: [V::F32; C] = vector::array(|i| match scaling.bias {
             [] => v.splat(0.0),
             bias => of(bias, i),
         });
@@ -265,7 +265,7 @@ impl<const N: usize, const K: usize, const S: usize> Strip<'_, N, K, S> {
                 }
                 for (column, to) in [(column, to), (column + 1, to.wrapping_add(task.stride))] {
                     if column < N {
-                        let codes: [V::I32; C] = std::array::from_fn(|i| code(column, i));
+                        let codes: [V::I32; C] = vector::array(|i| code(column, i));
                         v.store_codes(buffer.as_mut_ptr(), codes, scaling.codes);
                         std::ptr::copy_nonoverlapping(buffer.as_ptr(), to, lanes);
                     }

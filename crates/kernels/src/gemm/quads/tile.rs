@@ -3,7 +3,7 @@
 use super::super::tile::{Tiles, dispatch};
 use super::super::{Panels, ROWS, blocks};
 use super::{CodesAdded, CodesTarget, Scaling};
-use crate::vector::{Kernel, MAX_LANES, Vector};
+use crate::vector::{self, Kernel, MAX_LANES, Vector};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -148,11 +148,11 @@ impl Tiles for Args {
             }
             let mut b = self.b;
             for tap in 0..self.taps {
-                let rows: [*const u8; R] = std::array::from_fn(|r| {
+                let rows: [*const u8; R] = vector::array(|r| {
                     (*self.pointers.add(r * self.pointer_step + tap)).add(r * self.stride + self.skip)
                 });
                 for k in 0..self.words {
-                    let weights: [V::I32; C] = std::array::from_fn(|c| v.load_i32(b.add(4 * c * V::LANES)));
+                    let weights: [V::I32; C] = vector::array(|c| v.load_i32(b.add(4 * c * V::LANES)));
                     for r in 0..R {
                         let x = v.splat_i32(rows[r].add(4 * k).cast::<i32>().read_unaligned());
                         for c in 0..C {
