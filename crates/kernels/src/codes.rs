@@ -84,6 +84,33 @@ impl Kernel for Encode<'_> {
     }
 }
 
+/// The least and the largest of `x` and 0; NaN counts for nothing.
+pub fn bounds(isa: Isa, x: &[f32]) -> [f32; 2] {
+    vector::run(isa, Bounds { x })
+}
+
+struct Bounds<'a> {
+    x: &'a [f32],
+}
+
+impl Kernel for Bounds<'_> {
+    type Output = [f32; 2];
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) -> [f32; 2] {
+        let whole = self.x.len() / V::LANES * V::LANES;
+        let (mut low, mut high) = (v.splat(0.0), v.splat(0.0));
+        for at in (0..whole).step_by(V::LANES) {
+            // SAFETY: a whole vector is left. The second operand stays where the first is NaN.
+            let x = unsafe { v.load(self.x.as_ptr().add(at)) };
+            (low, high) = (v.min(x, low), v.max(x, high));
+        }
+        let (low, high) = (-v.max_lane(v.sub(v.splat(0.0), low)), v.max_lane(high));
+        let rest = &self.x[whole..];
+        [rest.iter().copied().fold(low, f32::min), rest.iter().copied().fold(high, f32::max)]
+    }
+}
+
 /// Whether this machine looks up 64 bytes at once.
 fn has_byte_permutes() -> bool {
     static HAS: OnceLock<bool> = OnceLock::new();

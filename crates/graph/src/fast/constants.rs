@@ -3,7 +3,7 @@
 use crate::graph::{Graph, Node, Op, ValueId};
 use crate::ops::TensorOp;
 use crate::plain::Context;
-use kun_tensor::{DType, Tensor};
+use kun_tensor::{DType, Elements, Tensor};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,6 +14,8 @@ pub(super) struct Constants<'a> {
     context: &'a Context<'a>,
     /// The nodes that give them.
     nodes: HashMap<ValueId, usize>,
+    /// The zeros of weights of integer convolutions, as numbers of which they are read.
+    zeros: HashMap<ValueId, ValueId>,
 }
 
 impl std::fmt::Debug for Constants<'_> {
@@ -24,8 +26,14 @@ impl std::fmt::Debug for Constants<'_> {
 
 impl<'a> Constants<'a> {
     pub(super) fn new(graph: &'a Graph, context: &'a Context<'a>) -> Constants<'a> {
-        let mut nodes = HashMap::new();
+        let (mut nodes, mut zeros) = (HashMap::new(), HashMap::new());
         for (index, node) in graph.nodes.iter().enumerate() {
+            if let (Op::Tensor(TensorOp::ConvInteger(_)), &[_, weight, _, zero]) =
+                (&node.op, &node.inputs[..])
+                && nodes.contains_key(&zero)
+            {
+                zeros.insert(weight, zero);
+            }
             let constant = match &node.op {
                 Op::Weight(_) | Op::Tensor(TensorOp::Constant(_)) => true,
                 Op::Tensor(TensorOp::DequantizeLinear(_)) => {
@@ -37,7 +45,7 @@ impl<'a> Constants<'a> {
                 nodes.insert(node.outputs[0], index);
             }
         }
-        Constants { graph, context, nodes }
+        Constants { graph, context, nodes, zeros }
     }
 
     /// Every constant and the index of its node.
@@ -88,7 +96,14 @@ impl<'a> Constants<'a> {
             return Ok(());
         }
         let tensor = self.tensor(id)?;
-        let numbers = tensor.as_f32().ok_or("weights that are no f32")?;
+        let centred;
+        let numbers = match tensor.as_f32() {
+            Some(numbers) => numbers,
+            None => {
+                centred = self.centred(id, &tensor)?;
+                &centred
+            }
+        };
         let row = tensor.shape().iter().skip(1).product::<usize>();
         let range = if tensor.shape().first() == Some(&rows.len()) || rows.is_empty() {
             0..numbers.len()
@@ -97,6 +112,24 @@ impl<'a> Constants<'a> {
         };
         out.extend_from_slice(numbers.get(range).ok_or("fewer rows than were planned")?);
         Ok(())
+    }
+
+    /// The weights of an integer convolution, less their zeros.
+    fn centred(&self, id: ValueId, weights: &Tensor) -> Result<Vec<f32>, String> {
+        let numbers = |tensor: &Tensor| match tensor.elements() {
+            Elements::I8(codes) => Ok(codes.iter().map(|code| f32::from(*code)).collect()),
+            Elements::U8(codes) => Ok(codes.iter().map(|code| f32::from(*code)).collect()),
+            _ => Err("weights that are neither f32 nor codes".to_owned()),
+        };
+        let mut less = numbers(weights)?;
+        if let Some(&zero) = self.zeros.get(&id) {
+            let zeros: Vec<f32> = numbers(&*self.tensor(zero)?)?;
+            let each = less.len() / zeros.len().max(1);
+            for (output, zero) in less.chunks_mut(each.max(1)).zip(zeros) {
+                output.iter_mut().for_each(|weight| *weight -= zero);
+            }
+        }
+        Ok(less)
     }
 
     /// Says that the weight of a node will not be read again soon.

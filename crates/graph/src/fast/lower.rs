@@ -6,6 +6,7 @@
 
 mod codes;
 mod convolution;
+mod dynamic;
 mod elementwise;
 mod matmul;
 mod shape;
@@ -112,6 +113,9 @@ pub(crate) struct Coded {
     pub weight: ValueId,
     /// What the input's codes stand for.
     pub x: Code,
+    /// Scale and zero of the input come with its codes ([`Kind::Quantize`]), and these are 1 and 0; the zero of the weights as
+    /// u8 codes.
+    pub dynamic: Option<u8>,
     /// Of the weights of each output.
     pub scales: Vec<f32>,
     /// The codes of the result, before what follows; numbers if none.
@@ -165,6 +169,8 @@ pub(crate) enum Kind {
     Plain,
     /// Codes as the numbers that they stand for.
     Decode,
+    /// Codes between the least and the largest element, with 0 among them.
+    Quantize,
     /// The codes that the input is held as.
     Same,
     /// A function from codes to codes.
@@ -238,7 +244,9 @@ pub(crate) fn lower(graph: &Graph, constants: &Constants<'_>) -> Vec<Proto> {
         uses,
         codes: HashSet::new(),
         coded: HashMap::new(),
+        dynamic: dynamic::Dynamic::default(),
     };
+    lower.find_dynamic();
     for index in 0..graph.nodes.len() {
         lower.node(index);
     }
@@ -257,12 +265,16 @@ struct Lower<'a> {
     codes: HashSet<ValueId>,
     /// f32 values that are held as codes.
     coded: HashMap<ValueId, Code>,
+    dynamic: dynamic::Dynamic,
 }
 
 impl Lower<'_> {
     fn node(&mut self, index: usize) {
         let node = &self.graph.nodes[index];
         if node.outputs.first().is_some_and(|id| self.is_constant(*id)) {
+            return;
+        }
+        if self.dynamic_step(index).is_some() {
             return;
         }
         let Op::Tensor(op) = &node.op else {

@@ -42,6 +42,8 @@ pub(super) struct Placer<'a> {
     views: HashMap<ValueId, View>,
     /// What the codes of values stand for that are held as codes.
     codes: HashMap<ValueId, Code>,
+    /// Scale and zero of values whose codes are made as they come.
+    ranges: HashMap<ValueId, View>,
     /// The numbers of such values, where they were asked for.
     decoded: HashMap<ValueId, View>,
     /// Results that are written as codes.
@@ -82,6 +84,7 @@ pub(super) fn place(
         bf16,
         views: HashMap::new(),
         codes: HashMap::new(),
+        ranges: HashMap::new(),
         decoded: HashMap::new(),
         coded: protos.iter().filter(|proto| proto.code.is_some()).map(|proto| proto.output).collect(),
         parts: HashMap::new(),
@@ -309,6 +312,7 @@ impl Placer<'_> {
         let Proto { kind, inputs, output, code, .. } = proto;
         match kind {
             Kind::Plain => self.plain(&inputs)?,
+            Kind::Quantize => self.quantize(&inputs[0], output)?,
             Kind::Decode | Kind::Same => self.same(&inputs[0], output, code)?,
             Kind::Table(table) => self.table(table, &inputs[0], output)?,
             Kind::Convolve(convolve) => self.convolve(*convolve, &inputs, output)?,

@@ -7,7 +7,9 @@ mod elements;
 mod products;
 
 pub(crate) use bottleneck::BottleneckStep;
-pub(crate) use codes::{CodesForm, CodesMatMulStep, CodesStep, TableStep};
+pub(crate) use codes::{
+    CodesForm, CodesMatMulStep, CodesStep, DecodeStep, QUANTIZE_PARTS, QuantizeStep, TableStep,
+};
 pub(crate) use elements::{ChainStep, MEAN_PARTS};
 pub(crate) use products::{ConvolveStep, Ending, Form, MultiplyStep};
 
@@ -52,6 +54,8 @@ pub(crate) enum Work {
     Convolve(Box<ConvolveStep>),
     Bottleneck(Box<BottleneckStep>),
     Multiply(Box<MultiplyStep>),
+    Quantize(Box<QuantizeStep>),
+    Decode(Box<DecodeStep>),
     /// A convolution or product of codes.
     Codes(Box<CodesStep>),
     Table(Box<TableStep>),
@@ -122,8 +126,12 @@ impl Work {
             Work::Multiply(step) => {
                 [&step.x, &step.out].into_iter().chain(step.ending.residual.as_ref().map(|r| &r.0)).collect()
             }
+            Work::Quantize(step) => vec![&step.x, &step.out, &step.parts, &step.range],
+            Work::Decode(step) => vec![&step.codes, &step.range, &step.out],
             Work::Codes(step) => {
-                [&step.x, &step.out].into_iter().chain(step.added.as_ref().map(|added| &added.0)).collect()
+                let more =
+                    [step.added.as_ref().map(|added| &added.0), step.range.as_ref().map(|range| &range.0)];
+                [&step.x, &step.out].into_iter().chain(more.into_iter().flatten()).collect()
             }
             Work::Table(step) => vec![&step.x, &step.out],
             Work::CodesPool { x, out, .. } => vec![x, out],
@@ -163,6 +171,8 @@ impl Work {
             Work::Convolve(step) => step.run(isa, memory, worker, thread),
             Work::Bottleneck(step) => step.run(isa, memory, worker, thread),
             Work::Multiply(step) => step.run(memory, worker, thread),
+            Work::Quantize(step) => step.run(isa, memory, worker),
+            Work::Decode(step) => step.run(isa, memory, worker),
             Work::Codes(step) => step.run(isa, memory, worker, thread),
             Work::Table(step) => step.run(memory, worker),
             Work::CodesPool { x, out, geometry } => codes::pool(isa, x, out, geometry, memory, worker),

@@ -328,7 +328,7 @@ impl Lower<'_> {
     ) -> Option<Box<Coded>> {
         let x = *self.coded.get(&x)?;
         let (weight, scales) = self.weights(weight, axis, outputs)?;
-        Some(Box::new(Coded { weight, x, scales, out: None, added: None, table: None }))
+        Some(Box::new(Coded { weight, x, scales, dynamic: None, out: None, added: None, table: None }))
     }
 
     pub(super) fn qlinear_convolution(
@@ -363,7 +363,8 @@ impl Lower<'_> {
         if groups != 1 && !depthwise || kernel.contains(&0) || shape.contains(&0) || bound >= MOST {
             return None;
         }
-        let coded = Coded { weight, x: from, scales, out: Some(code), added: None, table: None };
+        let coded =
+            Coded { weight, x: from, scales, dynamic: None, out: Some(code), added: None, table: None };
         let coded = Some(Box::new(coded));
         let convolve = Convolve { weight, geometry, channels, outputs, groups, tail, coded };
         let kind = Kind::Convolve(Box::new(convolve));
@@ -390,7 +391,8 @@ impl Lower<'_> {
         if shape.len() < 2 || shape.contains(&0) || right.contains(&0) || bound >= MOST {
             return None;
         }
-        let coded = Coded { weight, x: from, scales, out: Some(code), added: None, table: None };
+        let coded =
+            Coded { weight, x: from, scales, dynamic: None, out: Some(code), added: None, table: None };
         let coded = Some(Box::new(coded));
         let multiply = Multiply { weight, n, k, n_stride: 1, k_stride: n, tail: Tail::default(), coded };
         let kind = Kind::Multiply(Box::new(multiply));
@@ -400,7 +402,7 @@ impl Lower<'_> {
     }
 
     /// The shape of a tensor of any type.
-    fn known_shape(&self, id: ValueId) -> Option<Vec<usize>> {
+    pub(super) fn known_shape(&self, id: ValueId) -> Option<Vec<usize>> {
         let dims = self.graph.value(id).shape.iter();
         dims.map(|dim| if let Dim::Const(n) = dim { Some(*n) } else { None }).collect()
     }
@@ -424,11 +426,13 @@ impl Kind {
         }
     }
 
+    /// The same, unless its results are numbers whatever follows.
     fn coded_mut(&mut self) -> Option<&mut Coded> {
-        match self {
+        let coded = match self {
             Kind::Convolve(convolve) => convolve.coded.as_deref_mut(),
             Kind::Multiply(multiply) => multiply.coded.as_deref_mut(),
             _ => None,
-        }
+        };
+        coded.filter(|coded| coded.dynamic.is_none())
     }
 }

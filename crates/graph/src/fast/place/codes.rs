@@ -4,7 +4,9 @@ use super::Placer;
 use crate::backend::CompileError;
 use crate::fast::lower::{Coded, CodedMatMul, Convolve, Input, Multiply, Tail};
 use crate::fast::pack::Layout;
-use crate::fast::steps::{CodesForm, CodesMatMulStep, CodesStep, TableStep, Work};
+use crate::fast::steps::{
+    CodesForm, CodesMatMulStep, CodesStep, DecodeStep, QUANTIZE_PARTS, QuantizeStep, TableStep, Work,
+};
 use crate::fast::view::{View, channels_last_strides, dense_strides};
 use crate::graph::ValueId;
 use kun_kernels::codes::Table;
@@ -12,6 +14,11 @@ use kun_kernels::conv::Geometry;
 use kun_kernels::conv::few;
 use kun_kernels::gemm::Panels;
 use kun_kernels::gemm::quads::Code;
+
+/// A view without gaps as one row.
+fn flat(view: View) -> View {
+    View { shape: vec![view.elements()], strides: vec![1], ..view }
+}
 
 impl Placer<'_> {
     /// Where the codes of a value lie, and what they stand for, if it is held as codes.
@@ -24,6 +31,13 @@ impl Placer<'_> {
     pub(super) fn numbers(&mut self, id: ValueId) -> Result<View, CompileError> {
         if let Some(view) = self.decoded.get(&id) {
             return Ok(view.clone());
+        }
+        if let (Some(range), Some(codes)) = (self.ranges.get(&id).cloned(), self.views.get(&id).cloned()) {
+            let out = self.buffer(&codes.shape, codes.strides.clone(), false);
+            let step = DecodeStep { codes: flat(codes), range, out: flat(out.clone()) };
+            self.push(Work::Decode(Box::new(step)));
+            self.decoded.insert(id, out.clone());
+            return Ok(out);
         }
         let held = self.held(&Input::Value(id));
         let (view, code) =
@@ -68,9 +82,24 @@ impl Placer<'_> {
         // Without gaps, so that neither dimensions nor their order matter.
         let x = self.copied(x, strides.clone());
         let out = self.result(output, |_| strides.clone());
-        let flat = |view: &View| View { shape: vec![view.elements()], strides: vec![1], ..view.clone() };
-        let step = TableStep { table, x: flat(&x), out: flat(&out) };
+        let step = TableStep { table, x: flat(x), out: flat(out) };
         self.push(Work::Table(Box::new(step)));
+        Ok(())
+    }
+
+    /// The codes of a value and, with them, what they stand for.
+    pub(super) fn quantize(&mut self, input: &Input, output: ValueId) -> Result<(), CompileError> {
+        let x = self.view(input)?;
+        let strides = crate::fast::view::ordered_strides(&x.shape, &x.order());
+        // Without gaps, so that neither dimensions nor their order matter.
+        let x = self.copied(x, strides.clone());
+        let out = self.buffer(&x.shape, strides, true);
+        self.views.insert(output, out.clone());
+        let numbers = self.buffer(&[2 + 2 * QUANTIZE_PARTS], vec![1], false);
+        let range = numbers.sliced(0, 0, 1, 2);
+        self.ranges.insert(output, range.clone());
+        let parts = numbers.sliced(0, 2, 1, 2 * QUANTIZE_PARTS);
+        self.push(Work::Quantize(Box::new(QuantizeStep { x: flat(x), out: flat(out), parts, range })));
         Ok(())
     }
 
@@ -207,6 +236,13 @@ impl Placer<'_> {
         output: ValueId,
     ) -> Result<(), CompileError> {
         let packed = self.packer.packed(self.sources[&coded.weight].0, layout, &[])?;
+        let range = match (coded.dynamic, inputs[0].value()) {
+            (Some(weight_zero), Some(id)) => {
+                let range = self.ranges.get(&id).cloned();
+                Some((range.ok_or_else(|| self.fail("codes without a range".into()))?, weight_zero))
+            }
+            _ => None,
+        };
         let unit = |n: usize| coded.x.scale * coded.scales[n];
         // A bias in whole products of codes is exact.
         let whole: Option<Vec<i32>> = tail
@@ -214,6 +250,9 @@ impl Placer<'_> {
             .iter()
             .enumerate()
             .map(|(n, &bias)| {
+                if range.is_some() {
+                    return None;
+                }
                 let count = (f64::from(bias) / f64::from(unit(n))).round();
                 let near =
                     (count * f64::from(unit(n)) - f64::from(bias)).abs() <= 1e-6 * f64::from(bias).abs();
@@ -259,6 +298,7 @@ impl Placer<'_> {
             packed,
             start: std::sync::OnceLock::new(),
             zero: coded.x.zero,
+            range,
             whole: whole.unwrap_or_default(),
             scale,
             bias,

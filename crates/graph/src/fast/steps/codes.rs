@@ -8,12 +8,12 @@ use crate::fast::memory::{Memory, Thread};
 use crate::fast::pack::Packed;
 use crate::fast::view::View;
 use kun_kernels::Isa;
-use kun_kernels::codes::{CodesPool, Table, map};
+use kun_kernels::codes::{CodesPool, Table, bounds, decode, encode, map};
 use kun_kernels::conv::codes::CodesConvolution;
 use kun_kernels::conv::codes::depthwise::CodesDepthwise;
 use kun_kernels::conv::{Geometry, Images, few};
 use kun_kernels::gemm::Panels;
-use kun_kernels::gemm::quads::{CodesAdded, CodesProduct, CodesTarget, Scaling, row_starts, starts};
+use kun_kernels::gemm::quads::{Code, CodesAdded, CodesProduct, CodesTarget, Scaling, row_starts, starts};
 use std::sync::OnceLock;
 
 /// What is multiplied.
@@ -38,6 +38,8 @@ pub(crate) struct CodesStep {
     pub start: OnceLock<Vec<i32>>,
     /// The zero of the input.
     pub zero: u8,
+    /// Where a factor of all scales and the zero of the input are found when it runs; the zero of the weights.
+    pub range: Option<(View, u8)>,
     /// Bias in products of codes, or none.
     pub whole: Vec<i32>,
     pub scale: Vec<f32>,
@@ -53,17 +55,56 @@ pub(crate) struct CodesStep {
     pub out: View,
 }
 
+/// What sums begin with and are scaled by, with what was found in a run.
+#[derive(Debug)]
+struct Found {
+    zero: u8,
+    start: Vec<i32>,
+    rows: Vec<i32>,
+    scale: Vec<f32>,
+}
+
 impl CodesStep {
-    fn start(&self, isa: Isa) -> &[i32] {
-        self.start.get_or_init(|| {
-            let from = 4 * self.panels.packed_len();
-            let bytes = self.packed.bytes(from..from + 4 * self.outputs);
-            let sum = |bytes: &[u8]| i32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-            let sums: Vec<i32> = bytes.chunks_exact(4).map(sum).collect();
-            let mut start = starts(isa, self.zero, &sums, &self.whole);
-            start.resize(self.panels.padded(), 0);
-            start
-        })
+    fn start(&self, isa: Isa, zero: u8) -> Vec<i32> {
+        let from = 4 * self.panels.packed_len();
+        let bytes = self.packed.bytes(from..from + 4 * self.outputs);
+        let sum = |bytes: &[u8]| i32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        let sums: Vec<i32> = bytes.chunks_exact(4).map(sum).collect();
+        let mut start = starts(isa, zero, &sums, &self.whole);
+        start.resize(self.panels.padded(), 0);
+        start
+    }
+
+    /// What is found at `range`.
+    fn find(&self, isa: Isa, memory: &Memory<'_>, (range, weight_zero): &(View, u8)) -> Found {
+        let &[factor, zero] = memory.read(range) else { unreachable!("a range is two numbers") };
+        let (zero, mut rows) = (zero as u8, Vec::new());
+        if let CodesForm::Product = self.form {
+            let (count, stride) = self.x.rows().expect("rows were planned");
+            let sizes = [count, stride, self.channels];
+            row_starts(isa, memory.codes(&self.x), sizes, [zero, *weight_zero], &mut rows).expect(PLANNED);
+        }
+        let scale = self.scale.iter().map(|scale| factor * scale).collect();
+        Found { zero, start: self.start(isa, zero), rows, scale }
+    }
+
+    /// What happens to sums, and the zero of the input; to be asked for within a task, where ranges are there.
+    fn scaling<'a>(
+        &'a self,
+        isa: Isa,
+        memory: &Memory<'_>,
+        found: &'a mut Option<Found>,
+        added: Option<CodesAdded>,
+    ) -> (Scaling<'a>, u8) {
+        let (start, rows, scale, zero): (_, &[i32], &[f32], _) = match &self.range {
+            Some(range) => {
+                let found = &*found.get_or_insert_with(|| self.find(isa, memory, range));
+                (&found.start, &found.rows, &found.scale, found.zero)
+            }
+            None => (self.start.get_or_init(|| self.start(isa, self.zero)), &[], &self.scale, self.zero),
+        };
+        let Self { codes, numbers, .. } = *self;
+        (Scaling { start, rows, scale, bias: &self.bias, codes, numbers, added }, zero)
     }
 
     pub(super) fn run(
@@ -85,17 +126,9 @@ impl CodesStep {
             zero: *zero,
             bounds: *bounds,
         });
-        let scaling = Scaling {
-            start: self.start(isa),
-            rows: &[],
-            scale: &self.scale,
-            bias: &self.bias,
-            codes: self.codes,
-            numbers: self.numbers,
-            added,
-        };
-        let Self { panels, channels, zero, .. } = self;
-        let (channels, zero, table) = (*channels, *zero, self.table.as_deref());
+        let mut found = None;
+        let Self { panels, channels, .. } = self;
+        let (channels, table) = (*channels, self.table.as_deref());
         let packed = self.packed.bytes(0..4 * panels.packed_len());
         let stride = of_view(&self.out);
         let region = || match self.out.codes {
@@ -111,6 +144,7 @@ impl CodesStep {
                 let grid = Grid::new(worker.threads, count, panels.count(), 24, operations);
                 worker.phase_by_place(grid.tasks(), |task| {
                     let (rows, columns) = grid.part(task);
+                    let (scaling, _) = self.scaling(isa, memory, &mut found, added);
                     let x = memory.codes(&self.x);
                     let product = CodesProduct { panels, packed, x, x_stride, scaling, table, out };
                     region().product(&product, stride, rows, columns).expect(PLANNED);
@@ -124,6 +158,7 @@ impl CodesStep {
                 let grid = Grid::new(worker.threads, rows, panels.count(), least, operations);
                 worker.phase_by_place(grid.tasks(), |task| {
                     let (rows, columns) = grid.part(task);
+                    let (scaling, zero) = self.scaling(isa, memory, &mut found, added);
                     let x = images(memory, &self.x);
                     let channel_stride = if few { self.x.strides[1] } else { 1 };
                     let convolution = CodesConvolution {
@@ -150,6 +185,7 @@ impl CodesStep {
                 worker.phase_by_place(grid.tasks(), |task| {
                     let (rows, range) = grid.part(task);
                     let range = range.start * 64..(range.end * 64).min(self.outputs);
+                    let (scaling, zero) = self.scaling(isa, memory, &mut found, added);
                     let depthwise = CodesDepthwise {
                         geometry,
                         channels: self.outputs,
@@ -166,6 +202,69 @@ impl CodesStep {
                 })
             }
         }
+    }
+}
+
+/// Parts of a value whose bounds are found on their own.
+pub(crate) const QUANTIZE_PARTS: usize = 8;
+
+/// A value as codes whose scale and zero follow from it, as ONNX's DynamicQuantizeLinear has them.
+#[derive(Debug)]
+pub(crate) struct QuantizeStep {
+    pub x: View,
+    pub out: View,
+    /// Room for the bounds of parts.
+    pub parts: View,
+    /// Scale and zero.
+    pub range: View,
+}
+
+impl QuantizeStep {
+    pub(super) fn run(&self, isa: Isa, memory: &Memory<'_>, worker: &Worker<'_>) -> Result<(), Panicked> {
+        let len = self.x.elements();
+        worker.phase_by_place(QUANTIZE_PARTS, |task| {
+            let bounds = bounds(isa, &memory.read(&self.x)[part(len, QUANTIZE_PARTS, task)]);
+            memory.region(&self.parts).row_mut(2 * task, 2).copy_from_slice(&bounds);
+        })?;
+        worker.phase_by_place(QUANTIZE_PARTS, |task| {
+            let parts = memory.read(&self.parts).as_chunks::<2>().0;
+            let [low, high] =
+                parts.iter().fold([0f32; 2], |[low, high], of| [low.min(of[0]), high.max(of[1])]);
+            let scale = (high - low) / 255.0;
+            let zero =
+                if scale == 0.0 { 0 } else { (-low / scale).clamp(0.0, 255.0).round_ties_even() as u8 };
+            if task == 0 {
+                memory.region(&self.range).row_mut(0, 2).copy_from_slice(&[scale, f32::from(zero)]);
+            }
+            let part = part(len, QUANTIZE_PARTS, task);
+            let to = memory.code_region(&self.out).row_mut(part.start, part.len());
+            if scale == 0.0 {
+                return to.fill(0);
+            }
+            encode(isa, Code { scale, zero }, &memory.read(&self.x)[part], to).expect(PLANNED);
+        })
+    }
+}
+
+/// The numbers of such codes.
+#[derive(Debug)]
+pub(crate) struct DecodeStep {
+    pub codes: View,
+    /// Scale and zero.
+    pub range: View,
+    pub out: View,
+}
+
+impl DecodeStep {
+    pub(super) fn run(&self, isa: Isa, memory: &Memory<'_>, worker: &Worker<'_>) -> Result<(), Panicked> {
+        let len = self.out.elements();
+        worker.phase_by_place(len.div_ceil(PIECE), |task| {
+            let &[scale, zero] = memory.read(&self.range) else { unreachable!("a range is two numbers") };
+            let piece = task * PIECE..((task + 1) * PIECE).min(len);
+            let to = memory.region(&self.out).row_mut(piece.start, piece.len());
+            let code = Code { scale, zero: zero as u8 };
+            decode(isa, code, &memory.codes(&self.codes)[piece], to).expect(PLANNED);
+        })
     }
 }
 

@@ -21,6 +21,8 @@ impl Work {
                 (Some(_), Some(_)) => "bottleneck",
             },
             Work::Multiply(_) => "product",
+            Work::Quantize(_) => "to codes",
+            Work::Decode(_) => "from codes",
             Work::Codes(step) => match step.form {
                 CodesForm::Convolve(_) => "convolution of codes",
                 CodesForm::Depthwise(_) => "depthwise of codes",

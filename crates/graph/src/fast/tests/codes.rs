@@ -2,8 +2,10 @@
 
 use super::{Net, Nothing};
 use crate::cpu::Pool;
-use crate::graph::ValueId;
-use crate::ops::{Binary, Convolution, Gemm, Padding, Pool as PoolOp, PoolKind, Quantize, TensorOp, Unary};
+use crate::graph::{Dim, Op, ValueId, ValueInfo};
+use crate::ops::{
+    Binary, Cast, Convolution, Gemm, Padding, Pool as PoolOp, PoolKind, Quantize, Round, TensorOp, Unary,
+};
 use crate::tensor_program::{TensorOptions, TensorProgram};
 use kun_tensor::{DType, Elements, Tensor};
 use std::sync::Arc;
@@ -291,4 +293,136 @@ fn products_of_two_computed_values() {
         let count = |what: &str| kinds.iter().filter(|kind| **kind == what).count();
         assert_eq!((count("matmul of codes"), count("matmul"), count("plain")), (3, 0, 0), "{kinds:?}");
     }
+}
+
+/// A value whose codes are made as it comes.
+struct Dynamic {
+    codes: ValueId,
+    scale: ValueId,
+    zero: ValueId,
+}
+
+impl Net {
+    fn quantized(&mut self, x: ValueId) -> Dynamic {
+        let value = |net: &mut Net, dtype| net.value(ValueInfo::tensor(dtype, vec![Dim::Unknown]));
+        let [codes, scale, zero] = [DType::U8, DType::F32, DType::U8].map(|dtype| value(self, dtype));
+        self.node(Op::Tensor(TensorOp::DynamicQuantizeLinear), vec![x], vec![codes, scale, zero]);
+        Dynamic { codes, scale, zero }
+    }
+
+    /// The result of `op` for codes and weights as numbers, with a bias of shape `bias` if there is one.
+    fn rescaled(
+        &mut self,
+        op: TensorOp,
+        x: &Dynamic,
+        weight: Elements,
+        shape: &[usize],
+        zero: Option<Elements>,
+        scales: &[usize],
+        bias: Option<&[usize]>,
+    ) -> ValueId {
+        let weight = self.constant(shape, weight);
+        let mut operands = vec![x.codes, weight, x.zero];
+        if let Some(zero) = zero {
+            operands.push(self.constant(&[], zero));
+        }
+        let product = self.op(op, &operands);
+        let cast = Cast { to: DType::F32, saturate: true, round: Round::Up };
+        let product = self.op(TensorOp::Cast(cast), &[product]);
+        let numbers = self.numbers(scales.iter().product()).into_iter().map(|x| (x.abs() + 0.5) / 100.0);
+        let numbers = numbers.collect();
+        let scale = self.named(scales, numbers);
+        let scale = self.op(TensorOp::Binary(Binary::Mul), &[x.scale, scale]);
+        let y = self.op(TensorOp::Binary(Binary::Mul), &[product, scale]);
+        let Some(bias) = bias else { return y };
+        let bias = self.weight(bias);
+        self.op(TensorOp::Binary(Binary::Add), &[y, bias])
+    }
+}
+
+#[test]
+fn products_of_values_quantised_as_they_come() {
+    let codes = |net: &mut Net, len: usize| net.codes(len);
+    let unsigned =
+        |codes: Vec<i8>| Elements::U8(codes.into_iter().map(|x| x.cast_unsigned() ^ 0x80).collect());
+    for case in 0..4 {
+        let mut net = Net::default();
+        let x = net.input(&[2, 7, 18]);
+        // Not symmetric about 0.
+        let shift = net.number(if case == 3 { -3.0 } else { 0.4 });
+        let x = net.op(TensorOp::Binary(Binary::Add), &[x, shift]);
+        let q = net.quantized(x);
+        let w = codes(&mut net, 18 * 20);
+        let (w, zero) = match case {
+            0 => (Elements::I8(w), None),
+            1 => (Elements::I8(w), Some(Elements::I8(vec![-7]))),
+            2 => (unsigned(w), Some(Elements::U8(vec![117]))),
+            _ => (unsigned(w), None),
+        };
+        let (scales, bias): (&[usize], Option<&[usize]>) =
+            if case % 2 == 0 { (&[20], Some(&[20])) } else { (&[], None) };
+        let y = net.rescaled(TensorOp::MatMulInteger, &q, w, &[18, 20], zero, scales, bias);
+        net.output(y);
+        // The same codes once more, and an activation behind.
+        let w = codes(&mut net, 18 * 5);
+        let z = net.rescaled(TensorOp::MatMulInteger, &q, Elements::I8(w), &[18, 5], None, &[5], Some(&[1]));
+        let z = net.unary(Unary::Relu, z);
+        net.output(z);
+        // One that has nothing but zeros.
+        let nothing = net.number(0.0);
+        let none = net.op(TensorOp::Binary(Binary::Mul), &[x, nothing]);
+        let q = net.quantized(none);
+        let w = codes(&mut net, 18 * 3);
+        let none =
+            net.rescaled(TensorOp::MatMulInteger, &q, Elements::I8(w), &[18, 3], None, &[], Some(&[3]));
+        net.output(none);
+        let kinds = net.check_codes(1e-4, 1.0);
+        let count = |what: &str| kinds.iter().filter(|kind| **kind == what).count();
+        assert_eq!((count("to codes"), count("product of codes"), count("plain")), (2, 3, 0), "{kinds:?}");
+    }
+}
+
+#[test]
+fn convolutions_of_values_quantised_as_they_come() {
+    // Outputs, channels, kernel, groups, zero of u8 weights.
+    for (outputs, channels, kernel, groups, zero) in [
+        (20, 16, 3, 1, None),
+        (20, 3, 5, 1, None),
+        (20, 16, 1, 1, Some(99)),
+        (16, 16, 3, 16, None),
+        (12, 8, 3, 2, Some(131)),
+    ] {
+        let mut net = Net::default();
+        let x = net.input(&[2, channels, 9, 11]);
+        let q = net.quantized(x);
+        let shape = [outputs, channels / groups, kernel, kernel];
+        let codes = net.codes(shape.iter().product());
+        let (weight, zero) = match zero {
+            None => (Elements::I8(codes), None),
+            Some(zero) => {
+                let codes = codes.into_iter().map(|x| x.cast_unsigned() ^ 0x80).collect();
+                (Elements::U8(codes), Some(Elements::U8(vec![zero])))
+            }
+        };
+        let padding = Padding::Explicit(vec![kernel / 2; 4]);
+        let conv = Convolution { strides: vec![2; 2], dilations: Vec::new(), padding, groups };
+        let op = TensorOp::ConvInteger(conv);
+        let y = net.rescaled(op, &q, weight, &shape, zero, &[1], Some(&[1, outputs, 1, 1]));
+        net.output(y);
+        let kinds = net.check_codes(1e-4, 2.0);
+        assert!(kinds.contains(&"to codes") && !kinds.contains(&"plain"), "{kinds:?}");
+    }
+}
+
+#[test]
+fn codes_that_others_read_stay_as_they_are() {
+    let mut net = Net::default();
+    let x = net.input(&[4, 18]);
+    let q = net.quantized(x);
+    let w = net.codes(18 * 20);
+    let y = net.rescaled(TensorOp::MatMulInteger, &q, Elements::I8(w), &[18, 20], None, &[20], Some(&[20]));
+    net.output(y);
+    net.output(q.scale);
+    let kinds = net.check_codes(1e-4, 1.0);
+    assert!(kinds.contains(&"plain") && !kinds.contains(&"to codes"), "{kinds:?}");
 }
