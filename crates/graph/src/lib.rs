@@ -21,6 +21,7 @@ pub mod specialize;
 pub mod tensor_program;
 #[cfg(test)]
 mod tests;
+mod widen;
 
 pub use backend::{
     Backend, CompileError, CompileOptions, Inputs, KvOptions, KvType, MemoryReport, OutputTensor, Outputs,

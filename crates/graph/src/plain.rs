@@ -6,6 +6,7 @@ mod control;
 mod convolution;
 mod detect;
 mod elementwise;
+pub(crate) use elementwise::widened;
 mod gather;
 mod generate;
 mod layout;

@@ -11,6 +11,7 @@ use crate::graph::{Dim, Graph, Op, ValueId, ValueKind};
 use crate::ops::Fact;
 use crate::plain::{self, Context, Datum};
 use crate::specialize::{fact_of, specialize};
+use crate::widen::widen;
 use kun_kernels::Isa;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -309,6 +310,7 @@ impl TensorProgram {
         if let Some(form) = self.items(&key, &graph) {
             return Ok(Plan { key, graph: Graph::default(), form });
         }
+        let graph = if self.pool.is_some() { widen(graph) } else { graph };
         let dropped = dropped(&graph);
         let bytes = peak_bytes(&graph, &dropped);
         if bytes > self.options.max_bytes {

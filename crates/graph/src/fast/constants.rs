@@ -1,8 +1,9 @@
 //! Values that are known when a plan is made: weights, constants, and quantised weights as the numbers they stand for.
 
-use crate::graph::{Graph, Node, Op, ValueId};
-use crate::ops::TensorOp;
+use crate::graph::{Graph, Node, Op, ValueId, WeightInfo};
+use crate::ops::{Cast, TensorOp};
 use crate::plain::Context;
+use half::{bf16, f16};
 use kun_tensor::{DType, Elements, Tensor};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -36,6 +37,9 @@ impl<'a> Constants<'a> {
             }
             let constant = match &node.op {
                 Op::Weight(_) | Op::Tensor(TensorOp::Constant(_)) => true,
+                Op::Tensor(TensorOp::Cast(Cast { to: DType::F32, .. })) => {
+                    nodes.contains_key(&node.inputs[0])
+                }
                 Op::Tensor(TensorOp::DequantizeLinear(_)) => {
                     node.inputs.iter().all(|id| *id == ValueId::ABSENT || nodes.contains_key(id))
                 }
@@ -64,6 +68,9 @@ impl<'a> Constants<'a> {
         match &node.op {
             Op::Tensor(TensorOp::Constant(tensor)) => Ok(Arc::clone(tensor)),
             Op::Weight(weight) => self.context.weight(self.graph.weight(*weight)),
+            Op::Tensor(TensorOp::Cast(_)) => {
+                crate::plain::widened(&*self.tensor(node.inputs[0])?).map(Arc::new)
+            }
             Op::Tensor(TensorOp::DequantizeLinear(quantize)) => {
                 let (codes, scale) = (self.tensor(node.inputs[0])?, self.tensor(node.inputs[1])?);
                 let zero = match node.inputs.get(2) {
@@ -80,19 +87,21 @@ impl<'a> Constants<'a> {
     /// where they are computed.
     pub(super) fn read(&self, id: ValueId, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), String> {
         out.clear();
-        if let Some(Node { op: Op::Weight(weight), .. }) = self.node(id)
-            && let info = self.graph.weight(*weight)
-            && info.constant.is_none()
-            && info.dtype == DType::F32
+        if let Some(info) = self.stored(id)
+            && matches!(info.dtype, DType::F32 | DType::F16 | DType::BF16)
         {
             let row = info.shape.iter().skip(1).product::<usize>();
             let whole = if info.shape.len() < 2 { 0..1 } else { rows.clone() };
             let bytes = self.context.weights.rows(&info.name, whole).map_err(|e| e.to_string())?;
-            let (numbers, rest) = bytes.as_chunks();
-            if numbers.len() != rows.len() * row || !rest.is_empty() {
+            let halves = || bytes.as_chunks().0.iter().map(|x| u16::from_le_bytes(*x));
+            match info.dtype {
+                DType::F16 => out.extend(halves().map(|x| f16::from_bits(x).to_f32())),
+                DType::BF16 => out.extend(halves().map(|x| bf16::from_bits(x).to_f32())),
+                _ => out.extend(bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x))),
+            }
+            if out.len() != rows.len() * row {
                 return Err(format!("rows {rows:?} of {} bytes", bytes.len()));
             }
-            out.extend(numbers.iter().map(|x| f32::from_le_bytes(*x)));
             return Ok(());
         }
         let tensor = self.tensor(id)?;
@@ -112,6 +121,21 @@ impl<'a> Constants<'a> {
         };
         out.extend_from_slice(numbers.get(range).ok_or("fewer rows than were planned")?);
         Ok(())
+    }
+
+    /// The weight that a constant is, or is cast from.
+    pub(super) fn weight(&self, id: ValueId) -> Option<&'a WeightInfo> {
+        let node = self.node(id)?;
+        match &node.op {
+            Op::Weight(weight) => Some(self.graph.weight(*weight)),
+            Op::Tensor(TensorOp::Cast(_)) => self.weight(node.inputs[0]),
+            _ => None,
+        }
+    }
+
+    /// The same, if it lies in a file.
+    fn stored(&self, id: ValueId) -> Option<&'a WeightInfo> {
+        self.weight(id).filter(|info| info.constant.is_none())
     }
 
     /// The weights of an integer convolution, less their zeros.
@@ -134,10 +158,7 @@ impl<'a> Constants<'a> {
 
     /// Says that the weight of a node will not be read again soon.
     pub(super) fn release(&self, node: usize) {
-        if let Op::Weight(id) = &self.graph.nodes[node].op
-            && let info = self.graph.weight(*id)
-            && info.constant.is_none()
-        {
+        if let Some(info) = self.stored(self.graph.nodes[node].outputs[0]) {
             self.context.weights.release(&info.name);
         }
     }

@@ -157,16 +157,16 @@ impl<'a> Packer<'a> {
         let mut hash = DefaultHasher::new();
         scale.iter().for_each(|x| x.to_bits().hash(&mut hash));
         // A constant without a name belongs to this graph alone.
-        let (name, weights) = match &self.graph.nodes[node].op {
-            Op::Weight(id) => {
-                let info = self.graph.weight(*id);
+        let made = &self.graph.nodes[node];
+        let (name, weights) = match (self.constants.weight(made.outputs[0]), &made.op) {
+            (Some(info), _) => {
                 let name = format!("{}|{}|{:x}", info.name, layout.name(), hash.finish());
                 (name, info.shape.iter().product())
             }
-            Op::Tensor(TensorOp::Constant(tensor)) => (String::new(), tensor.elements().len()),
+            (None, Op::Tensor(TensorOp::Constant(tensor))) => (String::new(), tensor.elements().len()),
             // Numbers of quantised weights: of this graph alone as well.
             _ => {
-                let dims = self.graph.value(self.graph.nodes[node].outputs[0]).shape.iter();
+                let dims = self.graph.value(made.outputs[0]).shape.iter();
                 (String::new(), dims.map(|dim| if let Dim::Const(n) = dim { *n } else { 0 }).product())
             }
         };
@@ -204,7 +204,7 @@ impl<'a> Packer<'a> {
         let mut left: Vec<AtomicUsize> = Vec::with_capacity(jobs.len());
         for (index, job) in jobs.iter().enumerate() {
             let before = parts.len();
-            parts.extend(job.parts(graph).into_iter().map(|part| (index, part)));
+            parts.extend(job.parts(graph, constants).into_iter().map(|part| (index, part)));
             left.push(AtomicUsize::new(parts.len() - before));
         }
         let numbers: Vec<Mutex<Vec<f32>>> = (0..pool.threads()).map(|_| Mutex::default()).collect();
@@ -249,10 +249,11 @@ struct Part {
 
 impl Job {
     /// Parts that can be packed on their own.
-    fn parts(&self, graph: &Graph) -> Vec<Part> {
-        let (split, shape) = match &graph.nodes[self.node].op {
-            Op::Weight(id) => (true, graph.weight(*id).shape.clone()),
-            Op::Tensor(TensorOp::Constant(tensor)) => (true, tensor.shape().to_vec()),
+    fn parts(&self, graph: &Graph, constants: &Constants<'_>) -> Vec<Part> {
+        let node = &graph.nodes[self.node];
+        let (split, shape) = match (constants.weight(node.outputs[0]), &node.op) {
+            (Some(info), _) => (true, info.shape.clone()),
+            (None, Op::Tensor(TensorOp::Constant(tensor))) => (true, tensor.shape().to_vec()),
             // Numbers of quantised weights are computed at once.
             _ => (false, Vec::new()),
         };

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 
 mod batch;
 mod codes;
+mod half;
 
 /// All weights are in the graph.
 struct Nothing;

@@ -507,6 +507,11 @@ pub(crate) fn cast_to(x: &Elements, to: DType) -> Result<Elements, String> {
     cast_elements(x, &Cast { to, saturate: true, round: Round::Up })
 }
 
+/// `x` as f32.
+pub(crate) fn widened(x: &Tensor) -> Result<Tensor, String> {
+    tensor(x.shape(), cast_to(x.elements(), DType::F32)?)
+}
+
 pub(crate) fn cast(x: &Tensor, cast: &Cast) -> Result<Tensor, String> {
     tensor(x.shape(), cast_elements(x.elements(), cast)?)
 }
