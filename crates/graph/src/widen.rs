@@ -10,10 +10,11 @@ use kun_tensor::DType;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// `graph`, which [`crate::specialize()`] made, with f32 in place of f16 and bf16.
+/// `graph`, which [`crate::specialize()`] made, with f32 in place of f16 and bf16 if it has weights of these types: single
+/// operations are held to their definitions.
 pub(crate) fn widen(graph: Graph) -> Graph {
-    let any = graph.values.iter().any(|info| is_half(info));
-    if !any {
+    let is_weight = |node: &Node| matches!(node.op, Op::Weight(_)) && is_half(graph.value(node.outputs[0]));
+    if !graph.nodes.iter().any(is_weight) {
         return graph;
     }
     let narrow: Vec<Option<DType>> =
