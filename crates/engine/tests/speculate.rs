@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use kun_engine::{
-    Class, Constraint, Engine, Event, GenerateRequest, LoadOptions, LoadedModel, Prompt, SamplingOptions,
-    Speculate, Usage,
+    Class, Constraint, Engine, Event, GenerateRequest, GenerateStream, LoadOptions, LoadedModel, Prompt,
+    SamplingOptions, Speculate, Usage,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,8 +20,12 @@ fn load(options: LoadOptions) -> Arc<LoadedModel> {
 type Bits = (Vec<u32>, Vec<u32>, String);
 
 fn ask(model: &LoadedModel, request: GenerateRequest) -> (Bits, Usage) {
+    answer(Engine::new().generate(model, request).unwrap())
+}
+
+fn answer(stream: GenerateStream) -> (Bits, Usage) {
     let (mut ids, mut bits, mut all) = (Vec::new(), Vec::new(), String::new());
-    for event in Engine::new().generate(model, request).unwrap() {
+    for event in stream {
         match event.unwrap() {
             Event::Token { id, text, logprob, .. } => {
                 ids.push(id);
@@ -121,8 +125,10 @@ fn answers_alone_and_in_a_crowd_that_pushes_them_out_have_the_same_bits() {
             .collect();
         let expected: Vec<Bits> = requests.iter().map(|r| ask(&alone, r.clone()).0).collect();
         let crowd: Vec<Bits> = std::thread::scope(|scope| {
+            // In one step, or the first might end before the last has come.
+            let streams = Engine::new().generate_together(&crowded, requests.clone()).unwrap();
             let threads: Vec<_> =
-                requests.iter().map(|r| scope.spawn(|| ask(&crowded, r.clone()).0)).collect();
+                streams.into_iter().map(|stream| scope.spawn(|| answer(stream).0)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(expected == crowd, "{speculate:?}: an answer depends on the crowd");
