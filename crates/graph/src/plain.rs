@@ -10,6 +10,7 @@ pub(crate) use elementwise::widened;
 mod gather;
 mod generate;
 mod layout;
+pub(crate) use layout::pad_places;
 mod losses;
 mod matmul;
 mod norm;

@@ -146,6 +146,31 @@ pub(crate) struct Added {
     pub clamp: [f32; 2],
 }
 
+/// Images with more around them, or less.
+#[derive(Clone, Debug)]
+pub(crate) struct Surround {
+    /// Which channel, row and column of the operand stands at each place; none where `value` does. Channels of the operand
+    /// stand beside each other.
+    pub places: [Vec<Option<usize>>; 3],
+    pub value: f32,
+}
+
+impl Surround {
+    /// Places before the operand's, if the constant around it is 0 and none of its rows and columns is left out; of images
+    /// with the same channels.
+    fn zeros(&self, [channels, height, width]: [usize; 3]) -> Option<[usize; 2]> {
+        let before = |places: &[Option<usize>], length: usize| {
+            let first = places.iter().position(Option::is_some)?;
+            let mut inside = places[first..].iter().enumerate();
+            let same = inside.all(|(i, place)| *place == (i < length).then_some(i));
+            (same && places.len() >= first + length).then_some(first)
+        };
+        let [c, rows, columns] = &self.places;
+        let same = c.len() == channels && before(c, channels) == Some(0) && self.value == 0.0;
+        same.then_some([before(rows, height)?, before(columns, width)?])
+    }
+}
+
 /// A change of a view.
 #[derive(Clone, Debug)]
 pub(crate) enum Move {
@@ -209,6 +234,13 @@ pub(crate) enum Kind {
         bias: Vec<f32>,
         epsilon: f32,
     },
+    /// Every channel of every image.
+    InstanceNorm {
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+        epsilon: f32,
+    },
+    Pad(Box<Surround>),
     Resize {
         rows: Axis,
         columns: Axis,
@@ -314,6 +346,8 @@ impl Lower<'_> {
                 self.flat_softmax(index, node, *axis)
             }
             TensorOp::LayerNorm(norm) => self.layer_norm(index, node, norm),
+            TensorOp::InstanceNorm { epsilon } => self.instance_norm(index, node, *epsilon),
+            TensorOp::Pad(mode) => self.surround(index, node, *mode),
             TensorOp::Unary(unary) => self.unary(index, node, *unary),
             TensorOp::Clip => self.clip(index, node),
             TensorOp::Binary(binary) => self.binary(index, node, *binary),

@@ -11,7 +11,7 @@ mod weights;
 use super::constants::Constants;
 use super::lower::{Input, Kind, Move, Proto, Tail};
 use super::pack::{PackCache, Packer};
-use super::steps::{Ending, MEAN_PARTS, Step, Work};
+use super::steps::{Ending, InstanceNormStep, MEAN_PARTS, PadStep, Step, Work};
 use super::view::{Place, View, channels_last_strides, dense_strides, ordered_strides};
 use super::{Built, fuse};
 use crate::backend::CompileError;
@@ -354,6 +354,16 @@ impl Placer<'_> {
                 let out = self.result(output, dense_strides);
                 self.push(Work::LayerNorm { x, out, weight, bias, epsilon });
             }
+            Kind::InstanceNorm { weight, bias, epsilon } => {
+                let x = self.view(&inputs[0])?;
+                self.instance_norm(x, output, [weight, bias], epsilon);
+            }
+            Kind::Pad(pad) => {
+                let x = self.view(&inputs[0])?;
+                let x = self.channels_last(x);
+                let out = self.result(output, channels_last_strides);
+                self.push(Work::Pad(Box::new(PadStep { x, out, pad: *pad })));
+            }
             Kind::Resize { rows, columns } => {
                 let x = self.view(&inputs[0])?;
                 let strides = channels_last_strides(&x.shape);
@@ -367,6 +377,19 @@ impl Placer<'_> {
             Kind::Concat { axis } => self.concat(axis, &inputs, output, code)?,
         }
         Ok(())
+    }
+
+    fn instance_norm(&mut self, x: View, output: ValueId, [weight, bias]: [Vec<f32>; 2], epsilon: f32) {
+        let shape = x.shape.clone();
+        let pixels = shape.len() == 4 && shape[1] > 1 && x.strides[1] == 1;
+        let (x, out, sums) = if pixels {
+            let room = [2 * MEAN_PARTS, shape[0], shape[1]];
+            let sums = self.buffer(&room, dense_strides(&room), false);
+            (x, self.result(output, channels_last_strides), Some(sums))
+        } else {
+            (self.dense(x), self.result(output, dense_strides), None)
+        };
+        self.push(Work::InstanceNorm(Box::new(InstanceNormStep { x, out, sums, weight, bias, epsilon })));
     }
 
     fn plain(&mut self, inputs: &[Input]) -> Result<(), CompileError> {

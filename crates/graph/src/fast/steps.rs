@@ -4,6 +4,7 @@ mod bottleneck;
 mod codes;
 mod describe;
 mod elements;
+mod images;
 mod products;
 
 pub(crate) use bottleneck::BottleneckStep;
@@ -11,6 +12,7 @@ pub(crate) use codes::{
     CodesForm, CodesMatMulStep, CodesStep, DecodeStep, QUANTIZE_PARTS, QuantizeStep, TableStep,
 };
 pub(crate) use elements::{ChainStep, MEAN_PARTS};
+pub(crate) use images::{InstanceNormStep, PadStep};
 pub(crate) use products::{ConvolveStep, Ending, Form, MultiplyStep};
 
 use super::memory::{Memory, Thread};
@@ -104,6 +106,8 @@ pub(crate) enum Work {
         bias: Vec<f32>,
         epsilon: f32,
     },
+    InstanceNorm(Box<InstanceNormStep>),
+    Pad(Box<PadStep>),
     Resize {
         x: View,
         out: View,
@@ -138,6 +142,8 @@ impl Work {
             Work::MatMul { a, b, out, .. } => vec![a, b, out],
             Work::CodesMatMul(step) => vec![&step.a, &step.b, &step.out],
             Work::Mean { x, sums, out } => vec![x, sums, out],
+            Work::InstanceNorm(step) => [&step.x, &step.out].into_iter().chain(&step.sums).collect(),
+            Work::Pad(step) => vec![&step.x, &step.out],
             Work::Attend { q, k, v, mask, out, .. } => [q, k, v, out].into_iter().chain(mask).collect(),
             Work::Pool { x, out, .. }
             | Work::Softmax { x, out }
@@ -199,6 +205,8 @@ impl Work {
                 })
             }
             Work::Mean { x, sums, out } => mean(isa, [x, sums, out], memory, worker),
+            Work::InstanceNorm(step) => step.run(isa, memory, worker, thread),
+            Work::Pad(step) => step.run(memory, worker),
             Work::Chain(step) => step.run(isa, memory, worker, thread),
             Work::Softmax { x, out } => each_row([x, out], memory, worker, |x, width, out| {
                 rows::softmax(isa, x, width, 1.0, out).expect(PLANNED);

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 mod batch;
 mod codes;
 mod half;
+mod images;
 
 /// All weights are in the graph.
 struct Nothing;

@@ -262,6 +262,39 @@ fn gathered(
     blocks(x, shape.to_vec(), 1, starts)
 }
 
+/// Which of `length` places stands at `at`, which may lie before or behind them; none if a constant does.
+fn pad_place(mode: PadMode, at: i64, length: usize) -> Option<usize> {
+    let length = length as i64;
+    let at = match mode {
+        _ if (0..length).contains(&at) => at,
+        PadMode::Constant => return None,
+        PadMode::Edge => at.clamp(0, length - 1),
+        PadMode::Wrap => at.rem_euclid(length),
+        PadMode::Reflect if length == 1 => 0,
+        PadMode::Reflect => {
+            let at = at.rem_euclid(2 * (length - 1));
+            if at < length { at } else { 2 * (length - 1) - at }
+        }
+    };
+    usize::try_from(at).ok()
+}
+
+/// Along each dimension of a tensor of `shape`, none of them 0, padded by `pads` (along `axes`, or all): which place stands
+/// at each; none where a constant does.
+pub(crate) fn pad_places(
+    mode: PadMode,
+    shape: &[usize],
+    pads: &[i64],
+    axes: Option<&[i64]>,
+) -> Result<Vec<Vec<Option<usize>>>, String> {
+    let amounts = pad_amounts(shape.len(), pads, axes)?;
+    let along = |d: usize, length: usize| {
+        let place = |i: usize| pad_place(mode, i as i64 - amounts[d].0, shape[d]);
+        (0..length).map(place).collect()
+    };
+    Ok(padded(shape, &amounts)?.into_iter().enumerate().map(|(d, length)| along(d, length)).collect())
+}
+
 pub(crate) fn pad(mode: PadMode, x: &Args<'_>) -> Result<Tensor, String> {
     let data = x.get(0)?;
     let amounts = pad_amounts(data.shape().len(), &x.i64s(1)?, x.optional_i64s(3)?.as_deref())?;
@@ -269,23 +302,7 @@ pub(crate) fn pad(mode: PadMode, x: &Args<'_>) -> Result<Tensor, String> {
     if count(&shape)? > 0 && data.elements().is_empty() && mode != PadMode::Constant {
         return Err(format!("nothing to repeat in {:?}", data.shape()));
     }
-    let from = |d: usize, i: usize| -> Option<usize> {
-        let length = data.shape()[d] as i64;
-        let at = i as i64 - amounts[d].0;
-        let inside = (0..length).contains(&at);
-        let at = match mode {
-            _ if inside => at,
-            PadMode::Constant => return None,
-            PadMode::Edge => at.clamp(0, length - 1),
-            PadMode::Wrap => at.rem_euclid(length),
-            PadMode::Reflect if length == 1 => 0,
-            PadMode::Reflect => {
-                let at = at.rem_euclid(2 * (length - 1));
-                if at < length { at } else { 2 * (length - 1) - at }
-            }
-        };
-        usize::try_from(at).ok()
-    };
+    let from = |d: usize, i: usize| pad_place(mode, i as i64 - amounts[d].0, data.shape()[d]);
     let value = x.optional(2).filter(|value| !value.elements().is_empty());
     let Some(value) = value.filter(|_| mode == PadMode::Constant) else {
         return gathered(data, &shape, from);

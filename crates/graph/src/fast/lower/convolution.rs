@@ -1,10 +1,11 @@
 //! Convolutions, pools and other work on images.
 
 use super::elementwise::add_to;
-use super::{Convolve, Input, Kind, Lower, Overlapping, Phase, Proto, Tail};
-use crate::graph::Node;
+use super::{Convolve, Input, Kind, Lower, Overlapping, Phase, Proto, Surround, Tail};
+use crate::graph::{Node, ValueId};
 use crate::ops::{
-    Convolution, Geometry as Spatial, Pool, PoolKind, Reduce, ReduceKind, Resize, TransposedConvolution,
+    Convolution, Geometry as Spatial, PadMode, Pool, PoolKind, Reduce, ReduceKind, Resize,
+    TransposedConvolution,
 };
 use crate::plain;
 use kun_kernels::conv::Geometry;
@@ -86,15 +87,64 @@ impl Lower<'_> {
         if !channels.is_multiple_of(groups) || !outputs.is_multiple_of(groups) {
             return None;
         }
-        let geometry = geometry(shape[0], &spatial)?;
+        let mut geometry = geometry(shape[0], &spatial)?;
         let mut tail = Tail::default();
         add_to(&mut tail.bias, &bias);
+        let mut x = x;
+        if let Some((inner, [above, left])) = self.within_zeros(x) {
+            let size = self.shape(inner)?;
+            self.take(x);
+            x = inner;
+            geometry.input = [size[2], size[3]];
+            geometry.padding = [geometry.padding[0] + above, geometry.padding[1] + left];
+        }
         let depthwise = groups == channels && outputs == channels;
         let coded = (groups == 1 || depthwise).then(|| self.coded(x, weight, 0, outputs)).flatten();
         let convolve = Convolve { weight, geometry, channels, outputs, groups, tail, coded };
         let kind = Kind::Convolve(Box::new(convolve));
         self.make(index, kind, vec![Input::Value(x)], node.outputs[0]);
         Some(())
+    }
+
+    /// Images with more around them.
+    pub(super) fn surround(&mut self, index: usize, node: &Node, mode: PadMode) -> Option<()> {
+        let x = self.operand(node, 0)?;
+        let shape = self.shape(x)?;
+        let pads = self.integers(self.operand(node, 1)?)?;
+        let value = match self.operand(node, 2) {
+            Some(value) => self.number(value)?,
+            None => 0.0,
+        };
+        let axes = match self.operand(node, 3) {
+            Some(axes) => Some(self.integers(axes)?),
+            None => None,
+        };
+        if shape.len() != 4 || shape.contains(&0) {
+            return None;
+        }
+        let places = plain::pad_places(mode, &shape, &pads, axes.as_deref()).ok()?;
+        let [images, places @ ..] = <[_; 4]>::try_from(places).ok()?;
+        // Images stay what they are, and channels beside each other.
+        let whole = images.iter().copied().eq((0..shape[0]).map(Some));
+        let found: Vec<usize> =
+            places[0].iter().copied().skip_while(Option::is_none).map_while(|c| c).collect();
+        let together = found.windows(2).all(|pair| pair[1] == pair[0] + 1)
+            && found.len() == places[0].iter().flatten().count();
+        if !whole || !together || self.is_constant(x) {
+            return None;
+        }
+        let kind = Kind::Pad(Box::new(Surround { places, value }));
+        self.make(index, kind, vec![Input::Value(x)], node.outputs[0]);
+        Some(())
+    }
+
+    /// What a convolution of `x` reads if zeros around it were added by an operation for it alone, and how many above and
+    /// to the left.
+    fn within_zeros(&self, x: ValueId) -> Option<(ValueId, [usize; 2])> {
+        let Some(Proto { kind: Kind::Pad(pad), inputs, .. }) = self.single(x) else { return None };
+        let inner = inputs[0].value()?;
+        let &[_, channels, height, width] = &self.shape(inner)?[..] else { return None };
+        Some((inner, pad.zeros([channels, height, width])?))
     }
 
     /// A transposed convolution in one group.
@@ -149,8 +199,7 @@ impl Lower<'_> {
     pub(super) fn pool(&mut self, index: usize, node: &Node, pool: &Pool) -> Option<()> {
         let x = self.operand(node, 0)?;
         let shape = self.shape(x)?;
-        let indices_read =
-            node.outputs.get(1).is_some_and(|&id| id != crate::graph::ValueId::ABSENT && self.uses(id) > 0);
+        let indices_read = node.outputs.get(1).is_some_and(|&id| id != ValueId::ABSENT && self.uses(id) > 0);
         // With sizes rounded up, the last windows reach beyond the padding, which that mean does not count.
         let counts_pads = matches!(pool.kind, PoolKind::Average { include_pad: true });
         if indices_read || pool.ceil && counts_pads {

@@ -91,6 +91,20 @@ impl Lower<'_> {
         Some(())
     }
 
+    /// Every channel of every image by its own mean and variance.
+    pub(super) fn instance_norm(&mut self, index: usize, node: &Node, epsilon: f32) -> Option<()> {
+        let x = self.operand(node, 0)?;
+        let shape = self.shape(x)?;
+        let [weight, bias] = [1, 2].map(|i| self.numbers(self.operand(node, i)?, *shape.get(1)?));
+        let (weight, bias) = (weight?, bias?);
+        if shape.len() < 3 || weight.len() != shape[1] || bias.len() != shape[1] {
+            return None;
+        }
+        let kind = Kind::InstanceNorm { weight, bias, epsilon };
+        self.make(index, kind, vec![Input::Value(x)], node.outputs[0]);
+        Some(())
+    }
+
     pub(super) fn gemm(&mut self, index: usize, node: &Node, gemm: &Gemm) -> Option<()> {
         let (a, b) = (self.operand(node, 0)?, self.operand(node, 1)?);
         let (left, right) = (self.shape(a)?, self.shape(b)?);

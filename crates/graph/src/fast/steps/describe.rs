@@ -35,6 +35,8 @@ impl Work {
             Work::Attend { .. } => "attention",
             Work::Pool { .. } => "pool",
             Work::Mean { .. } => "mean",
+            Work::InstanceNorm(_) => "instance norm",
+            Work::Pad(_) => "pad",
             Work::Chain(_) => "elements",
             Work::Softmax { .. } => "softmax",
             Work::LayerNorm { .. } => "layer norm",
