@@ -102,11 +102,83 @@ impl Softmax {
     }
 }
 
+/// `out = log(softmax(x))` of each consecutive group of `width` elements.
+///
+/// # Errors
+/// As [`softmax`].
+pub fn log_softmax(isa: Isa, x: &[f32], width: usize, out: &mut [f32]) -> Result<(), KernelError> {
+    KernelError::check("softmax", x.len(), out.len())?;
+    if x.is_empty() {
+        return Ok(());
+    }
+    KernelError::check_groups("softmax", x.len(), width)?;
+    for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+        vector::run(isa, LogSoftmax { x, out });
+    }
+    Ok(())
+}
+
+struct LogSoftmax<'a> {
+    x: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for LogSoftmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let whole = self.x.len() / V::LANES * V::LANES;
+        let (vectors, rest) = self.x.split_at(whole);
+        // SAFETY: chunks are a vector long.
+        let load = |x: &[f32]| unsafe { v.load(x.as_ptr()) };
+        let tops =
+            vectors.chunks_exact(V::LANES).fold(v.splat(f32::NEG_INFINITY), |top, x| v.max(top, load(x)));
+        let top = rest.iter().fold(v.max_lane(tops), |top, x| top.max(*x));
+        // A row of minus infinity has no largest element to subtract.
+        let shift = v.splat(if top == f32::NEG_INFINITY { 0.0 } else { -top });
+        let exp = |x: V::F32| math::exp(v, v.add(x, shift));
+        let sums = vectors.chunks_exact(V::LANES).fold(v.splat(0.0), |sum, x| v.add(sum, exp(load(x))));
+        let mut last = [0.0; vector::MAX_LANES];
+        v.store_part(&mut last[..V::LANES], exp(v.load_part(rest)));
+        let total = v.sum(sums) + last[..rest.len()].iter().sum::<f32>();
+        let shift = v.sub(shift, v.splat(total.ln()));
+        for (x, out) in vectors.chunks_exact(V::LANES).zip(self.out.chunks_exact_mut(V::LANES)) {
+            // SAFETY: chunks are a vector long.
+            unsafe { v.store(out.as_mut_ptr(), v.add(load(x), shift)) };
+        }
+        v.store_part(&mut self.out[whole..], v.add(v.load_part(rest), shift));
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{softmax, softmax_in_place};
+    use super::{log_softmax, softmax, softmax_in_place};
     use crate::Isa;
     use crate::gemm::tests::{assert_close, numbers};
+
+    #[test]
+    fn logarithms_of_softmax_reach_where_softmax_is_0() {
+        for isa in Isa::available() {
+            for width in 1..70 {
+                let x: Vec<f32> = numbers(width as u64, 2 * width).iter().map(|x| x * 300.0).collect();
+                let mut out = vec![f32::NAN; x.len()];
+                log_softmax(isa, &x, width, &mut out).unwrap();
+                for (x, out) in x.chunks_exact(width).zip(out.chunks_exact(width)) {
+                    let top = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                    let total: f64 = x.iter().map(|x| f64::from(x - top).exp()).sum();
+                    for (x, out) in x.iter().zip(out) {
+                        let expected = f64::from(x - top) - total.ln();
+                        assert!(
+                            (f64::from(*out) - expected).abs() < 1e-4,
+                            "{}: {out} {expected}",
+                            isa.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn rows_equal_their_definition() {

@@ -13,7 +13,7 @@ mod shape;
 
 use super::constants::Constants;
 use crate::graph::{Dim, Graph, Node, Op, ValueId, ValueKind};
-use crate::ops::{SoftmaxKind, TensorOp};
+use crate::ops::{ReduceKind, SoftmaxKind, TensorOp};
 use kun_kernels::chain;
 use kun_kernels::codes::Table;
 use kun_kernels::conv::Geometry;
@@ -227,6 +227,12 @@ pub(crate) enum Kind {
     Chain(Vec<chain::Step>),
     Softmax {
         axis: usize,
+        log: bool,
+    },
+    /// Over these dimensions.
+    Reduce {
+        axes: Vec<usize>,
+        kind: ReduceKind,
     },
     /// Over the last dimension.
     LayerNorm {
@@ -341,7 +347,8 @@ impl Lower<'_> {
             TensorOp::Resize(resize) => self.resize(index, node, resize),
             TensorOp::MatMul => self.matmul(index, node),
             TensorOp::Gemm(gemm) => self.gemm(index, node, gemm),
-            TensorOp::Softmax { axis } => self.softmax(index, node, *axis),
+            TensorOp::Softmax { axis } => self.softmax(index, node, *axis, false),
+            TensorOp::LogSoftmax { axis } => self.softmax(index, node, *axis, true),
             TensorOp::SoftmaxFlat { axis, kind: SoftmaxKind::Softmax } => {
                 self.flat_softmax(index, node, *axis)
             }

@@ -11,17 +11,19 @@ mod weights;
 use super::constants::Constants;
 use super::lower::{Input, Kind, Move, Proto, Tail};
 use super::pack::{PackCache, Packer};
-use super::steps::{Ending, InstanceNormStep, MEAN_PARTS, PadStep, Step, Work};
+use super::steps::{Ending, InstanceNormStep, MEAN_PARTS, PadStep, ReduceStep, Step, Work};
 use super::view::{Place, View, channels_last_strides, dense_strides, ordered_strides};
 use super::{Built, fuse};
 use crate::backend::CompileError;
 use crate::cpu::Pool;
 use crate::graph::{Dim, Graph, ValueId, ValueKind};
+use crate::ops::ReduceKind;
 use kun_kernels::Isa;
 use kun_kernels::gemm::quads::{Code, SLACK};
 use kun_kernels::strided::Copy;
 use kun_tensor::DType;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Which part of which concatenation a value is.
@@ -340,13 +342,17 @@ impl Placer<'_> {
                 self.push(Work::Mean { x, sums, out });
             }
             Kind::Chain(steps) => self.chain(steps, &inputs, output, code)?,
-            Kind::Softmax { axis } => {
+            Kind::Softmax { axis, log } => {
                 let x = self.view(&inputs[0])?;
                 // What is summed lies together, in the result as well.
                 let order: Vec<usize> = (0..x.shape.len()).filter(|d| *d != axis).chain([axis]).collect();
                 let x = self.rows(x.permuted(&order));
                 let out = self.result(output, |shape| ordered_strides(shape, &order)).permuted(&order);
-                self.push(Work::Softmax { x, out });
+                self.push(Work::Softmax { x, out, log });
+            }
+            Kind::Reduce { axes, kind } => {
+                let x = self.view(&inputs[0])?;
+                self.reduce(x, &axes, kind, output);
             }
             Kind::LayerNorm { weight, bias, epsilon } => {
                 let x = self.view(&inputs[0])?;
@@ -377,6 +383,38 @@ impl Placer<'_> {
             Kind::Concat { axis } => self.concat(axis, &inputs, output, code)?,
         }
         Ok(())
+    }
+
+    fn reduce(&mut self, x: View, axes: &[usize], kind: ReduceKind, output: ValueId) {
+        let rank = x.shape.len();
+        let is_kept = |d: &usize| !axes.contains(d);
+        let [a, b] = [axes[0], axes[axes.len() - 1] + 1];
+        let product =
+            |order: &[usize], range: Range<usize>| order[range].iter().map(|&d| x.shape[d]).product();
+        let beside = b - a == axes.len();
+        let all: Vec<usize> = (0..rank).collect();
+        let pixels = [0, 2, 3, 1];
+        // Dimensions in an order in which those that go lie together, and where they begin; as the operand lies, if it can be.
+        let found = if rank == 4 && x.permuted(&pixels).is_dense() && (axes == [1] || axes == [2, 3]) {
+            Some((pixels.to_vec(), if axes == [1] { 3 } else { 1 }))
+        } else if beside && x.is_dense() {
+            Some((all.clone(), a))
+        } else {
+            None
+        };
+        let (order, first) = found.unwrap_or_else(|| {
+            let kept: Vec<usize> = all.iter().copied().filter(is_kept).collect();
+            let first = kept.len();
+            (kept.into_iter().chain(axes.iter().copied()).collect(), first)
+        });
+        let sizes = [
+            product(&order, 0..first),
+            product(&order, first..first + axes.len()),
+            product(&order, first + axes.len()..rank),
+        ];
+        let x = self.dense(x.permuted(&order));
+        let out = self.result(output, dense_strides);
+        self.push(Work::Reduce(Box::new(ReduceStep { x, out, sizes, kind })));
     }
 
     fn instance_norm(&mut self, x: View, output: ValueId, [weight, bias]: [Vec<f32>; 2], epsilon: f32) {

@@ -11,7 +11,7 @@ pub(crate) use bottleneck::BottleneckStep;
 pub(crate) use codes::{
     CodesForm, CodesMatMulStep, CodesStep, DecodeStep, QUANTIZE_PARTS, QuantizeStep, TableStep,
 };
-pub(crate) use elements::{ChainStep, MEAN_PARTS};
+pub(crate) use elements::{ChainStep, MEAN_PARTS, ReduceStep};
 pub(crate) use images::{InstanceNormStep, PadStep};
 pub(crate) use products::{ConvolveStep, Ending, Form, MultiplyStep};
 
@@ -98,7 +98,9 @@ pub(crate) enum Work {
     Softmax {
         x: View,
         out: View,
+        log: bool,
     },
+    Reduce(Box<ReduceStep>),
     LayerNorm {
         x: View,
         out: View,
@@ -144,9 +146,10 @@ impl Work {
             Work::Mean { x, sums, out } => vec![x, sums, out],
             Work::InstanceNorm(step) => [&step.x, &step.out].into_iter().chain(&step.sums).collect(),
             Work::Pad(step) => vec![&step.x, &step.out],
+            Work::Reduce(step) => vec![&step.x, &step.out],
             Work::Attend { q, k, v, mask, out, .. } => [q, k, v, out].into_iter().chain(mask).collect(),
             Work::Pool { x, out, .. }
-            | Work::Softmax { x, out }
+            | Work::Softmax { x, out, .. }
             | Work::LayerNorm { x, out, .. }
             | Work::Resize { x, out, .. } => vec![x, out],
             Work::Chain(step) => step.inputs.iter().chain([&step.out]).collect(),
@@ -208,9 +211,11 @@ impl Work {
             Work::InstanceNorm(step) => step.run(isa, memory, worker, thread),
             Work::Pad(step) => step.run(memory, worker),
             Work::Chain(step) => step.run(isa, memory, worker, thread),
-            Work::Softmax { x, out } => each_row([x, out], memory, worker, |x, width, out| {
-                rows::softmax(isa, x, width, 1.0, out).expect(PLANNED);
+            Work::Softmax { x, out, log } => each_row([x, out], memory, worker, |x, width, out| match log {
+                true => rows::log_softmax(isa, x, width, out).expect(PLANNED),
+                false => rows::softmax(isa, x, width, 1.0, out).expect(PLANNED),
             }),
+            Work::Reduce(step) => step.run(isa, memory, worker),
             Work::LayerNorm { x, out, weight, bias, epsilon } => {
                 each_row([x, out], memory, worker, |x, width, out| {
                     let bias = (!bias.is_empty()).then_some(&bias[..]);

@@ -236,10 +236,16 @@ impl Lower<'_> {
             None => None,
         };
         let axes = reduce.axes(named.as_deref(), shape.len()).ok()?;
-        if reduce.kind != ReduceKind::Mean || shape.len() != 4 || axes != [2, 3] {
+        if reduce.kind == ReduceKind::Mean && shape.len() == 4 && axes == [2, 3] {
+            return self.mean(index, node);
+        }
+        let other = matches!(reduce.kind, ReduceKind::LogSumExp | ReduceKind::Prod);
+        let x = self.operand(node, 0)?;
+        if other || axes.is_empty() || shape.contains(&0) || self.is_constant(x) {
             return None;
         }
-        self.mean(index, node)
+        self.make(index, Kind::Reduce { axes, kind: reduce.kind }, vec![Input::Value(x)], node.outputs[0]);
+        Some(())
     }
 
     fn mean(&mut self, index: usize, node: &Node) -> Option<()> {

@@ -49,10 +49,60 @@ fn function_of(unary: Unary) -> Option<(Function, f32)> {
     }
 }
 
+/// Functions that are several others.
+fn steps_of(unary: Unary) -> Option<Vec<Step>> {
+    const X: Source = Source::Operand(0);
+    let number = Source::Number;
+    let mut steps = Vec::new();
+    let mut then = |function: Function, a: Source, b: Source| {
+        steps.push(Step { function, a, b });
+        Source::Step(steps.len() - 1)
+    };
+    // `gamma * (max(x, 0) + min(0, alpha * (exp(x / divisor) - 1)))`.
+    let mut exponential = |alpha: f32, divisor: f32, gamma: f32| {
+        let inner = if divisor == 1.0 { X } else { then(Function::Div, X, number(divisor)) };
+        let exp = then(Function::Exp, inner, number(0.0));
+        let less = then(Function::Sub, exp, number(1.0));
+        let scaled = then(Function::Mul, less, number(alpha));
+        let below = then(Function::Min, scaled, number(0.0));
+        let above = then(Function::Max, X, number(0.0));
+        let sum = then(Function::Add, above, below);
+        if gamma != 1.0 {
+            then(Function::Mul, sum, number(gamma));
+        }
+    };
+    match unary {
+        Unary::Elu { alpha } if alpha >= 0.0 => exponential(alpha, 1.0, 1.0),
+        Unary::Celu { alpha } if alpha > 0.0 => exponential(alpha, alpha, 1.0),
+        Unary::Selu { alpha, gamma } if alpha >= 0.0 => exponential(alpha, 1.0, gamma),
+        Unary::Softsign => {
+            let magnitude = then(Function::Abs, X, number(0.0));
+            let more = then(Function::Add, magnitude, number(1.0));
+            then(Function::Div, X, more);
+        }
+        Unary::Mish => {
+            let soft = then(Function::Softplus, X, number(0.0));
+            let factor = then(Function::Activation(Activation::Tanh), soft, number(0.0));
+            then(Function::Mul, X, factor);
+        }
+        Unary::Swish { alpha } if alpha != 1.0 => {
+            let scaled = then(Function::Mul, X, number(alpha));
+            let factor = then(Function::Activation(Activation::Sigmoid), scaled, number(0.0));
+            then(Function::Mul, X, factor);
+        }
+        _ => return None,
+    }
+    Some(steps)
+}
+
 impl Lower<'_> {
     pub(super) fn unary(&mut self, index: usize, node: &Node, unary: Unary) -> Option<()> {
         let x = self.operand(node, 0)?;
         self.shape(x)?;
+        if let Some(steps) = steps_of(unary) {
+            self.make(index, Kind::Chain(steps), vec![Input::Value(x)], node.outputs[0]);
+            return Some(());
+        }
         let (function, number) = function_of(unary)?;
         let operands = [Operand::Input(Input::Value(x)), Operand::Number(number)];
         self.element(index, function, operands, node.outputs[0])

@@ -1,8 +1,8 @@
 //! Products, attention and norms of rows.
 
 use super::{CodedMatMul, Input, Kind, Lower, Multiply, Proto, Tail};
-use crate::graph::{Node, Op, ValueId};
-use crate::ops::{Gemm, LayerNorm, ReduceKind, TensorOp};
+use crate::graph::{Node, ValueId};
+use crate::ops::{Gemm, LayerNorm, ReduceKind};
 use kun_kernels::chain::{Function, Source};
 
 /// Depth below which products of two codes, and what their zeros add, fit an i32.
@@ -44,7 +44,7 @@ impl Lower<'_> {
     /// `softmax(scale * q . k (+ mask)) . v`, if that is what makes `weights`.
     fn attention(&mut self, index: usize, weights: ValueId, v: ValueId, out: ValueId) -> Option<()> {
         let softmax = self.single(weights)?;
-        let Kind::Softmax { axis } = softmax.kind else { return None };
+        let Kind::Softmax { axis, log: false } = softmax.kind else { return None };
         if axis + 1 != self.shape(weights)?.len() {
             return None;
         }
@@ -136,11 +136,11 @@ impl Lower<'_> {
         Some(())
     }
 
-    pub(super) fn softmax(&mut self, index: usize, node: &Node, axis: i64) -> Option<()> {
+    pub(super) fn softmax(&mut self, index: usize, node: &Node, axis: i64, log: bool) -> Option<()> {
         let x = self.operand(node, 0)?;
         let rank = i64::try_from(self.shape(x)?.len()).ok()?;
         let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok()?;
-        self.make(index, Kind::Softmax { axis }, vec![Input::Value(x)], node.outputs[0]);
+        self.make(index, Kind::Softmax { axis, log }, vec![Input::Value(x)], node.outputs[0]);
         Some(())
     }
 
@@ -152,7 +152,7 @@ impl Lower<'_> {
         if flat.iter().any(|n| *n != 1) {
             return None;
         }
-        self.softmax(index, node, from)
+        self.softmax(index, node, from, false)
     }
 
     pub(super) fn layer_norm(&mut self, index: usize, node: &Node, norm: &LayerNorm) -> Option<()> {
@@ -229,18 +229,12 @@ impl Lower<'_> {
 
     /// What `id`, which nothing else reads, is the mean of over the last dimension.
     fn mean_of_rows(&self, id: ValueId) -> Option<ValueId> {
-        let proto = self.single(id)?;
-        let node = &self.graph.nodes[proto.node];
-        let (Kind::Plain, Op::Tensor(TensorOp::Reduce(reduce))) = (&proto.kind, &node.op) else {
+        let Some(Proto { kind: Kind::Reduce { axes, kind: ReduceKind::Mean }, inputs, .. }) = self.single(id)
+        else {
             return None;
         };
-        let x = self.operand(node, 0)?;
-        let named = match self.operand(node, 1) {
-            Some(axes) => Some(self.integers(axes)?),
-            None => None,
-        };
+        let x = inputs[0].value()?;
         let rank = self.shape(x)?.len();
-        let axes = reduce.axes(named.as_deref(), rank).ok()?;
-        (reduce.kind == ReduceKind::Mean && reduce.keep_dims && axes[..] == [rank - 1]).then_some(x)
+        (axes[..] == [rank - 1] && self.shape(id)?.len() == rank).then_some(x)
     }
 }

@@ -39,6 +39,7 @@ impl Work {
             Work::Pad(_) => "pad",
             Work::Chain(_) => "elements",
             Work::Softmax { .. } => "softmax",
+            Work::Reduce(_) => "reduction",
             Work::LayerNorm { .. } => "layer norm",
             Work::Resize { .. } => "resize",
         }

@@ -5,10 +5,12 @@ use super::{PIECE, PLANNED, part};
 use crate::cpu::{Panicked, Worker};
 use crate::fast::memory::{Memory, Thread};
 use crate::fast::view::View;
+use crate::ops::ReduceKind;
 use kun_kernels::Isa;
 use kun_kernels::chain::{self, Operand, Out};
 use kun_kernels::gemm::quads::Code;
 use kun_kernels::pool::add_rows;
+use kun_kernels::reduce::{self, Reduction};
 use std::ops::Range;
 
 /// An element-wise program over dimensions that lie in the order of the result.
@@ -53,6 +55,55 @@ pub(super) fn mean(
         let factor = 1.0 / (height * width) as f32;
         to.iter_mut().for_each(|x| *x *= factor);
     })
+}
+
+/// Some dimensions reduced to one number each: `[outer, reduced, inner]` to `[outer, inner]`, both without gaps.
+#[derive(Debug)]
+pub(crate) struct ReduceStep {
+    pub x: View,
+    pub out: View,
+    pub sizes: [usize; 3],
+    pub kind: ReduceKind,
+}
+
+impl ReduceStep {
+    pub(super) fn run(&self, isa: Isa, memory: &Memory<'_>, worker: &Worker<'_>) -> Result<(), Panicked> {
+        let [outer, reduced, inner] = self.sizes;
+        let reduction = match self.kind {
+            ReduceKind::L1 => Reduction::Magnitudes,
+            ReduceKind::L2 | ReduceKind::SumSquare => Reduction::Squares,
+            ReduceKind::Max => Reduction::Max,
+            ReduceKind::Min => Reduction::Min,
+            ReduceKind::Sum | ReduceKind::Mean | ReduceKind::LogSum => Reduction::Sum,
+            ReduceKind::LogSumExp | ReduceKind::Prod => unreachable!("not lowered"),
+        };
+        let last = |x: f32| match self.kind {
+            ReduceKind::Mean => x / reduced as f32,
+            ReduceKind::L2 => x.sqrt(),
+            ReduceKind::LogSum => x.ln(),
+            _ => x,
+        };
+        // Columns of a part, so that a row of it is worth a task.
+        let width = inner.min(PIECE / 8);
+        let parts = inner.div_ceil(width);
+        let group = (PIECE / (reduced * width)).max(1);
+        let tasks = outer * parts;
+        worker.phase_by_place(tasks.div_ceil(group), |task| {
+            let data = memory.read(&self.x);
+            for at in task * group..((task + 1) * group).min(tasks) {
+                let (row, first) = (at / parts, at % parts * width);
+                let columns = width.min(inner - first);
+                let to = memory.region(&self.out).row_mut(row * inner + first, columns);
+                let from = &data[row * reduced * inner + first..];
+                if inner == 1 {
+                    to[0] = reduce::row(isa, reduction, &from[..reduced]);
+                } else {
+                    reduce::rows(isa, reduction, from, reduced, inner, to).expect(PLANNED);
+                }
+                to.iter_mut().for_each(|x| *x = last(*x));
+            }
+        })
+    }
 }
 
 /// Calls `body` for all rows, several at a time if they lie together; the width is between operand and result.
