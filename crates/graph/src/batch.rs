@@ -266,6 +266,16 @@ impl Batch<'_> {
                 let axes = self.integers(node, 3)??;
                 batch.filter(|_| alone && axes.iter().all(|&axis| beside(axis)))?
             }
+            TensorOp::Pad(_) => {
+                let (pads, axes) = (self.integers(node, 1)??, self.integers(node, 3)?);
+                let is_batch = |axis: &i64| Self::counted(*axis, own) == batch;
+                let at = match &axes {
+                    Some(axes) => axes.iter().position(is_batch),
+                    None => batch,
+                };
+                let none = |at: usize| [at, at + pads.len() / 2].iter().all(|&i| pads.get(i) == Some(&0));
+                batch.filter(|_| alone && at.is_none_or(none))?
+            }
             TensorOp::Expand => batch.filter(|_| alone && own == rank)?,
             TensorOp::Gather { axis } => {
                 let (along, indices) = (Self::counted(*axis, own)?, self.shape(node.inputs[1])?.len());

@@ -2,7 +2,7 @@ use super::{Net, Nothing};
 use crate::batch::is_separable;
 use crate::cpu::Pool;
 use crate::graph::ValueId;
-use crate::ops::{Binary, Reduce, ReduceKind, TensorOp};
+use crate::ops::{Binary, PadMode, Reduce, ReduceKind, TensorOp};
 use crate::plain::Datum;
 use crate::specialize::fact_of;
 use crate::tensor_program::{TensorOptions, TensorProgram};
@@ -176,5 +176,25 @@ fn items_that_take_part_in_each_other_stay_together() {
         net.output(y);
         assert_eq!(net.separable(4), separable, "{name}");
         net.check(usize::MAX);
+    }
+}
+
+#[test]
+fn padding_of_other_dimensions_leaves_items_alone() {
+    for (pads, axes, separable) in [
+        (&[0i64, 0, 1, 1, 0, 0, 1, 1][..], None, true),
+        (&[0, 0, 1, 1, 1, 0, 1, 1], None, false),
+        (&[1, 1], Some(&[-1i64][..]), true),
+        (&[0, 1], Some(&[0]), false),
+    ] {
+        let mut net = Net::default();
+        let x = net.input(&[3, 2, 5, 5]);
+        let mut operands = vec![x, net.integers(pads)];
+        if let Some(axes) = axes {
+            operands.extend([ValueId::ABSENT, net.axes(axes)]);
+        }
+        let y = net.op(TensorOp::Pad(PadMode::Constant), &operands);
+        net.output(y);
+        assert_eq!(net.separable(3), separable, "{pads:?} along {axes:?}");
     }
 }
