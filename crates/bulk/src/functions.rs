@@ -25,9 +25,8 @@ pub(crate) fn register(registry: &mut Registry) {
     for kind in texts::ALL {
         registry.add(kind);
     }
-    for kind in
-        [embed::EMBED, judge::RERANK, judge::CLASSIFY, judge::EXTRACT, judge::ANSWER, generate::GENERATE]
-    {
+    registry.add(judge::Extract);
+    for kind in [embed::EMBED, judge::RERANK, judge::CLASSIFY, judge::ANSWER, generate::GENERATE] {
         registry.add(kind);
     }
     for kind in [write::TRANSLATE, write::SUMMARIZE] {

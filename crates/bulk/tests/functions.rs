@@ -136,6 +136,20 @@ fn encoders_judge_rows_and_bad_ones_say_why() {
 }
 
 #[test]
+fn personal_data_with_a_form_takes_no_model() {
+    let scratch = Scratch::new("forms");
+    let lines = [json!({ "t": "Write to jo@mail.example, please." }), json!({ "t": "Nothing here." })];
+    let input = scratch.write("in.jsonl", lines.map(|line| line.to_string()).join("\n"));
+    let report = map(&scratch, &input, &["extract(t, pii = true) as found".to_owned()], "out.jsonl");
+    assert_eq!((report.status.rows, report.status.errors), (2, 0));
+    let rows = read(&scratch, "out.jsonl");
+    let found = &rows[0]["found"][0];
+    assert_eq!((&found["label"], &found["text"]), (&json!("EMAIL"), &json!("jo@mail.example")), "{found}");
+    assert_eq!((&found["start"], &found["end"]), (&json!(9), &json!(24)));
+    assert_eq!(rows[1]["found"], json!([]));
+}
+
+#[test]
 fn a_chat_model_answers_each_row_the_same_way_again() {
     let scratch = Scratch::new("generate");
     let model = shared("models/llm/stories260k/stories260k.f32.gguf");

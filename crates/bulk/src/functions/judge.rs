@@ -2,8 +2,8 @@
 
 use super::answers::{Texts, row_error};
 use super::kind::{Bound, Kind, constant, fitting, one_column, two};
-use crate::function::{Function, Outcome, Output, RowError, Stop};
-use crate::{BulkError, json};
+use crate::function::{Context, Factory, Function, Outcome, Output, Prepared, RowError, Stop};
+use crate::{BulkError, Call, json};
 use arrow_array::ArrayRef;
 use arrow_schema::{DataType, Field};
 use kun_engine::text::{Aggregation, Answer, Entity, SpanOptions, characters, pii};
@@ -31,14 +31,64 @@ pub(super) const CLASSIFY: Kind = Kind {
     open: open_classify,
 };
 
-pub(super) const EXTRACT: Kind = Kind {
+const NAMES: Kind = Kind {
     name: "extract",
-    usage: "extract(text, model, min_score, pii) -> list of {label, text, score, start, end}: names in a text",
+    usage: "extract(text, model, min_score, pii) -> list of {label, text, score, start, end}: names in a text, or with pii \
+            what has a form (addresses, numbers), and names too if a model is named",
     options: &["min_score", "pii"],
     task: "extract",
     columns: one_column,
     open: open_extract,
 };
+
+/// `extract`, which needs no model for personal data that its form shows.
+pub(super) struct Extract;
+
+impl Factory for Extract {
+    fn name(&self) -> &'static str {
+        NAMES.name
+    }
+
+    fn usage(&self) -> &'static str {
+        NAMES.usage
+    }
+
+    fn prepare(&self, call: &Call, context: &Context) -> Result<Arc<dyn Prepared>, BulkError> {
+        if call.switch("pii")? != Some(true) || call.text("model")?.is_some() {
+            return NAMES.prepare(call, context);
+        }
+        call.check_options(&[&["model"], NAMES.options].concat())?;
+        Ok(Arc::new(Forms { columns: one_column(call)?, column: call.column.clone() }))
+    }
+}
+
+/// A call of `extract` without a model.
+struct Forms {
+    columns: Vec<String>,
+    /// Of the result.
+    column: String,
+}
+
+impl Prepared for Forms {
+    fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    fn identity(&self) -> Value {
+        json!({ "function": NAMES.name, "forms": 1 })
+    }
+
+    fn open(&self) -> Result<Arc<dyn Function>, BulkError> {
+        Ok(Arc::new(Judge {
+            first: None,
+            columns: self.columns.clone(),
+            field: Field::new(&self.column, list_of(entity_type()), true),
+            judge: |_: &str, texts: &[String]| {
+                Ok((texts.iter().map(|text| Ok(entities_value(text, &pii::find(text)))).collect(), 0))
+            },
+        }))
+    }
+}
 
 pub(super) const ANSWER: Kind = Kind {
     name: "answer",
@@ -190,14 +240,7 @@ fn open_extract(bound: &Bound) -> Result<Arc<dyn Function>, BulkError> {
     let model: Arc<LoadedEncoder> = bound.encoder()?;
     let options = ExtractOptions { aggregation: Aggregation::Simple, ..ExtractOptions::default() };
     model.extract(&[], &options)?;
-    let entity = structure(&[
-        ("label", DataType::Utf8),
-        ("text", DataType::Utf8),
-        ("score", DataType::Float32),
-        ("start", DataType::Int64),
-        ("end", DataType::Int64),
-    ]);
-    Ok(judge(bound, list_of(entity), move |_, texts| {
+    Ok(judge(bound, list_of(entity_type()), move |_, texts| {
         let found = model.extract(texts, &options)?;
         let answers = texts.iter().zip(found).map(|(text, found)| {
             let mut entities: Vec<Entity> = found.map_err(|error| row_error(&error))?;
@@ -209,6 +252,16 @@ fn open_extract(bound: &Bound) -> Result<Arc<dyn Function>, BulkError> {
         });
         Ok((answers.collect(), 0))
     }))
+}
+
+fn entity_type() -> DataType {
+    structure(&[
+        ("label", DataType::Utf8),
+        ("text", DataType::Utf8),
+        ("score", DataType::Float32),
+        ("start", DataType::Int64),
+        ("end", DataType::Int64),
+    ])
 }
 
 fn entities_value(text: &str, entities: &[Entity]) -> Value {
