@@ -131,9 +131,12 @@ impl Kernel for AddSquares<'_> {
             let (center, mut sum) = (v.load_part(mean), v.load_part(sums));
             for row in 0..rows {
                 let from = &x[row * stride + i * V::LANES..][..sums.len()];
-                // SAFETY: a whole vector if there are as many sums.
-                let x =
-                    if from.len() == V::LANES { unsafe { v.load(from.as_ptr()) } } else { v.load_part(from) };
+                let x = if from.len() == V::LANES {
+                    // SAFETY: a whole vector.
+                    unsafe { v.load(from.as_ptr()) }
+                } else {
+                    v.load_part(from)
+                };
                 let x = v.sub(x, center);
                 sum = v.fma(x, x, sum);
             }

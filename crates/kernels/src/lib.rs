@@ -13,6 +13,7 @@ pub mod linear;
 pub mod norm;
 pub mod peak;
 pub mod pool;
+pub mod recurrent;
 pub mod reduce;
 pub mod resample;
 pub mod resize;

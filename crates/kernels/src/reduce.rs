@@ -165,8 +165,8 @@ impl Rows<'_> {
                 let mut part = v.splat(by.start());
                 for row in first..(first + TOGETHER).min(self.rows) {
                     let from = &self.x[row * self.stride + i * V::LANES..][..out.len()];
-                    // SAFETY: a whole vector if as much is wanted.
                     let x = if out.len() == V::LANES {
+                        // SAFETY: a whole vector.
                         unsafe { v.load(from.as_ptr()) }
                     } else {
                         v.load_part(from)

@@ -9,6 +9,7 @@ mod convolution;
 mod dynamic;
 mod elementwise;
 mod matmul;
+mod recurrent;
 mod shape;
 
 use super::constants::Constants;
@@ -22,6 +23,7 @@ use kun_kernels::gemm::quads::Code;
 use kun_kernels::pool::Pooling;
 use kun_kernels::resize::Axis;
 use kun_tensor::{DType, Tensor};
+pub(crate) use recurrent::Layer;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -247,6 +249,7 @@ pub(crate) enum Kind {
         epsilon: f32,
     },
     Pad(Box<Surround>),
+    Recurrent(Box<Layer>),
     Resize {
         rows: Axis,
         columns: Axis,
@@ -262,6 +265,7 @@ pub(crate) enum Kind {
 pub(crate) struct Proto {
     pub kind: Kind,
     pub inputs: Vec<Input>,
+    /// Or, of several, the first that is read.
     pub output: ValueId,
     /// The last of its nodes, for names.
     pub node: usize,
@@ -355,6 +359,7 @@ impl Lower<'_> {
             TensorOp::LayerNorm(norm) => self.layer_norm(index, node, norm),
             TensorOp::InstanceNorm { epsilon } => self.instance_norm(index, node, *epsilon),
             TensorOp::Pad(mode) => self.surround(index, node, *mode),
+            TensorOp::Recurrent(recurrent) => self.recurrent(index, node, recurrent),
             TensorOp::Unary(unary) => self.unary(index, node, *unary),
             TensorOp::Clip => self.clip(index, node),
             TensorOp::Binary(binary) => self.binary(index, node, *binary),

@@ -33,7 +33,13 @@ impl<'a> Memory<'a> {
     /// From the view's first element to its last; no task of the step writes them.
     pub(crate) fn read(&self, view: &View) -> &'a [f32] {
         debug_assert!(!view.codes, "numbers are asked for");
-        let (offset, len) = (view.offset, view.extent());
+        self.part(view, 0, view.extent())
+    }
+
+    /// `len` elements of memory from the view's `start`th on; no other task of the phase writes them.
+    pub(crate) fn part(&self, view: &View, start: usize, len: usize) -> &'a [f32] {
+        debug_assert!(start + len <= view.extent(), "{len} elements at {start} of {}", view.extent());
+        let offset = view.offset + start;
         match view.place {
             Place::Buffer(index) => self.arena.floats(self.buffers[index] + 4 * offset, len),
             Place::Constant(index) => &self.constants[index][offset..offset + len],

@@ -6,6 +6,7 @@
 mod chain;
 mod codes;
 mod products;
+mod recurrent;
 mod weights;
 
 use super::constants::Constants;
@@ -370,6 +371,7 @@ impl Placer<'_> {
                 let out = self.result(output, channels_last_strides);
                 self.push(Work::Pad(Box::new(PadStep { x, out, pad: *pad })));
             }
+            Kind::Recurrent(layer) => self.recurrent(*layer, &inputs)?,
             Kind::Resize { rows, columns } => {
                 let x = self.view(&inputs[0])?;
                 let strides = channels_last_strides(&x.shape);

@@ -6,6 +6,7 @@ mod describe;
 mod elements;
 mod images;
 mod products;
+mod recurrent;
 
 pub(crate) use bottleneck::BottleneckStep;
 pub(crate) use codes::{
@@ -14,6 +15,7 @@ pub(crate) use codes::{
 pub(crate) use elements::{ChainStep, MEAN_PARTS, ReduceStep};
 pub(crate) use images::{InstanceNormStep, PadStep};
 pub(crate) use products::{ConvolveStep, Ending, Form, MultiplyStep};
+pub(crate) use recurrent::RecurrentStep;
 
 use super::memory::{Memory, Thread};
 use super::view::View;
@@ -110,6 +112,7 @@ pub(crate) enum Work {
     },
     InstanceNorm(Box<InstanceNormStep>),
     Pad(Box<PadStep>),
+    Recurrent(Box<RecurrentStep>),
     Resize {
         x: View,
         out: View,
@@ -147,6 +150,7 @@ impl Work {
             Work::InstanceNorm(step) => [&step.x, &step.out].into_iter().chain(&step.sums).collect(),
             Work::Pad(step) => vec![&step.x, &step.out],
             Work::Reduce(step) => vec![&step.x, &step.out],
+            Work::Recurrent(step) => step.views(),
             Work::Attend { q, k, v, mask, out, .. } => [q, k, v, out].into_iter().chain(mask).collect(),
             Work::Pool { x, out, .. }
             | Work::Softmax { x, out, .. }
@@ -210,6 +214,7 @@ impl Work {
             Work::Mean { x, sums, out } => mean(isa, [x, sums, out], memory, worker),
             Work::InstanceNorm(step) => step.run(isa, memory, worker, thread),
             Work::Pad(step) => step.run(memory, worker),
+            Work::Recurrent(step) => step.run(isa, memory, worker, thread),
             Work::Chain(step) => step.run(isa, memory, worker, thread),
             Work::Softmax { x, out, log } => each_row([x, out], memory, worker, |x, width, out| match log {
                 true => rows::log_softmax(isa, x, width, out).expect(PLANNED),

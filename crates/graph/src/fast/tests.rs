@@ -18,6 +18,7 @@ mod batch;
 mod codes;
 mod half;
 mod images;
+mod recurrent;
 mod reduce;
 
 /// All weights are in the graph.

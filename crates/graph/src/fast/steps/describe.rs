@@ -37,6 +37,7 @@ impl Work {
             Work::Mean { .. } => "mean",
             Work::InstanceNorm(_) => "instance norm",
             Work::Pad(_) => "pad",
+            Work::Recurrent(_) => "recurrent",
             Work::Chain(_) => "elements",
             Work::Softmax { .. } => "softmax",
             Work::Reduce(_) => "reduction",
@@ -89,6 +90,7 @@ impl Work {
                 let (n, k) = step.panels.shape();
                 product(&[step.x.rows().map_or(0, |(count, _)| count), n, k])
             }
+            Work::Recurrent(step) => step.operations() as u64,
             Work::MatMul { out, panels, .. } => product(&[out.elements(), panels.shape().1]),
             Work::CodesMatMul(step) => product(&[step.out.elements(), step.panels.shape().1]),
             Work::Attend { q, k, v, .. } => {
