@@ -12,7 +12,7 @@ pub(crate) use codes::{
     CodesForm, CodesMatMulStep, CodesStep, DecodeStep, QUANTIZE_PARTS, QuantizeStep, TableStep,
 };
 pub(crate) use elements::{ChainStep, MEAN_PARTS};
-pub(crate) use images::{InstanceNormStep, PadStep};
+pub(crate) use images::{GridSampleStep, InstanceNormStep, PadStep};
 pub(crate) use products::{ConvolveStep, Ending, Form, MultiplyStep};
 
 use super::memory::{Memory, Thread};
@@ -108,6 +108,7 @@ pub(crate) enum Work {
     },
     InstanceNorm(Box<InstanceNormStep>),
     Pad(Box<PadStep>),
+    GridSample(Box<GridSampleStep>),
     Resize {
         x: View,
         out: View,
@@ -144,6 +145,7 @@ impl Work {
             Work::Mean { x, sums, out } => vec![x, sums, out],
             Work::InstanceNorm(step) => [&step.x, &step.out].into_iter().chain(&step.sums).collect(),
             Work::Pad(step) => vec![&step.x, &step.out],
+            Work::GridSample(step) => vec![&step.x, &step.grid, &step.out],
             Work::Attend { q, k, v, mask, out, .. } => [q, k, v, out].into_iter().chain(mask).collect(),
             Work::Pool { x, out, .. }
             | Work::Softmax { x, out }
@@ -207,6 +209,7 @@ impl Work {
             Work::Mean { x, sums, out } => mean(isa, [x, sums, out], memory, worker),
             Work::InstanceNorm(step) => step.run(isa, memory, worker, thread),
             Work::Pad(step) => step.run(memory, worker),
+            Work::GridSample(step) => step.run(isa, memory, worker),
             Work::Chain(step) => step.run(isa, memory, worker, thread),
             Work::Softmax { x, out } => each_row([x, out], memory, worker, |x, width, out| {
                 rows::softmax(isa, x, width, 1.0, out).expect(PLANNED);

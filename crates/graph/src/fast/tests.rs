@@ -18,6 +18,7 @@ mod batch;
 mod codes;
 mod half;
 mod images;
+mod sample;
 
 /// All weights are in the graph.
 struct Nothing;

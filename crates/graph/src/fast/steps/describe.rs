@@ -37,6 +37,7 @@ impl Work {
             Work::Mean { .. } => "mean",
             Work::InstanceNorm(_) => "instance norm",
             Work::Pad(_) => "pad",
+            Work::GridSample(_) => "grid sample",
             Work::Chain(_) => "elements",
             Work::Softmax { .. } => "softmax",
             Work::LayerNorm { .. } => "layer norm",
