@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 
 mod batch;
 mod codes;
+mod einsum;
 mod half;
 mod images;
 mod sample;
