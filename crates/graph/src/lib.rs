@@ -9,6 +9,7 @@ mod batch;
 mod bind;
 pub mod builder;
 pub mod cpu;
+mod einsum;
 mod fast;
 pub mod graph;
 pub mod memory;

@@ -6,6 +6,7 @@
 use crate::backend::{CompileError, RunError, WeightSource};
 use crate::batch;
 use crate::cpu::Pool;
+use crate::einsum;
 use crate::fast::{FastPlan, PackCache};
 use crate::graph::{Dim, Graph, Op, ValueId, ValueKind};
 use crate::ops::Fact;
@@ -310,7 +311,7 @@ impl TensorProgram {
         if let Some(form) = self.items(&key, &graph) {
             return Ok(Plan { key, graph: Graph::default(), form });
         }
-        let graph = if self.pool.is_some() { widen(graph) } else { graph };
+        let graph = if self.pool.is_some() { einsum::expand(widen(graph)) } else { graph };
         let dropped = dropped(&graph);
         let bytes = peak_bytes(&graph, &dropped);
         if bytes > self.options.max_bytes {

@@ -6,6 +6,7 @@ pub mod codes;
 pub mod conv;
 pub mod elementwise;
 pub mod gemm;
+pub mod grid_sample;
 pub mod instance_norm;
 pub mod isa;
 pub mod layer_norm;

@@ -1,6 +1,6 @@
 //! Values that are known when a plan is made: weights, constants, and quantised weights as the numbers they stand for.
 
-use crate::graph::{Graph, Node, Op, ValueId, WeightInfo};
+use crate::graph::{Dim, Graph, Node, Op, ValueId, ValueKind, WeightInfo};
 use crate::ops::{Cast, TensorOp};
 use crate::plain::Context;
 use half::{bf16, f16};
@@ -25,6 +25,14 @@ impl std::fmt::Debug for Constants<'_> {
     }
 }
 
+/// The shape of an f32 tensor, if it is one and known.
+fn known_shape(graph: &Graph, id: ValueId) -> Option<Vec<usize>> {
+    let info = graph.value(id);
+    let known = |dim: &Dim| if let Dim::Const(n) = dim { Some(*n) } else { None };
+    (info.kind == ValueKind::Tensor && info.dtype == DType::F32)
+        .then(|| info.shape.iter().map(known).collect())?
+}
+
 impl<'a> Constants<'a> {
     pub(super) fn new(graph: &'a Graph, context: &'a Context<'a>) -> Constants<'a> {
         let (mut nodes, mut zeros) = (HashMap::new(), HashMap::new());
@@ -42,6 +50,9 @@ impl<'a> Constants<'a> {
                 }
                 Op::Tensor(TensorOp::DequantizeLinear(_)) => {
                     node.inputs.iter().all(|id| *id == ValueId::ABSENT || nodes.contains_key(id))
+                }
+                Op::Tensor(TensorOp::Reshape { .. }) => {
+                    nodes.contains_key(&node.inputs[0]) && known_shape(graph, node.outputs[0]).is_some()
                 }
                 _ => false,
             };
@@ -78,6 +89,11 @@ impl<'a> Constants<'a> {
                     _ => None,
                 };
                 crate::plain::dequantize(quantize, &codes, &scale, zero.as_deref()).map(Arc::new)
+            }
+            Op::Tensor(TensorOp::Reshape { .. }) => {
+                let shape = known_shape(self.graph, node.outputs[0]).ok_or("no shape")?;
+                let elements = self.tensor(node.inputs[0])?.elements().clone();
+                Tensor::new(shape, elements).map(Arc::new).map_err(|e| e.to_string())
             }
             _ => Err("no constant".to_owned()),
         }

@@ -14,7 +14,7 @@ mod shape;
 
 use super::constants::Constants;
 use crate::graph::{Dim, Graph, Node, Op, ValueId, ValueKind};
-use crate::ops::{ReduceKind, SoftmaxKind, TensorOp};
+use crate::ops::{GridSample, ReduceKind, SoftmaxKind, TensorOp};
 use kun_kernels::chain;
 use kun_kernels::codes::Table;
 use kun_kernels::conv::Geometry;
@@ -254,6 +254,8 @@ pub(crate) enum Kind {
         rows: Axis,
         columns: Axis,
     },
+    /// `x [N, C, H, W]` at the places of `grid [N, height, width, 2]`.
+    GridSample(GridSample),
     Move(Move),
     Concat {
         axis: usize,
@@ -349,6 +351,7 @@ impl Lower<'_> {
             TensorOp::GlobalPool(kind) => self.global_pool(index, node, *kind),
             TensorOp::Reduce(reduce) => self.reduce(index, node, reduce),
             TensorOp::Resize(resize) => self.resize(index, node, resize),
+            TensorOp::GridSample(sample) => self.grid_sample(index, node, *sample),
             TensorOp::MatMul => self.matmul(index, node),
             TensorOp::Gemm(gemm) => self.gemm(index, node, gemm),
             TensorOp::Softmax { axis } => self.softmax(index, node, *axis, false),

@@ -12,7 +12,7 @@ mod weights;
 use super::constants::Constants;
 use super::lower::{Input, Kind, Move, Proto, Tail};
 use super::pack::{PackCache, Packer};
-use super::steps::{Ending, InstanceNormStep, MEAN_PARTS, PadStep, ReduceStep, Step, Work};
+use super::steps::{Ending, GridSampleStep, InstanceNormStep, MEAN_PARTS, PadStep, ReduceStep, Step, Work};
 use super::view::{Place, View, channels_last_strides, dense_strides, ordered_strides};
 use super::{Built, fuse};
 use crate::backend::CompileError;
@@ -161,7 +161,10 @@ impl Placer<'_> {
                 }
                 let fits = match makers.get(&id).map(|maker| (&maker.kind, maker.code)) {
                     Some((_, code)) if code != proto.code => false,
-                    Some((Kind::Convolve(_) | Kind::Pool { .. } | Kind::Resize { .. }, _)) => image,
+                    Some((
+                        Kind::Convolve(_) | Kind::Pool { .. } | Kind::Resize { .. } | Kind::GridSample(_),
+                        _,
+                    )) => image,
                     Some((Kind::Chain(_), _)) => true,
                     _ => false,
                 };
@@ -380,6 +383,12 @@ impl Placer<'_> {
                 let x = if dense { x } else { self.copied(x, strides) };
                 let out = self.result(output, channels_last_strides);
                 self.push(Work::Resize { x, out, rows, columns });
+            }
+            Kind::GridSample(sample) => {
+                let (x, grid) = (self.view(&inputs[0])?, self.view(&inputs[1])?);
+                let x = self.channels_last(x);
+                let out = self.result(output, channels_last_strides);
+                self.push(Work::GridSample(Box::new(GridSampleStep { x, grid, out, sample })));
             }
             Kind::Move(change) => self.change(&change, &inputs[0], output)?,
             Kind::Concat { axis } => self.concat(axis, &inputs, output, code)?,

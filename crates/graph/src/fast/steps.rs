@@ -13,7 +13,7 @@ pub(crate) use codes::{
     CodesForm, CodesMatMulStep, CodesStep, DecodeStep, QUANTIZE_PARTS, QuantizeStep, TableStep,
 };
 pub(crate) use elements::{ChainStep, MEAN_PARTS, ReduceStep};
-pub(crate) use images::{InstanceNormStep, PadStep};
+pub(crate) use images::{GridSampleStep, InstanceNormStep, PadStep};
 pub(crate) use products::{ConvolveStep, Ending, Form, MultiplyStep};
 pub(crate) use recurrent::RecurrentStep;
 
@@ -113,6 +113,7 @@ pub(crate) enum Work {
     InstanceNorm(Box<InstanceNormStep>),
     Pad(Box<PadStep>),
     Recurrent(Box<RecurrentStep>),
+    GridSample(Box<GridSampleStep>),
     Resize {
         x: View,
         out: View,
@@ -151,6 +152,7 @@ impl Work {
             Work::Pad(step) => vec![&step.x, &step.out],
             Work::Reduce(step) => vec![&step.x, &step.out],
             Work::Recurrent(step) => step.views(),
+            Work::GridSample(step) => vec![&step.x, &step.grid, &step.out],
             Work::Attend { q, k, v, mask, out, .. } => [q, k, v, out].into_iter().chain(mask).collect(),
             Work::Pool { x, out, .. }
             | Work::Softmax { x, out, .. }
@@ -215,6 +217,7 @@ impl Work {
             Work::InstanceNorm(step) => step.run(isa, memory, worker, thread),
             Work::Pad(step) => step.run(memory, worker),
             Work::Recurrent(step) => step.run(isa, memory, worker, thread),
+            Work::GridSample(step) => step.run(isa, memory, worker),
             Work::Chain(step) => step.run(isa, memory, worker, thread),
             Work::Softmax { x, out, log } => each_row([x, out], memory, worker, |x, width, out| match log {
                 true => rows::log_softmax(isa, x, width, out).expect(PLANNED),

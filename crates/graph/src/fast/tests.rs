@@ -16,10 +16,12 @@ use std::sync::{Arc, Mutex};
 
 mod batch;
 mod codes;
+mod einsum;
 mod half;
 mod images;
 mod recurrent;
 mod reduce;
+mod sample;
 
 /// All weights are in the graph.
 struct Nothing;

@@ -177,6 +177,48 @@ fn reflect(x: f64, low: f64, high: f64) -> f64 {
     if (turns % 2.0 == 0.0) == from_low { low + rest } else { high - rest }
 }
 
+/// The pixels of an axis of `length` that coordinate `v` of a grid lies between, and their weights; without those that count
+/// as zero.
+pub(crate) fn grid_taps(
+    sample: &GridSample,
+    v: f64,
+    length: usize,
+) -> impl Iterator<Item = (usize, f64)> + Clone + use<> {
+    let GridSample { mode, padding, align_corners } = *sample;
+    let length = length as f64;
+    let last = length - 1.0;
+    let (mut p, low, high) = match align_corners {
+        true => ((v + 1.0) / 2.0 * last, 0.0, last),
+        false => (((v + 1.0) * length - 1.0) / 2.0, -0.5, length - 0.5),
+    };
+    p = f64::from(p as f32);
+    if mode == SampleMode::Nearest {
+        p = p.round_ties_even();
+    }
+    if p < low || p > high {
+        match padding {
+            GridPadding::Border => p = p.clamp(0.0, last),
+            GridPadding::Reflection => p = reflect(p, low, high),
+            GridPadding::Zeros => {}
+        }
+    }
+    let pixel = move |i: f64| match padding {
+        GridPadding::Zeros => (0.0..=last).contains(&i).then_some(i as usize),
+        GridPadding::Border => Some(i.clamp(0.0, last) as usize),
+        GridPadding::Reflection => Some(reflect(i, low, high).clamp(0.0, last) as usize),
+    };
+    let base = p.floor();
+    let (near, taps) = match mode {
+        SampleMode::Nearest => ([(p.trunc(), 1.0), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)], 1),
+        SampleMode::Linear => ([(base, 1.0 - (p - base)), (base + 1.0, p - base), (0.0, 0.0), (0.0, 0.0)], 2),
+        SampleMode::Cubic => {
+            let tap = |k: f64| (base + k, cubic(-0.75, p - (base + k)));
+            ([tap(-1.0), tap(0.0), tap(1.0), tap(2.0)], 4)
+        }
+    };
+    near.into_iter().take(taps).filter_map(move |(i, w)| Some((pixel(i)?, w)))
+}
+
 pub(crate) fn grid_sample(sample: &GridSample, x: &Tensor, grid: &Tensor) -> Result<Tensor, String> {
     let (&[n, c], spatial) = x.shape().split_at(2.min(x.shape().len())) else {
         return Err(format!("{:?} has no channels", x.shape()));
@@ -189,22 +231,6 @@ pub(crate) fn grid_sample(sample: &GridSample, x: &Tensor, grid: &Tensor) -> Res
     let (values, coordinates) = (f64s(x)?, f64s(grid)?);
     let (size, count) = (count(spatial)?, count(places)?);
     let strides = super::layout::strides(spatial);
-    let border = |d: usize| match sample.align_corners {
-        true => (0.0, spatial[d] as f64 - 1.0),
-        false => (-0.5, spatial[d] as f64 - 0.5),
-    };
-    // The pixel `i` of dimension `d`, or none if it counts as zero.
-    let pixel = |d: usize, i: f64| -> Option<usize> {
-        let last = spatial[d] as f64 - 1.0;
-        match sample.padding {
-            GridPadding::Zeros => (0.0..=last).contains(&i).then_some(i as usize),
-            GridPadding::Border => Some(i.clamp(0.0, last) as usize),
-            GridPadding::Reflection => {
-                let (low, high) = border(d);
-                Some(reflect(i, low, high).clamp(0.0, last) as usize)
-            }
-        }
-    };
     let mut out = vec![0.0; n * c * count];
     for batch in 0..n {
         for place in 0..count {
@@ -214,38 +240,12 @@ pub(crate) fn grid_sample(sample: &GridSample, x: &Tensor, grid: &Tensor) -> Res
             for d in 0..rank {
                 // Coordinates come innermost first.
                 let v = coordinates[at + rank - 1 - d];
-                let length = spatial[d] as f64;
-                let mut p = match sample.align_corners {
-                    true => (v + 1.0) / 2.0 * (length - 1.0),
-                    false => ((v + 1.0) * length - 1.0) / 2.0,
-                };
-                p = f64::from(p as f32);
-                if sample.mode == SampleMode::Nearest {
-                    p = p.round_ties_even();
-                }
-                let (low, high) = border(d);
-                if p < low || p > high {
-                    match sample.padding {
-                        GridPadding::Border => p = p.clamp(0.0, length - 1.0),
-                        GridPadding::Reflection => p = reflect(p, low, high),
-                        GridPadding::Zeros => {}
-                    }
-                }
-                let base = p.floor();
-                let near: Vec<(f64, f64)> = match sample.mode {
-                    SampleMode::Nearest => vec![(p.trunc(), 1.0)],
-                    SampleMode::Linear => vec![(base, 1.0 - (p - base)), (base + 1.0, p - base)],
-                    SampleMode::Cubic => {
-                        (-1..3).map(|k| base + f64::from(k)).map(|i| (i, cubic(-0.75, p - i))).collect()
-                    }
-                };
+                let near = grid_taps(sample, v, spatial[d]);
                 taps = taps
                     .iter()
                     .flat_map(|&(offset, weight)| {
                         let strides = &strides;
-                        near.iter().filter_map(move |&(i, w)| {
-                            pixel(d, i).map(|i| (offset + i * strides[d], weight * w))
-                        })
+                        near.clone().map(move |(i, w)| (offset + i * strides[d], weight * w))
                     })
                     .collect();
             }

@@ -4,8 +4,8 @@ use super::elementwise::add_to;
 use super::{Convolve, Input, Kind, Lower, Overlapping, Phase, Proto, Surround, Tail};
 use crate::graph::{Node, ValueId};
 use crate::ops::{
-    Convolution, Geometry as Spatial, PadMode, Pool, PoolKind, Reduce, ReduceKind, Resize,
-    TransposedConvolution,
+    Convolution, Geometry as Spatial, GridSample, PadMode, Pool, PoolKind, Reduce, ReduceKind, Resize,
+    SampleMode, TransposedConvolution,
 };
 use crate::plain;
 use kun_kernels::conv::Geometry;
@@ -254,6 +254,18 @@ impl Lower<'_> {
             return None;
         }
         self.make(index, Kind::Mean, vec![Input::Value(x)], node.outputs[0]);
+        Some(())
+    }
+
+    pub(super) fn grid_sample(&mut self, index: usize, node: &Node, sample: GridSample) -> Option<()> {
+        let (x, grid) = (self.operand(node, 0)?, self.operand(node, 1)?);
+        let (shape, places) = (self.shape(x)?, self.shape(grid)?);
+        let (&[batch, _, _, _], &[grids, _, _, 2]) = (&shape[..], &places[..]) else { return None };
+        if batch != grids || shape.contains(&0) || sample.mode == SampleMode::Cubic {
+            return None;
+        }
+        let inputs = vec![Input::Value(x), Input::Value(grid)];
+        self.make(index, Kind::GridSample(sample), inputs, node.outputs[0]);
         Some(())
     }
 

@@ -38,6 +38,7 @@ impl Work {
             Work::InstanceNorm(_) => "instance norm",
             Work::Pad(_) => "pad",
             Work::Recurrent(_) => "recurrent",
+            Work::GridSample(_) => "grid sample",
             Work::Chain(_) => "elements",
             Work::Softmax { .. } => "softmax",
             Work::Reduce(_) => "reduction",

@@ -1,4 +1,5 @@
-//! Work on images that is neither a convolution nor a pool: what stands around them, and norms of channels.
+//! Work on images that is neither a convolution nor a pool: what stands around them, what lies between their pixels, and
+//! norms of channels.
 
 use super::elements::MEAN_PARTS;
 use super::{PIECE, PLANNED, part, pixel_stride};
@@ -6,7 +7,10 @@ use crate::cpu::{Panicked, Worker};
 use crate::fast::lower::Surround;
 use crate::fast::memory::{Memory, Thread};
 use crate::fast::view::View;
+use crate::ops::GridSample;
+use crate::plain::grid_taps;
 use kun_kernels::Isa;
+use kun_kernels::grid_sample::{self, Sample};
 use kun_kernels::instance_norm::{add_squares, normalize, scale_rows};
 use kun_kernels::pool::add_rows;
 
@@ -58,6 +62,56 @@ impl PadStep {
                         to[before + inside..channels.len()].fill(*value);
                     }
                     column += run;
+                }
+            }
+        })
+    }
+}
+
+/// Images at the places that a grid names. The channels of a pixel lie together.
+#[derive(Debug)]
+pub(crate) struct GridSampleStep {
+    pub x: View,
+    /// `[N, height, width, 2]`: column, then row.
+    pub grid: View,
+    pub out: View,
+    pub sample: GridSample,
+}
+
+impl GridSampleStep {
+    pub(super) fn run(&self, isa: Isa, memory: &Memory<'_>, worker: &Worker<'_>) -> Result<(), Panicked> {
+        /// Pixels of which places and weights are found at once.
+        const BLOCK: usize = 32;
+        let Self { x, grid, out, sample } = self;
+        let &[batch, channels, height, width] = &out.shape[..] else {
+            unreachable!("images have four dimensions")
+        };
+        let stride = pixel_stride(out);
+        let line = width * stride;
+        let lines = batch * height;
+        let group = (PIECE / (width * channels.max(8)).max(1)).max(1);
+        worker.phase_by_place(lines.div_ceil(group), |task| {
+            let (data, coordinates) = (memory.read(x), memory.read(grid));
+            for at in task * group..((task + 1) * group).min(lines) {
+                let (image, row) = (at / height, at % height);
+                let to = memory.region(out).row_mut(at * line, line - stride + channels);
+                let from = image * grid.strides[0] + row * grid.strides[1];
+                for first in (0..width).step_by(BLOCK) {
+                    let count = BLOCK.min(width - first);
+                    let mut samples = [Sample::default(); BLOCK];
+                    for (i, into) in samples[..count].iter_mut().enumerate() {
+                        let at = from + (first + i) * grid.strides[2];
+                        let [column, row] = [at, at + grid.strides[3]].map(|at| f64::from(coordinates[at]));
+                        let columns = grid_taps(sample, column, x.shape[3]);
+                        for (y, down) in grid_taps(sample, row, x.shape[2]) {
+                            let line = image * x.strides[0] + y * x.strides[2];
+                            for (x_, across) in columns.clone() {
+                                into.push(line + x_ * x.strides[3], (down * across) as f32);
+                            }
+                        }
+                    }
+                    let to = &mut to[first * stride..][..(count - 1) * stride + channels];
+                    grid_sample::pixels(isa, data, channels, &samples[..count], stride, to).expect(PLANNED);
                 }
             }
         })
