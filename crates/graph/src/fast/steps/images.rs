@@ -103,9 +103,9 @@ impl GridSampleStep {
                         let at = from + (first + i) * grid.strides[2];
                         let [column, row] = [at, at + grid.strides[3]].map(|at| f64::from(coordinates[at]));
                         let columns = grid_taps(sample, column, x.shape[3]);
-                        for (y, down) in grid_taps(sample, row, x.shape[2]) {
+                        for &(y, down) in grid_taps(sample, row, x.shape[2]).as_slice() {
                             let line = image * x.strides[0] + y * x.strides[2];
-                            for (x_, across) in columns.clone() {
+                            for &(x_, across) in columns.as_slice() {
                                 into.push(line + x_ * x.strides[3], (down * across) as f32);
                             }
                         }
