@@ -178,7 +178,7 @@ fn reflect(x: f64, low: f64, high: f64) -> f64 {
 }
 
 /// The pixels of an axis that a place lies between, and their weights; without those that count as zero.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct GridTaps {
     taps: [(usize, f64); 4],
     count: usize,
@@ -207,9 +207,9 @@ fn floor(x: f64) -> f64 {
     x.floor()
 }
 
-/// Of an axis of `length` pixels and coordinate `v` of a grid.
+/// Finds those of an axis of `length` pixels and coordinate `v` of a grid.
 #[inline]
-pub(crate) fn grid_taps(sample: &GridSample, v: f64, length: usize) -> GridTaps {
+pub(crate) fn grid_taps(sample: &GridSample, v: f64, length: usize, taps: &mut GridTaps) {
     let GridSample { mode, padding, align_corners } = *sample;
     let length = length as f64;
     let last = length - 1.0;
@@ -228,7 +228,7 @@ pub(crate) fn grid_taps(sample: &GridSample, v: f64, length: usize) -> GridTaps 
             GridPadding::Zeros => {}
         }
     }
-    let mut taps = GridTaps { taps: [(0, 0.0); 4], count: 0 };
+    taps.count = 0;
     let mut push = |i: f64, weight: f64| match padding {
         _ if (0.0..=last).contains(&i) => taps.push(i as usize, weight),
         GridPadding::Zeros => {}
@@ -246,7 +246,6 @@ pub(crate) fn grid_taps(sample: &GridSample, v: f64, length: usize) -> GridTaps 
             (-1..3).map(|k| base + f64::from(k)).for_each(|i| push(i, cubic(-0.75, p - i)));
         }
     }
-    taps
 }
 
 pub(crate) fn grid_sample(sample: &GridSample, x: &Tensor, grid: &Tensor) -> Result<Tensor, String> {
@@ -270,7 +269,8 @@ pub(crate) fn grid_sample(sample: &GridSample, x: &Tensor, grid: &Tensor) -> Res
             for d in 0..rank {
                 // Coordinates come innermost first.
                 let v = coordinates[at + rank - 1 - d];
-                let near = grid_taps(sample, v, spatial[d]);
+                let mut near = GridTaps::default();
+                grid_taps(sample, v, spatial[d], &mut near);
                 taps = taps
                     .iter()
                     .flat_map(|&(offset, weight)| {
