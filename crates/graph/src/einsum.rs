@@ -167,6 +167,12 @@ impl Expansion<'_> {
             Some((last, _)) if !constant && batch.is_empty() && all(&[*last]) >= ENOUGH => rows.len() - 1,
             _ => 0,
         };
+        if all(&rows) == 1 && n == 1 && all(&batch) > 1 {
+            let result = lengths(&output);
+            let inner = [&batch[..], &depth].concat();
+            let orders = [[&inner[..], &rows].concat(), [&inner[..], &columns].concat()];
+            return self.dots([a, b], orders, &[&items[..], &[k]].concat(), &result, to);
+        }
         let m = all(&rows[inner..]);
         let of = |last: &[usize]| [&items[..], &lengths(&rows[..inner]), last].concat();
         let (left, right, whole) = (of(&[m, k]), [&items[..], &[k, n]].concat(), of(&[m, n]));
@@ -195,6 +201,32 @@ impl Expansion<'_> {
             let term = Term { id, letters: made, shape: full };
             self.ordered(term, &output, Some(to));
         }
+    }
+
+    /// Products of single rows with single columns, many of them: products of elements, of which those of a row are summed, as
+    /// by a product with ones. `orders` are those of the operands, `rows` is their common shape.
+    fn dots(
+        &mut self,
+        terms: [Term; 2],
+        orders: [Vec<u32>; 2],
+        rows: &[usize],
+        result: &[usize],
+        to: ValueId,
+    ) {
+        let mut inputs = Vec::with_capacity(2);
+        for (term, order) in terms.into_iter().zip(orders) {
+            let term = self.ordered(term, &order, None);
+            inputs.push(self.reshaped(term.id, &term.shape, rows, None));
+        }
+        let product = self.value(rows, DType::F32);
+        self.node(TensorOp::Binary(Binary::Mul), inputs, product);
+        let (outer, k) = (&rows[..rows.len() - 1], rows[rows.len() - 1]);
+        let ones = self.value(&[k, 1], DType::F32);
+        let column = Tensor::f32([k, 1], vec![1.0; k]).expect("as many ones as rows");
+        self.node(TensorOp::Constant(Arc::new(column)), Vec::new(), ones);
+        let sums = self.value(&[outer, &[1]].concat(), DType::F32);
+        self.node(TensorOp::MatMul, vec![product, ones], sums);
+        self.reshaped(sums, &[outer, &[1]].concat(), result, Some(to));
     }
 
     /// A product of elements: no letter is summed.

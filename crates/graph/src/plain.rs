@@ -31,7 +31,7 @@ use kun_tensor::{DType, Element, Elements, Tensor};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-pub(crate) use resize::{axis_taps as resize_taps, grid_taps};
+pub(crate) use resize::{GridTaps, axis_taps as resize_taps, grid_taps};
 
 /// A value while a graph runs.
 #[derive(Clone, Debug, PartialEq)]

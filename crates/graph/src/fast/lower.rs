@@ -74,12 +74,14 @@ pub(crate) struct Convolve {
     pub coded: Option<Box<Coded>>,
 }
 
-/// A transposed convolution with overlapping windows, in one group.
+/// A transposed convolution with overlapping windows, in one group or of single channels.
 #[derive(Clone, Debug)]
 pub(crate) struct Overlapping {
     pub weight: ValueId,
     pub channels: usize,
     pub outputs: usize,
+    /// Whether every channel is a group.
+    pub depthwise: bool,
     pub stride: [usize; 2],
     pub bias: Vec<f32>,
     pub phases: Vec<Phase>,

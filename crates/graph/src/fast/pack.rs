@@ -73,6 +73,8 @@ pub(super) enum Layout {
     Blocks { panels: Panels, pixels: usize },
     /// Some places of the windows of a transposed convolution `[channels, outputs, pixels]`, in this order.
     Places { panels: Panels, places: Vec<usize> },
+    /// The same of a transposed convolution of single channels, `[channels, 1, pixels]` to `[places, channels]`.
+    DepthwisePlaces { pixels: usize, places: Vec<usize> },
     /// A matrix whose output `n` at depth `k` is element `n * n_stride + k * k_stride`.
     Matrix { panels: Panels, n_stride: usize, k_stride: usize },
     /// i8 `[outputs, channels, taps]` to quads, with the sums of outputs behind.
@@ -112,6 +114,7 @@ impl Layout {
     fn elements(&self, weights: usize) -> usize {
         match self {
             Layout::Depthwise { .. } => weights,
+            Layout::DepthwisePlaces { pixels, places } => weights / pixels * places.len(),
             Layout::Winograd(panels) => winograd::packed_len(panels),
             Layout::Direct { panels, groups, .. } => groups * panels.packed_len(),
             Layout::Matrix { panels, .. } | Layout::Blocks { panels, .. } | Layout::Places { panels, .. } => {
@@ -126,6 +129,7 @@ impl Layout {
     fn name(&self) -> String {
         let name = match self {
             Layout::Places { places, .. } => return format!("places {places:?}"),
+            Layout::DepthwisePlaces { places, .. } => return format!("depthwise places {places:?}"),
             Layout::Depthwise { .. } => "depthwise",
             Layout::Winograd(panels) if panels.has_pairs() => "winograd pairs",
             Layout::Winograd(_) => "winograd",
@@ -359,6 +363,13 @@ impl Job {
                 let out = place(0..values.len());
                 for (c, filter) in values.chunks_exact(*taps).enumerate() {
                     filter.iter().enumerate().for_each(|(tap, x)| out[tap * outputs + c] = *x);
+                }
+            }
+            Layout::DepthwisePlaces { pixels, places } => {
+                let channels = values.len() / pixels;
+                let out = place(0..channels * places.len());
+                for (c, filter) in values.chunks_exact(*pixels).enumerate() {
+                    places.iter().enumerate().for_each(|(tap, at)| out[tap * channels + c] = filter[*at]);
                 }
             }
             Layout::Winograd(panels) => {

@@ -177,13 +177,39 @@ fn reflect(x: f64, low: f64, high: f64) -> f64 {
     if (turns % 2.0 == 0.0) == from_low { low + rest } else { high - rest }
 }
 
-/// The pixels of an axis of `length` that coordinate `v` of a grid lies between, and their weights; without those that count
-/// as zero.
-pub(crate) fn grid_taps(
-    sample: &GridSample,
-    v: f64,
-    length: usize,
-) -> impl Iterator<Item = (usize, f64)> + Clone + use<> {
+/// The pixels of an axis that a place lies between, and their weights; without those that count as zero.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct GridTaps {
+    taps: [(usize, f64); 4],
+    count: usize,
+}
+
+impl GridTaps {
+    pub(crate) fn as_slice(&self) -> &[(usize, f64)] {
+        &self.taps[..self.count]
+    }
+
+    #[inline]
+    fn push(&mut self, pixel: usize, weight: f64) {
+        self.taps[self.count] = (pixel, weight);
+        self.count += 1;
+    }
+}
+
+/// `x.floor()`, without a call where that is one.
+#[inline]
+fn floor(x: f64) -> f64 {
+    // Whole numbers up to here are i64.
+    if x.abs() < 1e15 {
+        let toward_zero = x as i64 as f64;
+        return if toward_zero > x { toward_zero - 1.0 } else { toward_zero };
+    }
+    x.floor()
+}
+
+/// Finds those of an axis of `length` pixels and coordinate `v` of a grid.
+#[inline]
+pub(crate) fn grid_taps(sample: &GridSample, v: f64, length: usize, taps: &mut GridTaps) {
     let GridSample { mode, padding, align_corners } = *sample;
     let length = length as f64;
     let last = length - 1.0;
@@ -202,21 +228,24 @@ pub(crate) fn grid_taps(
             GridPadding::Zeros => {}
         }
     }
-    let pixel = move |i: f64| match padding {
-        GridPadding::Zeros => (0.0..=last).contains(&i).then_some(i as usize),
-        GridPadding::Border => Some(i.clamp(0.0, last) as usize),
-        GridPadding::Reflection => Some(reflect(i, low, high).clamp(0.0, last) as usize),
+    taps.count = 0;
+    let mut push = |i: f64, weight: f64| match padding {
+        _ if (0.0..=last).contains(&i) => taps.push(i as usize, weight),
+        GridPadding::Zeros => {}
+        GridPadding::Border => taps.push(i.clamp(0.0, last) as usize, weight),
+        GridPadding::Reflection => taps.push(reflect(i, low, high).clamp(0.0, last) as usize, weight),
     };
-    let base = p.floor();
-    let (near, taps) = match mode {
-        SampleMode::Nearest => ([(p.trunc(), 1.0), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)], 1),
-        SampleMode::Linear => ([(base, 1.0 - (p - base)), (base + 1.0, p - base), (0.0, 0.0), (0.0, 0.0)], 2),
-        SampleMode::Cubic => {
-            let tap = |k: f64| (base + k, cubic(-0.75, p - (base + k)));
-            ([tap(-1.0), tap(0.0), tap(1.0), tap(2.0)], 4)
+    let base = floor(p);
+    match mode {
+        SampleMode::Nearest => push(p.trunc(), 1.0),
+        SampleMode::Linear => {
+            push(base, 1.0 - (p - base));
+            push(base + 1.0, p - base);
         }
-    };
-    near.into_iter().take(taps).filter_map(move |(i, w)| Some((pixel(i)?, w)))
+        SampleMode::Cubic => {
+            (-1..3).map(|k| base + f64::from(k)).for_each(|i| push(i, cubic(-0.75, p - i)));
+        }
+    }
 }
 
 pub(crate) fn grid_sample(sample: &GridSample, x: &Tensor, grid: &Tensor) -> Result<Tensor, String> {
@@ -240,12 +269,13 @@ pub(crate) fn grid_sample(sample: &GridSample, x: &Tensor, grid: &Tensor) -> Res
             for d in 0..rank {
                 // Coordinates come innermost first.
                 let v = coordinates[at + rank - 1 - d];
-                let near = grid_taps(sample, v, spatial[d]);
+                let mut near = GridTaps::default();
+                grid_taps(sample, v, spatial[d], &mut near);
                 taps = taps
                     .iter()
                     .flat_map(|&(offset, weight)| {
-                        let strides = &strides;
-                        near.clone().map(move |(i, w)| (offset + i * strides[d], weight * w))
+                        let (strides, near) = (&strides, &near);
+                        near.as_slice().iter().map(move |&(i, w)| (offset + i * strides[d], weight * w))
                     })
                     .collect();
             }

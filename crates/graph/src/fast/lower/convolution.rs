@@ -147,7 +147,7 @@ impl Lower<'_> {
         Some((inner, pad.zeros([channels, height, width])?))
     }
 
-    /// A transposed convolution in one group.
+    /// A transposed convolution in one group or of single channels.
     pub(super) fn transposed(
         &mut self,
         index: usize,
@@ -161,15 +161,19 @@ impl Lower<'_> {
             return None;
         };
         let spatial = conv.geometry(&shape[2..], &kernel[2..]).ok()?;
-        let bad = conv.convolution.groups != 1 || kernel.contains(&0) || shape.contains(&0);
-        if !self.is_constant(weight) || bad {
+        let groups = conv.convolution.groups;
+        let depthwise = groups > 1 && groups == channels && outputs == 1;
+        if !self.is_constant(weight) || kernel.contains(&0) || shape.contains(&0) || groups > 1 && !depthwise
+        {
             return None;
         }
+        let outputs = if depthwise { channels } else { outputs };
         let bias = match self.operand(node, 2) {
             Some(bias) => self.numbers(bias, outputs)?,
             None => Vec::new(),
         };
-        let apart = spatial.strides == [rows, columns]
+        let apart = !depthwise
+            && spatial.strides == [rows, columns]
             && spatial.pad_begin == [0, 0]
             && spatial.input == [height * rows, width * columns];
         let kind = if apart {
@@ -189,7 +193,8 @@ impl Lower<'_> {
         } else {
             let phases = phases(batch, &spatial, [height, width])?;
             let stride = two(&spatial.strides, 1)?;
-            Kind::Overlapping(Box::new(Overlapping { weight, channels, outputs, stride, bias, phases }))
+            let task = Overlapping { weight, channels, outputs, depthwise, stride, bias, phases };
+            Kind::Overlapping(Box::new(task))
         };
         let inputs = vec![Input::Value(x)];
         self.make(index, kind, inputs, node.outputs[0]);
@@ -223,10 +228,20 @@ impl Lower<'_> {
     }
 
     pub(super) fn global_pool(&mut self, index: usize, node: &Node, kind: PoolKind) -> Option<()> {
-        if !matches!(kind, PoolKind::Average { .. }) {
-            return None;
+        match kind {
+            PoolKind::Average { .. } => self.mean(index, node),
+            PoolKind::Max => {
+                let x = self.operand(node, 0)?;
+                let shape = self.shape(x)?;
+                if shape.len() < 3 || shape.contains(&0) || self.is_constant(x) {
+                    return None;
+                }
+                let kind = Kind::Reduce { axes: (2..shape.len()).collect(), kind: ReduceKind::Max };
+                self.make(index, kind, vec![Input::Value(x)], node.outputs[0]);
+                Some(())
+            }
+            PoolKind::Lp { .. } => None,
         }
-        self.mean(index, node)
     }
 
     pub(super) fn reduce(&mut self, index: usize, node: &Node, reduce: &Reduce) -> Option<()> {

@@ -21,6 +21,7 @@ impl Lower<'_> {
                 self.view(index, x, out, Move::Transpose(permutation(axes, shape.len()).ok()?))
             }
             TensorOp::Expand => self.view(index, x, out, Move::Expand),
+            TensorOp::Tile => self.tile(index, node, &shape),
             TensorOp::Slice => {
                 let given = |i: usize| self.operand(node, i).map(|id| self.integers(id));
                 let (starts, ends) = (given(1)??, given(2)??);
@@ -55,6 +56,31 @@ impl Lower<'_> {
             TensorOp::SpaceToDepth(blocks) => self.blocks(index, x, out, &shape, *blocks, false),
             _ => None,
         }
+    }
+
+    /// Dimensions of 1 are stretched; another one is joined to itself.
+    fn tile(&mut self, index: usize, node: &Node, shape: &[usize]) -> Option<()> {
+        /// Copies that are worth a step each.
+        const MOST: usize = 16;
+        let (x, out) = (self.operand(node, 0)?, node.outputs[0]);
+        let repeats = self.integers(self.operand(node, 1)?)?;
+        let repeats: Vec<usize> =
+            repeats.iter().map(|&n| usize::try_from(n)).collect::<Result<_, _>>().ok()?;
+        if repeats.len() != shape.len() {
+            return None;
+        }
+        let several: Vec<usize> = (0..shape.len()).filter(|&i| repeats[i] != 1).collect();
+        if several.iter().all(|&i| shape[i] == 1) {
+            return self.view(index, x, out, Move::Expand);
+        }
+        let [axis] = several[..] else { return None };
+        if repeats[axis] > MOST || self.is_constant(x) {
+            return None;
+        }
+        // One reader becomes several.
+        self.uses[x.0 as usize] += repeats[axis] - 1;
+        self.make(index, Kind::Concat { axis }, vec![Input::Value(x); repeats[axis]], out);
+        Some(())
     }
 
     fn split(&mut self, index: usize, node: &Node, axis: i64) -> Option<()> {

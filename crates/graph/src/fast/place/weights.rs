@@ -83,7 +83,8 @@ impl Placer<'_> {
         let x = self.channels_last(x);
         let ending = self.ending(&tail, inputs, |values| panels.pad(values), |_, view| view)?;
         let (batch, [height, width]) = (geometry.batch, geometry.input);
-        let wide = self.convolved(geometry, [channels, outputs], panels, packed, ending, x);
+        let form = (Form::Direct, 1);
+        let wide = self.convolved(form, geometry, [channels, outputs], panels, packed, ending, x);
         let out = self.result(output, channels_last_strides);
         let each = outputs / (rows * columns);
         // Splitting dimensions never needs a copy.
@@ -104,27 +105,39 @@ impl Placer<'_> {
         inputs: &[Input],
         output: ValueId,
     ) -> Result<(), CompileError> {
-        let Overlapping { weight, channels, outputs, stride, bias, phases } = task;
+        let Overlapping { weight, channels, outputs, depthwise, stride, bias, phases } = task;
+        let pixels = self.result_shape(weight)[2..].iter().product();
         let tail = Tail { bias, ..Tail::default() };
         let x = self.view(&inputs[0])?;
         let x = self.channels_last(x);
         let out = self.result(output, channels_last_strides);
         for Phase { first: [row, column], geometry, places } in phases {
             let [height, width] = geometry.output;
-            let panels = Panels::with_precision(self.isa, self.bf16, outputs, places.len(), channels);
-            let layout = Layout::Places { panels: panels.clone(), places };
-            let packed = self.packer.packed(self.sources[&weight].0, layout, &[])?;
-            let ending = self.ending(&tail, &[], |values| panels.pad(values), |_, view| view)?;
-            let own = self.convolved(geometry, [channels, outputs], panels, packed, ending, x.clone());
+            let own = if depthwise {
+                let panels = Panels::new(self.isa, channels, places.len());
+                let layout = Layout::DepthwisePlaces { pixels, places };
+                let packed = self.packer.packed(self.sources[&weight].0, layout, &[])?;
+                let ending = self.ending(&tail, &[], <[f32]>::to_vec, |_, view| view)?;
+                let form = (Form::Depthwise, channels);
+                self.convolved(form, geometry, [1, 1], panels, packed, ending, x.clone())
+            } else {
+                let panels = Panels::with_precision(self.isa, self.bf16, outputs, places.len(), channels);
+                let layout = Layout::Places { panels: panels.clone(), places };
+                let packed = self.packer.packed(self.sources[&weight].0, layout, &[])?;
+                let ending = self.ending(&tail, &[], |values| panels.pad(values), |_, view| view)?;
+                let form = (Form::Direct, 1);
+                self.convolved(form, geometry, [channels, outputs], panels, packed, ending, x.clone())
+            };
             let target = out.sliced(2, row, stride[0], height).sliced(3, column, stride[1], width);
             self.copy(own, target);
         }
         Ok(())
     }
 
-    /// A convolution in one group into memory of its own.
+    /// A convolution of this form and number of groups into memory of its own.
     fn convolved(
         &mut self,
+        (form, groups): (Form, usize),
         geometry: Geometry,
         [channels, outputs]: [usize; 2],
         panels: Panels,
@@ -133,14 +146,14 @@ impl Placer<'_> {
         x: View,
     ) -> View {
         let [height, width] = geometry.output;
-        let shape = [geometry.batch, outputs, height, width];
+        let shape = [geometry.batch, groups * outputs, height, width];
         let out = self.buffer(&shape, channels_last_strides(&shape), false);
         self.push(Work::Convolve(Box::new(ConvolveStep {
-            form: Form::Direct,
+            form,
             geometry,
             channels,
             outputs,
-            groups: 1,
+            groups,
             panels,
             packed,
             ending,

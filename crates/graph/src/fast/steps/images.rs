@@ -8,7 +8,7 @@ use crate::fast::lower::Surround;
 use crate::fast::memory::{Memory, Thread};
 use crate::fast::view::View;
 use crate::ops::GridSample;
-use crate::plain::grid_taps;
+use crate::plain::{GridTaps, grid_taps};
 use kun_kernels::Isa;
 use kun_kernels::grid_sample::{self, Sample};
 use kun_kernels::instance_norm::{add_squares, normalize, scale_rows};
@@ -92,6 +92,7 @@ impl GridSampleStep {
         let group = (PIECE / (width * channels.max(8)).max(1)).max(1);
         worker.phase_by_place(lines.div_ceil(group), |task| {
             let (data, coordinates) = (memory.read(x), memory.read(grid));
+            let (mut columns, mut rows) = (GridTaps::default(), GridTaps::default());
             for at in task * group..((task + 1) * group).min(lines) {
                 let (image, row) = (at / height, at % height);
                 let to = memory.region(out).row_mut(at * line, line - stride + channels);
@@ -102,10 +103,11 @@ impl GridSampleStep {
                     for (i, into) in samples[..count].iter_mut().enumerate() {
                         let at = from + (first + i) * grid.strides[2];
                         let [column, row] = [at, at + grid.strides[3]].map(|at| f64::from(coordinates[at]));
-                        let columns = grid_taps(sample, column, x.shape[3]);
-                        for (y, down) in grid_taps(sample, row, x.shape[2]) {
+                        grid_taps(sample, column, x.shape[3], &mut columns);
+                        grid_taps(sample, row, x.shape[2], &mut rows);
+                        for &(y, down) in rows.as_slice() {
                             let line = image * x.strides[0] + y * x.strides[2];
-                            for (x_, across) in columns.clone() {
+                            for &(x_, across) in columns.as_slice() {
                                 into.push(line + x_ * x.strides[3], (down * across) as f32);
                             }
                         }

@@ -13,7 +13,7 @@ impl Net {
 
 #[test]
 fn einsums_are_products_of_matrices() {
-    let cases: [(&str, &[usize], &[usize]); 17] = [
+    let cases: [(&str, &[usize], &[usize]); 20] = [
         ("bhid,bhjd->bhij", &[2, 3, 5, 8], &[2, 3, 7, 8]),
         ("bhij,bhjd->bhid", &[2, 3, 5, 7], &[2, 3, 7, 8]),
         ("bhij,bhjd->bihd", &[2, 3, 5, 7], &[2, 3, 7, 8]),
@@ -28,6 +28,9 @@ fn einsums_are_products_of_matrices() {
         ("i d, j d -> i j", &[5, 8], &[7, 8]),
         ("bd,bd->b", &[5, 8], &[5, 8]),
         ("ij,ij->", &[5, 8], &[5, 8]),
+        ("bhd,bdh->hb", &[3, 5, 8], &[3, 8, 5]),
+        ("bidc,bcdj->ibj", &[3, 1, 5, 8], &[3, 8, 5, 1]),
+        ("bid,jbd->bij", &[1, 1, 5], &[1, 1, 5]),
         ("bi,bj->bij", &[2, 5], &[2, 7]),
         ("i,j->ji", &[5], &[7]),
         ("bhw,bc->bchw", &[2, 4, 5], &[2, 3]),

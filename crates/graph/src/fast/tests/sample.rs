@@ -1,7 +1,10 @@
-//! Images at the places that a grid names.
+//! Images at the places that a grid names, and other ways to more or fewer pixels.
 
 use super::Net;
-use crate::ops::{Binary, GridPadding, GridSample, SampleMode, TensorOp, Unary};
+use crate::ops::{
+    Binary, Convolution, GridPadding, GridSample, Padding, PoolKind, Reduce, ReduceKind, SampleMode,
+    TensorOp, TransposedConvolution, Unary,
+};
 
 const PADDINGS: [GridPadding; 3] = [GridPadding::Zeros, GridPadding::Border, GridPadding::Reflection];
 
@@ -58,4 +61,96 @@ fn sampled_images_lie_where_they_are_joined() {
     let y = net.unary(Unary::Sigmoid, y);
     net.output(y);
     net.check(1);
+}
+
+#[test]
+fn transposed_convolutions_of_single_channels() {
+    for (kernel, stride, pads, extra) in [
+        ([4, 4], [2, 2], vec![1; 4], vec![]),
+        ([3, 3], [2, 2], vec![1; 4], vec![1, 1]),
+        ([3, 3], [1, 1], vec![1; 4], vec![]),
+        ([2, 3], [2, 3], vec![0; 4], vec![]),
+        ([16, 5], [8, 2], vec![4, 1, 4, 1], vec![]),
+    ] {
+        for channels in [2, 21] {
+            let mut net = Net::default();
+            let x = net.input(&[2, channels, 5, 7]);
+            let operands = [x, net.weight(&[channels, 1, kernel[0], kernel[1]]), net.weight(&[channels])];
+            let padding = Padding::Explicit(pads.clone());
+            let convolution =
+                Convolution { strides: stride.to_vec(), dilations: Vec::new(), padding, groups: channels };
+            let output_padding = extra.clone();
+            let transposed = TransposedConvolution { convolution, output_padding, output_shape: Vec::new() };
+            let y = net.op(TensorOp::ConvTranspose(transposed.clone()), &operands);
+            let y = net.unary(Unary::Sigmoid, y);
+            let z = net.conv(y, [4, channels, 1], 1, 1);
+            net.output(y);
+            net.output(z);
+            // Without a bias.
+            let y = net.op(TensorOp::ConvTranspose(transposed), &operands[..2]);
+            net.output(y);
+            net.check(0);
+        }
+    }
+    // Groups of several channels have no fast form.
+    let mut net = Net::default();
+    let operands = [net.input(&[2, 4, 5, 7]), net.weight(&[4, 3, 2, 2])];
+    let padding = Padding::Explicit(vec![0; 4]);
+    let convolution = Convolution { strides: vec![2; 2], dilations: Vec::new(), padding, groups: 2 };
+    let transposed =
+        TransposedConvolution { convolution, output_padding: Vec::new(), output_shape: Vec::new() };
+    let y = net.op(TensorOp::ConvTranspose(transposed), &operands);
+    net.output(y);
+    // The weights as well.
+    net.check(2);
+}
+
+#[test]
+fn largest_pixels_of_images() {
+    let mut net = Net::default();
+    let x = net.input(&[2, 3, 9, 7]);
+    let y = net.op(TensorOp::GlobalPool(PoolKind::Max), &[x]);
+    net.output(y);
+    let x = net.conv(x, [37, 3, 3], 1, 1);
+    let y = net.op(TensorOp::GlobalPool(PoolKind::Max), &[x]);
+    let z = net.conv(y, [4, 37, 1], 1, 1);
+    net.output(y);
+    net.output(z);
+    for keep_dims in [false, true] {
+        let axes = net.integers(&[2, -1]);
+        let reduce = Reduce { kind: ReduceKind::Max, keep_dims, none_if_empty: false };
+        let y = net.op(TensorOp::Reduce(reduce), &[x, axes]);
+        let y = net.unary(Unary::Sigmoid, y);
+        net.output(y);
+    }
+    net.check(0);
+}
+
+#[test]
+fn tiles_are_stretched_or_joined() {
+    let mut net = Net::default();
+    let x = net.input(&[1, 3, 1, 4]);
+    for repeats in [[2, 1, 3, 1], [1, 1, 1, 1], [1, 2, 1, 1], [1, 1, 1, 3]] {
+        let repeats = net.integers(&repeats);
+        let y = net.op(TensorOp::Tile, &[x, repeats]);
+        net.output(y);
+        let y = net.unary(Unary::Sigmoid, x);
+        let y = net.op(TensorOp::Tile, &[y, repeats]);
+        let y = net.unary(Unary::Exp, y);
+        net.output(y);
+    }
+    let wide = net.conv(x, [8, 3, 3], 1, 1);
+    let repeats = net.integers(&[1, 4, 1, 1]);
+    let y = net.op(TensorOp::Tile, &[wide, repeats]);
+    let y = net.conv(y, [4, 32, 1], 1, 1);
+    net.output(y);
+    net.check(0);
+    // In two directions.
+    let mut net = Net::default();
+    let x = net.input(&[1, 3, 1, 4]);
+    let repeats = net.integers(&[1, 2, 1, 2]);
+    let y = net.op(TensorOp::Tile, &[x, repeats]);
+    net.output(y);
+    // The repeats as well.
+    net.check(2);
 }
