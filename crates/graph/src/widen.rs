@@ -52,7 +52,7 @@ fn is_half(info: &ValueInfo) -> bool {
 
 /// Whether an operation makes of f32 what it makes of f16, but for rounding.
 fn follows_its_operands(op: &TensorOp) -> bool {
-    !matches!(
+    let says_its_type = matches!(
         op,
         TensorOp::BitCast(_)
             | TensorOp::CastLike(_)
@@ -66,23 +66,8 @@ fn follows_its_operands(op: &TensorOp) -> bool {
             | TensorOp::QLinearConv(_)
             | TensorOp::QLinearMatMul
             | TensorOp::MatMulNBits(_)
-            | TensorOp::FlexAttention(_)
-            | TensorOp::If { .. }
-            | TensorOp::Loop(_)
-            | TensorOp::Scan(_)
-            | TensorOp::SequenceConstruct
-            | TensorOp::SequenceEmpty
-            | TensorOp::SequenceInsert
-            | TensorOp::SequenceErase
-            | TensorOp::SequenceAt
-            | TensorOp::SequenceLength
-            | TensorOp::SplitToSequence { .. }
-            | TensorOp::ConcatFromSequence { .. }
-            | TensorOp::SequenceMap(_)
-            | TensorOp::Optional
-            | TensorOp::OptionalGet
-            | TensorOp::OptionalHas
-    )
+    );
+    !says_its_type && !plain::needs_interpreter(op)
 }
 
 struct Widening {

@@ -115,7 +115,7 @@ impl<'a> Constants<'a> {
                 DType::BF16 => out.extend(halves().map(|x| bf16::from_bits(x).to_f32())),
                 _ => out.extend(bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x))),
             }
-            if out.len() != rows.len() * row {
+            if out.len() != rows.len() * row || bytes.len() != out.len() * info.dtype.block_bytes() {
                 return Err(format!("rows {rows:?} of {} bytes", bytes.len()));
             }
             return Ok(());
