@@ -139,6 +139,12 @@ impl<'a> Constants<'a> {
         Ok(())
     }
 
+    /// The zeros less which the weights of integer convolutions are read, if there are any: the last one's, where several
+    /// convolutions share weights.
+    pub(super) fn zero(&self, id: ValueId) -> Option<ValueId> {
+        self.zeros.get(&id).copied()
+    }
+
     /// The weight that a constant is, or is cast from.
     pub(super) fn weight(&self, id: ValueId) -> Option<&'a WeightInfo> {
         let node = self.node(id)?;
@@ -162,7 +168,7 @@ impl<'a> Constants<'a> {
             _ => Err("weights that are neither f32 nor codes".to_owned()),
         };
         let mut less = numbers(weights)?;
-        if let Some(&zero) = self.zeros.get(&id) {
+        if let Some(zero) = self.zero(id) {
             let zeros: Vec<f32> = numbers(&*self.tensor(zero)?)?;
             let each = less.len() / zeros.len().max(1);
             for (output, zero) in less.chunks_mut(each.max(1)).zip(zeros) {

@@ -175,6 +175,8 @@ impl Lower<'_> {
                 }
                 let coded = match weight_zero {
                     Some(MIDDLE) if groups == 1 => coded(scales, MIDDLE),
+                    // Shared with a convolution that has another zero.
+                    _ if self.constants.zero(weight) != self.operand(node, 3) => return None,
                     // In numbers: another zero would take the sums of windows.
                     _ => {
                         tail.scale = scales;
