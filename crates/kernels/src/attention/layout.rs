@@ -125,6 +125,12 @@ impl KvLayout {
             }
     }
 
+    /// Asks for the memory that [`KvLayout::write`] to slot `slot` of the page part at `head_page` is about to touch: a key goes
+    /// down a column, a line of the cache for each element. The address is only named, whoever writes there meanwhile.
+    pub fn prefetch_slot(&self, isa: Isa, head_page: *const u8, slot: usize) {
+        vector::run(isa, PrefetchSlot { layout: self, head_page, slot });
+    }
+
     /// Stores the key and value of one token and one head (`[Dh]` each) in slot `slot` of `head_page`
     /// ([`KvLayout::head_range`] of a page).
     ///
@@ -194,6 +200,33 @@ fn group_scale(x: &[f32]) -> ([u8; 2], f32) {
 fn quantize(x: f32) -> u8 {
     // The cast saturates, and the cut at -127 keeps the range symmetric.
     (x.round_ties_even().max(-127.0) as i8) as u8
+}
+
+struct PrefetchSlot<'a> {
+    layout: &'a KvLayout,
+    head_page: *const u8,
+    slot: usize,
+}
+
+impl Kernel for PrefetchSlot<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let element = match self.layout.dtype {
+            KvType::F16 => 2,
+            KvType::Q8_0 => 1,
+            KvType::F32 => 4,
+        };
+        let column = self.head_page.wrapping_add(self.slot * element);
+        for d in 0..self.layout.head_dim {
+            v.prefetch(column.wrapping_add(d * KvLayout::PAGE_TOKENS * element).cast());
+        }
+        let value = self.head_page.wrapping_add(self.layout.values_at() + self.layout.values_len(self.slot));
+        for line in 0..self.layout.values_len(1).div_ceil(64) {
+            v.prefetch(value.wrapping_add(line * 64).cast());
+        }
+    }
 }
 
 /// Stores a key down column `slot` of `keys` (`[Dh][64]`) and a value in `values`, a padded row.

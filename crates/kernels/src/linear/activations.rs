@@ -141,14 +141,7 @@ fn prepare_int8(x: &[f32], sums: GroupSums, out: &mut [u8]) {
 }
 
 /// Writes the scale of group `g` of row `out`, and what is asked for of the sums of its halves.
-pub(super) fn put_sums(
-    g: usize,
-    scale: f32,
-    of_halves: [i32; 2],
-    sums: GroupSums,
-    at: &Int8Row,
-    out: &mut [u8],
-) {
+fn put_sums(g: usize, scale: f32, of_halves: [i32; 2], sums: GroupSums, at: &Int8Row, out: &mut [u8]) {
     let mut put = |offset: usize, bytes: [u8; 4]| out[offset..offset + 4].copy_from_slice(&bytes);
     put(at.scale + g * 4, scale.to_ne_bytes());
     let of = |sum: i32| match sums.zero_shift {

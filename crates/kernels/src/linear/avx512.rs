@@ -2,7 +2,7 @@
 //!
 //! One register holds one step (four columns) of the 16 rows of a panel; a row of activations is broadcast a dword at a time.
 
-use super::activations::{GroupSums, Int8Row, put_sums};
+use super::activations::{GroupSums, Int8Row};
 use super::pack::IQ4_UNSIGNED;
 use super::scheme::{GROUP, GroupScale, High, Low, Sections, scheme};
 use super::{Output, PANEL_ROWS, PackedLayout, Plain, Task};
@@ -643,31 +643,111 @@ pub unsafe fn prepare_bf16(x: &[f32], out: &mut [u8]) {
     super::activations::prepare_bf16(&x[whole * 16..], &mut out[whole * 32..]);
 }
 
+/// Groups of activations that are prepared at once: a register of f32 holds a figure of each.
+const TOGETHER: usize = 8;
+
+/// Joins the four elements of each half of eight registers, by sum or maximum: the results of the lower halves, in the order of
+/// the registers, and those of the upper halves.
+macro_rules! join_lanes {
+    ($x:expr, $join:path) => {{
+        let x = $x;
+        let pair = |a, b| $join(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let four = |a, b| {
+            let (a, b) = (_mm256_castps_pd(a), _mm256_castps_pd(b));
+            let (low, high) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+            $join(_mm256_castpd_ps(low), _mm256_castpd_ps(high))
+        };
+        let first = four(pair(x[0], x[1]), pair(x[2], x[3]));
+        let second = four(pair(x[4], x[5]), pair(x[6], x[7]));
+        (_mm256_permute2f128_ps::<0x20>(first, second), _mm256_permute2f128_ps::<0x31>(first, second))
+    }};
+}
+
+/// Prepares [`TOGETHER`] groups: their values, scales and sums go to the three pointers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn prepare_groups(x: *const f32, sums: GroupSums, values: *mut u8, scales: *mut u8, of_sums: *mut u8) {
+    let add = |a, b| _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+    // SAFETY: the caller has `TOGETHER` groups of values, and room for as many values, scales and sums.
+    unsafe {
+        let mut largest = [_mm256_setzero_ps(); TOGETHER];
+        for (g, largest) in largest.iter_mut().enumerate() {
+            let at = x.add(g * GROUP);
+            let both =
+                _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(at)), _mm512_abs_ps(_mm512_loadu_ps(at.add(16))));
+            *largest = _mm256_max_ps(_mm512_castps512_ps256(both), _mm512_extractf32x8_ps::<1>(both));
+        }
+        let (lower, upper) = join_lanes!(largest, _mm256_max_ps);
+        let largest = _mm256_max_ps(lower, upper);
+        let most = _mm256_set1_ps(127.0);
+        let some = _mm256_cmp_ps_mask::<_CMP_GT_OQ>(largest, _mm256_setzero_ps());
+        let mut inverse = [0f32; TOGETHER];
+        _mm256_storeu_ps(inverse.as_mut_ptr(), _mm256_maskz_div_ps(some, most, largest));
+        let scale = _mm256_div_ps(largest, most);
+        _mm256_storeu_ps(scales.cast(), scale);
+
+        let mut quarters = [_mm256_setzero_ps(); TOGETHER];
+        for (g, (quarters, inverse)) in quarters.iter_mut().zip(inverse).enumerate() {
+            let rounded = |at: *const f32| {
+                let v = _mm512_mul_ps(_mm512_loadu_ps(at), _mm512_set1_ps(inverse));
+                _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v))
+            };
+            let at = x.add(g * GROUP);
+            let both = _mm256_set_m128i(rounded(at.add(16)), rounded(at));
+            _mm256_storeu_si256(values.add(g * GROUP).cast(), both);
+            let four = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), both);
+            *quarters = _mm256_castsi256_ps(four);
+        }
+        // The lower lanes hold the first halves of the groups.
+        let (lower, upper) = join_lanes!(quarters, add);
+        let form = |sum: __m256| {
+            let sum = _mm256_castps_si256(sum);
+            match sums.zero_shift {
+                None => _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale),
+                Some(shift) => _mm256_castsi256_ps(_mm256_mullo_epi32(sum, _mm256_set1_epi32(-(1 << shift)))),
+            }
+        };
+        if sums.halves {
+            let (lower, upper) = (form(lower), form(upper));
+            let (even, odd) = (_mm256_unpacklo_ps(lower, upper), _mm256_unpackhi_ps(lower, upper));
+            _mm256_storeu_ps(of_sums.cast(), _mm256_permute2f128_ps::<0x20>(even, odd));
+            _mm256_storeu_ps(of_sums.add(32).cast(), _mm256_permute2f128_ps::<0x31>(even, odd));
+        } else {
+            _mm256_storeu_ps(of_sums.cast(), form(add(lower, upper)));
+        }
+    }
+}
+
 /// Prepares one row as int8; `out` is the prepared row.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub unsafe fn prepare_int8(x: &[f32], sums: GroupSums, out: &mut [u8]) {
     let groups = x.len() / GROUP;
     let at = Int8Row::new(groups, sums);
     assert!(out.len() >= at.bytes);
-    for g in 0..groups {
-        // SAFETY: group `g` lies inside the row, and its values inside `out` as asserted.
-        let (scale, of_halves) = unsafe {
-            let a = _mm512_loadu_ps(x.as_ptr().add(g * GROUP));
-            let b = _mm512_loadu_ps(x.as_ptr().add(g * GROUP + 16));
-            let largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
-            let inverse = _mm512_set1_ps(if largest > 0.0 { 127.0 / largest } else { 0.0 });
-            let a = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
-            let b = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
-            let values = out.as_mut_ptr().add(g * GROUP);
-            _mm_storeu_si128(values.cast(), _mm512_cvtsepi32_epi8(a));
-            _mm_storeu_si128(values.add(16).cast(), _mm512_cvtsepi32_epi8(b));
-            let of_halves = if sums.halves {
-                [_mm512_reduce_add_epi32(a), _mm512_reduce_add_epi32(b)]
-            } else {
-                [_mm512_reduce_add_epi32(_mm512_add_epi32(a, b)), 0]
-            };
-            (largest / 127.0, of_halves)
-        };
-        put_sums(g, scale, of_halves, sums, &at, out);
+    let sum_bytes = if sums.halves { 8 } else { 4 };
+    let whole = groups / TOGETHER * TOGETHER;
+    for g in (0..whole).step_by(TOGETHER) {
+        let row = out.as_mut_ptr();
+        // SAFETY: groups `g .. g + TOGETHER` lie inside the row, and what is made of them inside `out` as asserted.
+        unsafe {
+            let (scales, of_sums) = (row.add(at.scale + g * 4), row.add(at.sums + g * sum_bytes));
+            prepare_groups(x.as_ptr().add(g * GROUP), sums, row.add(g * GROUP), scales, of_sums);
+        }
+    }
+    let rest = groups - whole;
+    if rest > 0 {
+        let mut last = [0f32; TOGETHER * GROUP];
+        last[..rest * GROUP].copy_from_slice(&x[whole * GROUP..groups * GROUP]);
+        let (mut values, mut scales, mut of_sums) =
+            ([0; TOGETHER * GROUP], [0; TOGETHER * 4], [0; TOGETHER * 8]);
+        // SAFETY: the arrays hold `TOGETHER` groups.
+        unsafe {
+            let (scales, of_sums) = (scales.as_mut_ptr(), of_sums.as_mut_ptr());
+            prepare_groups(last.as_ptr(), sums, values.as_mut_ptr(), scales, of_sums);
+        }
+        let mut put = |at: usize, made: &[u8]| out[at..at + made.len()].copy_from_slice(made);
+        put(whole * GROUP, &values[..rest * GROUP]);
+        put(at.scale + whole * 4, &scales[..rest * 4]);
+        put(at.sums + whole * sum_bytes, &of_sums[..rest * sum_bytes]);
     }
 }

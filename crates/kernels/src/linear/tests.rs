@@ -104,6 +104,36 @@ fn restored(isa: Isa, format: ActivationFormat, x: &[f32]) -> Vec<f64> {
 }
 
 #[test]
+fn rows_are_prepared_alike_on_every_isa() {
+    let mut random = Random(11);
+    for dtype in QUANTIZED {
+        for groups in [1, 7, 8, 18, 24, 33] {
+            let k = groups * GROUP;
+            let mut x: Vec<f32> = (0..k).map(|_| random.uniform() * 1e3).collect();
+            // A group of zeros, and one whose values lie far apart.
+            x[..GROUP / 2].fill(0.0);
+            x[k - GROUP..].fill(0.0);
+            x[k - GROUP / 2] = -1e-3;
+            let ActivationFormat::Int8(sums) =
+                PackedLayout::new(Isa::Scalar, dtype, 1, 256).unwrap().activation()
+            else {
+                panic!("{dtype} is multiplied in int8")
+            };
+            let used = Int8Row::new(groups, sums).bytes;
+            let prepared = |isa| {
+                let mut row = vec![0; ActivationFormat::Int8(sums).row_bytes(k)];
+                prepare(isa, ActivationFormat::Int8(sums), k, &x, &mut row).unwrap();
+                row.truncate(used);
+                row
+            };
+            for isa in Isa::available() {
+                assert!(prepared(isa) == prepared(Isa::Scalar), "{dtype}, {groups} groups, {isa:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn products_equal_a_naive_sum_on_every_isa() {
     let mut random = Random(7);
     for dtype in types() {

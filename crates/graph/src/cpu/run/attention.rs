@@ -79,15 +79,21 @@ pub(super) fn run(
     }
     worker.phase_by_place(run.tiles.len() * heads, |task| {
         let (tile, head) = (&run.tiles[task / heads], task % heads);
-        if alone {
-            let sequence = &run.bound.sequences[tile.sequence];
-            let page = sequence.pages[tile.position / PAGE_TOKENS];
-            let page_run = PageRun { page, slot: tile.position % PAGE_TOKENS, row: tile.row, tokens: 1 };
-            write(run, step, &page_run, head, scratch);
+        if !alone {
+            return look(run, step, tile, head, None, scratch);
         }
-        let next = task + 1;
-        let then = run.tiles.get(next / heads).filter(|_| alone);
-        let then = then.map(|tile| first_page(run, step, tile, next % heads));
+        let last_page = |tile: &Tile| {
+            let page = run.bound.sequences[tile.sequence].pages[tile.position / PAGE_TOKENS];
+            PageRun { page, slot: tile.position % PAGE_TOKENS, row: tile.row, tokens: 1 }
+        };
+        write(run, step, &last_page(tile), head, scratch);
+        // What the next task is about to touch is asked for while this one works.
+        let (next, head_of_next) = (run.tiles.get((task + 1) / heads), (task + 1) % heads);
+        if let Some(to) = next.map(last_page) {
+            let part = run.cache.head_address(&step.pages, to.page, head_of_next);
+            step.pages.layout.prefetch_slot(run.isa(), part, to.slot);
+        }
+        let then = next.map(|tile| first_page(run, step, tile, head_of_next));
         look(run, step, tile, head, then, scratch);
     })
 }
