@@ -55,6 +55,8 @@ pub(crate) struct Service {
     pub(crate) tls: Option<TlsAcceptor>,
     places: Arc<Semaphore>,
     by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    /// Listeners that have connections from before the stop.
+    busy: Arc<watch::Sender<usize>>,
 }
 
 /// A place among the connections of one address.
@@ -83,7 +85,7 @@ impl Service {
         tls: Option<TlsAcceptor>,
     ) -> Service {
         let places = Arc::new(Semaphore::new(app.options.limits.connections));
-        Service { app, router, stop, tls, places, by_address: Arc::default() }
+        Service { app, router, stop, tls, places, by_address: Arc::default(), busy: Arc::default() }
     }
 
     fn address_place(&self, address: IpAddr) -> Option<AddressPlace> {
@@ -100,9 +102,11 @@ impl Service {
         self.app.metrics.connections_refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Accepts until told to stop, then waits for the open connections; newcomers meanwhile hear that the server leaves.
+    /// Accepts until told to stop, then waits for the open connections, those of other listeners too; newcomers meanwhile hear
+    /// that the server leaves.
     pub(crate) async fn listen<D: Door>(mut self, door: D) {
         let mut open = JoinSet::new();
+        self.busy.send_modify(|listeners| *listeners += 1);
         loop {
             let came = tokio::select! {
                 came = door.come() => came,
@@ -112,13 +116,16 @@ impl Service {
             self.take::<D>(came, &mut open).await;
         }
         let mut late = JoinSet::new();
+        let quiet = async {
+            while open.join_next().await.is_some() {}
+            self.busy.send_modify(|listeners| *listeners -= 1);
+            let _ = self.busy.subscribe().wait_for(|listeners| *listeners == 0).await;
+        };
+        let mut quiet = std::pin::pin!(quiet);
         loop {
             let came = tokio::select! {
                 came = door.come() => came,
-                left = open.join_next() => match left {
-                    Some(_) => continue,
-                    None => break,
-                },
+                () = &mut quiet => break,
                 Some(_) = late.join_next(), if !late.is_empty() => continue,
             };
             self.take::<D>(came, &mut late).await;

@@ -124,7 +124,9 @@ fn connections_beyond_the_bound_are_closed() {
 
 #[test]
 fn a_stop_lets_streams_end_and_takes_no_new_work() {
-    let server = start(options());
+    let socket =
+        cfg!(unix).then(|| std::env::temp_dir().join(format!("kun-stopping-{}", std::process::id())));
+    let server = start(ServeOptions { unix_socket: socket.clone(), ..options() });
     let mut body = long(true);
     body["max_tokens"] = json!(400);
     let mut streams: Vec<_> = (0..3).map(|_| send(&server, &body)).collect();
@@ -135,12 +137,21 @@ fn a_stop_lets_streams_end_and_takes_no_new_work() {
     }
     let early = server.connect();
     server.stop.stop();
+    let head = format!(
+        "POST /tokenize HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{{\"content\": \"hi\"}}",
+        server.address
+    );
+    // Newcomers on a socket that has nothing to answer itself are told too.
+    #[cfg(unix)]
+    for _ in 0..2 {
+        let mut asking = std::os::unix::net::UnixStream::connect(socket.as_ref().unwrap()).unwrap();
+        asking.write_all(head.as_bytes()).unwrap();
+        let mut reply = String::new();
+        asking.read_to_string(&mut reply).unwrap();
+        assert!(reply.starts_with("HTTP/1.1 503"), "{reply}");
+    }
     // Both the one that was there and newcomers are told while the streams run.
     for mut asking in [early, server.connect(), server.connect()] {
-        let head = format!(
-            "POST /tokenize HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{{\"content\": \"hi\"}}",
-            server.address
-        );
         asking.write_all(head.as_bytes()).unwrap();
         let reply = read_reply(asking).unwrap();
         assert_eq!(reply.status, 503, "{}", reply.text());
