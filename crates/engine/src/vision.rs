@@ -17,7 +17,7 @@ pub use ocr::OcrModel;
 pub use stream::look_at_many;
 pub use transform::{Plan, Progress, TILE_SIDE};
 pub use verbs::{Looks, looks_at, verb_of};
-pub use words::{Words, fits};
+pub use words::{TEMPLATE, Words, fits};
 
 use crate::onnx::{Memory, OnnxOptions};
 use crate::{EngineError, PassModel};

@@ -39,7 +39,7 @@ fn pictures_and_texts_have_the_vectors_of_transformers() {
         assert!(apart < 5e-3, "the picture's vector is {apart} off");
     }
 
-    let words = Words::open(&folder(), None).unwrap();
+    let words = Words::open(&folder(), &VisionOptions::default()).unwrap();
     let rows = golden["texts"].as_array().unwrap();
     let texts: Vec<String> = rows.iter().map(|row| row["text"].as_str().unwrap().to_owned()).collect();
     let vectors: Vec<Vec<f32>> = words.embed(&texts).into_iter().map(Result::unwrap).collect();
@@ -54,7 +54,8 @@ fn pictures_and_texts_have_the_vectors_of_transformers() {
 
 #[test]
 fn a_text_that_is_too_long_is_refused_with_both_numbers() {
-    let words = Words::open(&folder(), Some(1)).unwrap();
+    let words =
+        Words::open(&folder(), &VisionOptions { threads: Some(1), ..VisionOptions::default() }).unwrap();
     let results = words.embed(&["cat ".repeat(40), "cat".to_owned()]);
     let error = results[0].as_ref().unwrap_err().to_string();
     assert!(error.contains("42 tokens") && error.contains("1 to 16"), "{error}");
@@ -65,7 +66,7 @@ fn a_text_that_is_too_long_is_refused_with_both_numbers() {
 fn a_model_of_pictures_alone_says_so() {
     let dir = tempdir();
     std::fs::copy(folder().join("onnx/vision_model.onnx"), dir.join("vision_model.onnx")).unwrap();
-    let error = Words::open(&dir, None).unwrap_err().to_string();
+    let error = Words::open(&dir, &VisionOptions::default()).unwrap_err().to_string();
     assert!(error.contains("text_model.onnx"), "{error}");
     std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -9,4 +9,5 @@ pub(crate) mod image;
 pub(crate) mod moderate;
 pub(crate) mod pictures;
 pub(crate) mod texts;
+pub(crate) mod vectors;
 pub(crate) mod write;

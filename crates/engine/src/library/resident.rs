@@ -4,7 +4,7 @@ use crate::load::total;
 use crate::seq2seq::is_seq2seq;
 use crate::{
     DiffusionModel, EncodeOptions, Engine, EngineError, LoadOptions, LoadedEncoder, LoadedModel, Loading,
-    OcrModel, Seq2SeqModel, Speculate, VisionModel, VisionOptions,
+    OcrModel, Seq2SeqModel, Speculate, VisionModel, VisionOptions, Words,
 };
 use kun_tasks::describe::Verb;
 use std::path::Path;
@@ -18,6 +18,8 @@ pub enum Use {
     Text,
     /// Pictures.
     Pictures(Verb),
+    /// Texts in the space of a model's pictures.
+    Words,
     /// Reading the text of pictures.
     Pages,
     /// Drawing pictures from words.
@@ -36,6 +38,8 @@ pub enum Resident {
     Seq2Seq(Arc<Seq2SeqModel>),
     /// Sees or makes pictures.
     Pictures(Arc<VisionModel>),
+    /// Turns texts into vectors beside those of pictures.
+    Words(Arc<Words>),
     /// Reads the text of pictures.
     Pages(Arc<OcrModel>),
     /// Draws pictures from words.
@@ -50,6 +54,7 @@ impl Resident {
             Resident::Encoder(model) => total(&model.memory()),
             Resident::Seq2Seq(model) => total(&model.memory()),
             Resident::Pictures(model) => model.memory_bytes(),
+            Resident::Words(model) => model.memory_bytes(),
             Resident::Pages(model) => model.memory_bytes(),
             Resident::Drawing(model) => model.memory_bytes(),
         }
@@ -62,6 +67,7 @@ impl Resident {
             Resident::Encoder(model) => Arc::strong_count(model),
             Resident::Seq2Seq(model) => Arc::strong_count(model),
             Resident::Pictures(model) => Arc::strong_count(model),
+            Resident::Words(model) => Arc::strong_count(model),
             Resident::Pages(model) => Arc::strong_count(model),
             Resident::Drawing(model) => Arc::strong_count(model),
         };
@@ -86,6 +92,7 @@ impl Resident {
             Use::Pictures(verb) => {
                 Ok(Resident::Pictures(Arc::new(VisionModel::open(path, verb, &pictures)?)))
             }
+            Use::Words => Ok(Resident::Words(Arc::new(Words::open(path, &pictures)?))),
             Use::Pages => {
                 let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
                 Ok(Resident::Pages(Arc::new(OcrModel::open(folder, &pictures)?)))

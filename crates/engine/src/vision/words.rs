@@ -3,6 +3,7 @@
 use super::VisionOptions;
 use super::facts::{beside, json_file, named_file, small_file};
 use super::open::open;
+use crate::onnx::Memory;
 use crate::{EngineError, PassModel};
 use kun_tasks::TaskError;
 use kun_tasks::describe::Port;
@@ -15,6 +16,8 @@ use std::path::Path;
 const MAX_TOKENIZER_BYTES: u64 = 128 << 20;
 /// What CLIP multiplies the cosine of a picture and a text with before softmax.
 const SCALE: f32 = 100.0;
+/// What CLIP's authors put a label into.
+pub const TEMPLATE: &str = "a photo of a {}";
 
 /// Texts in the space of a model's pictures.
 #[derive(Debug)]
@@ -27,7 +30,11 @@ pub struct Words {
     max_tokens: usize,
     /// The token that fills every text up to `max_tokens`, if the model was taught so.
     fill: Option<i64>,
+    memory: Memory,
 }
+
+/// Its file.
+const FILE: &str = "text_model.onnx";
 
 fn mismatch(what: String) -> EngineError {
     EngineError::Mismatch { what }
@@ -39,9 +46,9 @@ impl Words {
     ///
     /// # Errors
     /// [`EngineError::Mismatch`] if the model has no such half, those of reading and compiling it.
-    pub fn open(path: &Path, threads: Option<usize>) -> Result<Words, EngineError> {
-        let file = named_file(path, "text_model.onnx")?.ok_or_else(|| {
-            mismatch(format!("{} has no text_model.onnx: the model knows pictures only", path.display()))
+    pub fn open(path: &Path, options: &VisionOptions) -> Result<Words, EngineError> {
+        let file = named_file(path, FILE)?.ok_or_else(|| {
+            mismatch(format!("{} has no {FILE}: the model knows pictures only", path.display()))
         })?;
         let folder = beside(&file);
         let config = json_file(&folder.join("config.json"))?.unwrap_or(Value::Null);
@@ -50,7 +57,7 @@ impl Words {
         let tokenizer = small_file(&place, MAX_TOKENIZER_BYTES)?
             .ok_or_else(|| mismatch(format!("{} is missing", place.display())))?;
         let tokenizer = Tokenizer::from_json(&tokenizer, settings.as_ref())?;
-        let opened = open(&file, &VisionOptions { threads, ..VisionOptions::default() })?;
+        let opened = open(&file, options)?;
         let named = |ports: &[Port], words: &[&str]| {
             words.iter().find_map(|word| ports.iter().find(|p| p.name.contains(word)).map(|p| p.name.clone()))
         };
@@ -68,7 +75,26 @@ impl Words {
         });
         let mask = named(&opened.inputs, &["attention_mask"]);
         let fill = siglip.then(|| padding.unwrap_or(1));
-        Ok(Words { model: opened.model, tokenizer, ids, mask, output, max_tokens, fill })
+        let (model, memory) = (opened.model, opened.memory);
+        Ok(Words { model, tokenizer, ids, mask, output, max_tokens, fill, memory })
+    }
+
+    /// Whether the picture model at `path` has one.
+    pub fn is_beside(path: &Path) -> bool {
+        named_file(path, FILE).is_ok_and(|file| file.is_some())
+    }
+
+    /// Bytes it takes: weights, and what its plans so far keep.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory.bytes()
+    }
+
+    /// Tokens of a text, without those that only fill it up.
+    ///
+    /// # Errors
+    /// Those of the tokenizer.
+    pub fn tokens(&self, text: &str) -> Result<usize, EngineError> {
+        Ok(self.tokenizer.encode_prompt(text, Special::Plain)?.len())
     }
 
     /// A vector of length 1 for each text, in their order.

@@ -1,10 +1,11 @@
-//! `/v1/embeddings`, Ollama's `/api/embed` and `/v1/rerank`: texts to vectors, and which text answers a query.
+//! `/v1/embeddings`, Ollama's `/api/embed` and `/v1/rerank`: texts and pictures to vectors, and which text answers a query.
 
 use crate::error::Refusal;
 use crate::http::base64;
 use crate::own::tokens::{ID, ids};
 use crate::routes::{Call, Reply};
 use crate::schema::{Field, NAME, Shape, TEXT, accepted, ignored, optional, required};
+use crate::tasks::vectors::{self, ITEM, Item};
 use kun_engine::{EmbedOptions, Embedding, Fitting, LoadedEncoder, Purpose, RankOptions};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -22,8 +23,9 @@ pub(crate) const FIELDS: &[&[Field]] = &[&[
             &Shape::List { of: &TEXT, least: 1, most: MOST_TEXTS },
             &IDS,
             &Shape::List { of: &IDS, least: 1, most: MOST_TEXTS },
+            &Shape::List { of: &Shape::Either(&[&TEXT, &ITEM]), least: 1, most: MOST_TEXTS },
         ]),
-        "A text, token ids of the model, or a list of either",
+        "A text, token ids of the model, or a list of either; or a list of texts and, for models of them, pictures",
     ),
     optional("encoding_format", Shape::Word(&["float", "base64"]), "Numbers, or little-endian f32 in base64"),
     optional(
@@ -85,7 +87,18 @@ fn texts(encoder: &LoadedEncoder, input: &Value) -> Result<Vec<String>, Refusal>
         Value::String(text) => vec![text.clone()],
         Value::Array(items) if items.first().is_some_and(Value::is_number) => vec![spelt(input)],
         Value::Array(items) => {
-            items.iter().map(|item| item.as_str().map_or_else(|| spelt(item), str::to_owned)).collect()
+            let text = |(index, item): (usize, &Value)| match item {
+                Value::String(text) => Ok(text.clone()),
+                Value::Array(_) => Ok(spelt(item)),
+                item => match Item::read(item, &format!("input[{index}]"))? {
+                    Item::Text(text) => Ok(text),
+                    Item::Picture(_) => {
+                        let what = format!("`input[{index}]` is a picture; this model reads texts");
+                        Err(Refusal::invalid("input", what).code("model_not_supported"))
+                    }
+                },
+            };
+            items.iter().enumerate().map(text).collect::<Result<_, Refusal>>()?
         }
         _ => Vec::new(),
     };
@@ -125,20 +138,26 @@ pub(crate) fn create(mut call: Call) -> Reply {
         };
         let base64 = call.text("encoding_format") == Some("base64");
         let input = call.get("input").cloned().unwrap_or_default();
-        let (embeddings, _) = embed(&call, input, options).await?;
-        let tokens: usize = embeddings.iter().map(|embedding| embedding.tokens).sum();
-        for (index, embedding) in embeddings.iter().enumerate() {
-            if let Some(cut) = embedding.truncated {
-                call.warnings
-                    .add(format!("`input[{index}]` was cut from {} to {} tokens", cut.tokens, cut.kept));
+        let (vectors, tokens) = match of_pictures_too(&call).await? {
+            Some(name) => beside_pictures(&mut call, &name, &input).await?,
+            None => {
+                let (embeddings, _) = embed(&call, input, options).await?;
+                for (index, embedding) in embeddings.iter().enumerate() {
+                    if let Some(cut) = embedding.truncated {
+                        let what =
+                            format!("`input[{index}]` was cut from {} to {} tokens", cut.tokens, cut.kept);
+                        call.warnings.add(what);
+                    }
+                }
+                let tokens = embeddings.iter().map(|embedding| embedding.tokens).sum();
+                (embeddings.into_iter().map(|embedding| embedding.vector).collect(), tokens)
             }
-        }
-        let data: Vec<Value> = embeddings
+        };
+        let data: Vec<Value> = vectors
             .iter()
             .enumerate()
-            .map(|(index, embedding)| {
-                let vector =
-                    if base64 { json!(base64_of(&embedding.vector)) } else { json!(embedding.vector) };
+            .map(|(index, vector)| {
+                let vector = if base64 { json!(base64_of(vector)) } else { json!(vector) };
                 json!({ "object": "embedding", "index": index, "embedding": vector })
             })
             .collect();
@@ -149,6 +168,37 @@ pub(crate) fn create(mut call: Call) -> Reply {
             "usage": { "prompt_tokens": tokens, "total_tokens": tokens },
         })))
     })
+}
+
+/// The name of the model that is asked for, if it turns pictures into vectors.
+async fn of_pictures_too(call: &Call) -> Result<Option<String>, Refusal> {
+    let (app, name) = (call.app.clone(), call.model());
+    Call::blocking(move || {
+        let found = app.locate(&name)?;
+        Ok(vectors::is_for_vectors(&found.path).then_some(name))
+    })
+    .await
+}
+
+/// Vectors by a model of pictures, or of pictures and texts, and tokens of the texts.
+async fn beside_pictures(
+    call: &mut Call,
+    name: &str,
+    input: &Value,
+) -> Result<(Vec<Vec<f32>>, usize), Refusal> {
+    if call.get("dimensions").is_some() {
+        let what = format!("Vectors of `{name}` cannot be cut");
+        return Err(Refusal::invalid("dimensions", what).code("invalid_value"));
+    }
+    let why = "this model was not trained with prompts, and refuses texts that are too long";
+    call.without_effect(&["input_type", "prompt_name", "truncate"], why);
+    let list = match input {
+        Value::Array(items) => items.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    let read = |(index, item): (usize, &Value)| Item::read(item, &format!("input[{index}]"));
+    let items = list.iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
+    vectors::embed(call, name, items).await
 }
 
 /// Ollama's `/api/embed`.

@@ -3,7 +3,8 @@
 use crate::error::{Kind, Refusal};
 use crate::routes::{Call, Reply, json_response};
 use kun_engine::seq2seq::is_seq2seq;
-use kun_engine::vision::{Looks, looks_at};
+use kun_engine::tasks::describe::Verb;
+use kun_engine::vision::{Looks, Words, looks_at};
 use kun_engine::{Head, LoadOptions, Resident};
 use kun_hub::ModelPath;
 use serde_json::{Value, json};
@@ -96,12 +97,14 @@ fn describe(call: &Call, name: &str, found: &ModelPath, created: u64, read: bool
     if let Some(looks) = looks_at(&found.path) {
         let (kind, task, outputs) = match looks {
             Looks::Pages => ("vision", Some("ocr"), "text"),
+            Looks::Verb(Verb::Embed) => ("embedding", Some("embed-image"), "embedding"),
             Looks::Verb(verb) if verb.makes_pictures() => ("image", Some(verb.name()), "image"),
             Looks::Verb(verb) => ("vision", Some(verb.name()), "text"),
             Looks::Drawing => ("image", Some("image"), "image"),
             Looks::Unknown => ("vision", None, "text"),
         };
-        let takes = if looks == Looks::Drawing { json!(["text", "image"]) } else { json!(["image"]) };
+        let reads = looks == Looks::Drawing || Words::is_beside(&found.path);
+        let takes = if reads { json!(["text", "image"]) } else { json!(["image"]) };
         model["type"] = json!(kind);
         model["task"] = json!(task);
         model["architecture"] = json!({ "input_modalities": takes, "output_modalities": [outputs] });

@@ -63,6 +63,15 @@ impl Call {
         pairs.find(|(key, _)| *key == name).map(|(_, value)| super::percent_decoded(value))
     }
 
+    /// Tells which of these fields it holds although they do nothing here, and why.
+    pub(crate) fn without_effect(&mut self, names: &[&str], why: &str) {
+        for name in names {
+            if self.get(name).is_some() {
+                self.warnings.add(format!("`{name}` has no effect: {why}"));
+            }
+        }
+    }
+
     /// The model that it names, or the default one.
     pub(crate) fn model(&self) -> String {
         self.text("model")

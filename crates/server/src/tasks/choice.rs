@@ -13,6 +13,7 @@ fn word(used_for: Use) -> &'static str {
         Use::Text => "text",
         Use::Pages => "ocr",
         Use::Drawing => "image",
+        Use::Words | Use::Pictures(Verb::Embed) => "embed-image",
         // `classify` alone is for texts there.
         Use::Pictures(Verb::Classify) => "classify-image",
         Use::Pictures(verb) => verb.name(),

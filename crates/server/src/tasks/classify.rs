@@ -23,7 +23,7 @@ pub(crate) const FIELDS: &[&[Field]] = &[
         optional(
             "labels",
             Shape::List { of: &LABEL, least: 1, most: 128 },
-            "Labels of one's own for texts; none: those that the model was trained on",
+            "Labels of one's own; none: those that the model was trained on",
         ),
         optional("template", Shape::Text { most: 1024 }, "A sentence with `{}` for the label"),
         optional("multi_label", Shape::Bool, "Each label holds by itself"),
@@ -34,10 +34,16 @@ pub(crate) const FIELDS: &[&[Field]] = &[
     DRAWN,
 ];
 
-pub(crate) fn create(call: Call) -> Reply {
+pub(crate) fn create(mut call: Call) -> Reply {
     if call.file.is_some() || call.get("image").is_some() {
+        let for_texts = ["input", "multi_label", "truncate"];
+        call.without_effect(&for_texts, "a picture is classified");
+        if call.get("labels").is_none() {
+            call.without_effect(&["template"], "there are no `labels`");
+        }
         return pictures::run(call, Use::Pictures(Verb::Classify));
     }
+    call.without_effect(&["output", "draw"], "texts are classified");
     Box::pin(async move {
         let input = texts(&call, "input");
         if input.is_empty() {

@@ -65,13 +65,14 @@ async fn found(call: &Call, file: Option<Vec<u8>>, field: &str) -> Result<Option
         (Some(bytes), None) => Ok(Some(bytes)),
         (None, Some(text)) => {
             let text = text.to_owned();
-            from_text(&call.app, call.tenant, &text).await.map(Some)
+            named(&call.app, call.tenant, &text).await.map(Some)
         }
         (None, None) => Ok(None),
     }
 }
 
-async fn from_text(app: &Arc<App>, tenant: Tenant, text: &str) -> Result<Vec<u8>, Refusal> {
+/// The bytes of a picture in base64, in a data URL, or at an address.
+pub(crate) async fn named(app: &Arc<App>, tenant: Tenant, text: &str) -> Result<Vec<u8>, Refusal> {
     let scheme = text.get(..8).unwrap_or(text).to_ascii_lowercase();
     if scheme.starts_with("http://") || scheme.starts_with("https://") {
         return fetched(app, tenant, text).await;

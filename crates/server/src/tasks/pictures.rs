@@ -1,6 +1,7 @@
 //! Routes that see pictures or make them.
 
 use super::image::{self, Picture};
+use super::vectors::Labels;
 use crate::App;
 use crate::error::Refusal;
 use crate::http::base64;
@@ -131,19 +132,27 @@ pub(crate) fn run(mut call: Call, used_for: Use) -> Reply {
             call.warnings.add("`image` is an animation; its first frame is used");
         }
         let wish = Wish::of(&call, used_for);
+        let labels = Labels::of(&call);
         let (app, name) = (call.app.clone(), call.text("model").map(str::to_owned));
         let left = Arc::new(AtomicBool::new(false));
         let _leaving = Leaving(left.clone());
         let outcome = Call::blocking(move || {
             let _permits = permits;
-            answer(&app, name.as_deref(), used_for, &picture, wish, &left)
+            match labels {
+                None => by_use(&app, name.as_deref(), used_for, &picture, wish, &left),
+                Some(labels) => {
+                    let top = wish.top.unwrap_or(usize::MAX);
+                    let (name, classes) = labels.of_picture(&app, name.as_deref(), &picture.image, top)?;
+                    outcome(name, &picture, Answer::Classes(classes), wish)
+                }
+            }
         })
         .await?;
         Ok(response(&call, used_for, wish, outcome))
     })
 }
 
-fn answer(
+fn by_use(
     app: &App,
     name: Option<&str>,
     used_for: Use,
@@ -160,6 +169,12 @@ fn answer(
         Resident::Pictures(model) => by_model(model, image, wish, app, left)?,
         _ => return Err(EngineError::Unloaded.into()),
     };
+    outcome(name, picture, answer, wish)
+}
+
+/// An answer, and its picture if that is wanted.
+fn outcome(model: String, picture: &Picture, answer: Answer, wish: Wish) -> Result<Outcome, Refusal> {
+    let image = &picture.image;
     let drawn = if wish.draw || wish.kind.is_some() {
         let drawn = match &answer {
             Answer::Depth(depth) if wish.gray => overlay::depth_gray(depth),
@@ -170,7 +185,7 @@ fn answer(
     } else {
         None
     };
-    Ok(Outcome { model: name, document: document(image, &answer), picture: drawn })
+    Ok(Outcome { model, document: document(image, &answer), picture: drawn })
 }
 
 fn failed(error: PixelError) -> Refusal {

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/models");
 const ENCODERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/encoders");
 const SEQ2SEQ: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/seq2seq");
+const CLIP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/clip");
 
 /// A server with a small model for every task.
 fn server() -> &'static Running {
@@ -32,6 +33,7 @@ fn server() -> &'static Running {
         all.preload.extend(["bert_sequence", "bert_tokens", "bert_span"].map(lettered));
         all.preload.extend(of(ENCODERS, &["sentence_cls"]));
         all.preload.extend(of(SEQ2SEQ, &["t5", "m2m100"]));
+        all.preload.push(CLIP.to_owned());
         start(all)
     })
 }
@@ -143,6 +145,97 @@ fn every_picture_task_answers() {
         assert_eq!(drawn.header("content-type"), Some("image/png"), "{path}");
         assert!(size_of_png(&drawn.body).0 > 0);
     }
+}
+
+#[test]
+fn pictures_and_texts_have_vectors_of_one_space() {
+    let file = std::fs::read(format!("{CLIP}/picture.png")).unwrap();
+    let golden: Value =
+        serde_json::from_slice(&std::fs::read(format!("{CLIP}/golden.json")).unwrap()).unwrap();
+    let url = format!("data:image/png;base64,{}", base64(&file));
+    let embed = |input: Value| server().post("/v1/embeddings", &json!({ "model": "clip", "input": input }));
+    let of = |input: Value| {
+        let reply = embed(input);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.json()
+    };
+    let distance = |a: &Value, b: &Value| {
+        let (a, b) = (a.as_array().unwrap(), b.as_array().unwrap());
+        assert_eq!(a.len(), b.len());
+        a.iter().zip(b).map(|(a, b)| (a.as_f64().unwrap() - b.as_f64().unwrap()).powi(2)).sum::<f64>().sqrt()
+    };
+    let text = &golden["texts"][0];
+    let picture = |image: Value| json!({ "content": [{ "type": "image_url", "image_url": image }] });
+    let found = of(json!([
+        picture(json!({ "url": url })),
+        text["text"],
+        picture(json!(url)),
+        { "content": [{ "type": "text", "text": text["text"] }] },
+    ]));
+    let at = |index: usize| &found["data"][index]["embedding"];
+    assert!(distance(at(0), &golden["image"]) < 5e-3);
+    assert!(distance(at(1), &text["vector"]) < 1e-4);
+    assert_eq!((at(0), at(1)), (at(2), at(3)));
+    let tokens = 2 * text["ids"].as_array().unwrap().len();
+    assert_eq!(found["usage"]["prompt_tokens"], json!(tokens));
+    assert_eq!(of(text["text"].clone())["data"][0]["embedding"], *at(1));
+
+    let two = json!([{ "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }] }]);
+    let both = json!([{ "content": [{ "type": "text", "text": "a", "image_url": url }] }]);
+    for input in [json!(""), json!([[1, 2]]), two, both, json!([{ "content": [] }]), json!("cat ".repeat(40))]
+    {
+        let reply = embed(input.clone());
+        assert_eq!(reply.status, 400, "{input}: {}", reply.text());
+    }
+    let many = embed(json!(vec![picture(json!(url)); 17]));
+    assert!(many.status == 400 && many.text().contains("at most 16"), "{}", many.text());
+    let cut = json!({ "model": "clip", "input": "cat", "dimensions": 8 });
+    assert_eq!(server().post("/v1/embeddings", &cut).status, 400);
+    let prompted = json!({ "model": "clip", "input": "cat", "input_type": "query" });
+    assert!(server().post("/v1/embeddings", &prompted).json()["warnings"][0].is_string());
+
+    // A model of texts takes such an object too, but no picture.
+    let texts_alone =
+        |item: Value| server().post("/v1/embeddings", &json!({ "model": "sentence_cls", "input": [item] }));
+    assert_eq!(texts_alone(json!({ "content": "hello" })).status, 200);
+    let refused = texts_alone(picture(json!(url)));
+    assert!(refused.status == 400 && refused.text().contains("reads texts"), "{}", refused.text());
+    let listed = server().get("/v1/models/clip").json();
+    assert_eq!(listed["type"], json!("embedding"), "{listed}");
+    assert_eq!(listed["architecture"]["input_modalities"], json!(["text", "image"]));
+}
+
+#[test]
+fn a_picture_is_labelled_with_words() {
+    let file = std::fs::read(format!("{CLIP}/picture.png")).unwrap();
+    let labels = ["cat", "dog", "boat"];
+    let ask = |more: Value| {
+        let mut body = json!({ "image": base64(&file), "labels": labels });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server().post("/v1/classify", &body)
+    };
+    let named = ask(json!({ "model": "clip" }));
+    assert_eq!(named.status, 200, "{}", named.text());
+    let classes = named.json()["classes"].as_array().unwrap().clone();
+    assert_eq!(classes.len(), 3);
+    let sum: f64 = classes.iter().map(|class| class["score"].as_f64().unwrap()).sum();
+    assert!((sum - 1.0).abs() < 1e-5, "{classes:?}");
+    // The one that is here is found, and another sentence is another question.
+    assert_eq!(ask(json!({})).json()["classes"], json!(classes));
+    assert_ne!(ask(json!({ "template": "no {}" })).json()["classes"], json!(classes));
+    assert_eq!(ask(json!({ "template": "nothing" })).status, 400);
+    let best = ask(json!({ "top": 1, "draw": true, "truncate": true })).json();
+    assert_eq!(best["classes"], json!(classes[..1]));
+    assert!(
+        best["picture"].is_string() && best["warnings"][0].as_str().unwrap().contains("truncate"),
+        "{best}"
+    );
+    let trained = ask(json!({ "model": "squeezenet1.1" }));
+    assert!(trained.status == 400 && trained.text().contains("labels of its own"), "{}", trained.text());
+    let unused = json!({ "image": base64(&file), "model": "squeezenet1.1", "template": "a {}" });
+    assert!(
+        server().post("/v1/classify", &unused).json()["warnings"][0].as_str().unwrap().contains("template")
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::rows::{Job, Record, Sink};
 use kun_engine::tasks::describe::Verb;
 use kun_engine::tasks::text::zero_shot::hypotheses;
 use kun_engine::text::ranked;
-use kun_engine::vision::fits;
+use kun_engine::vision::{TEMPLATE, fits};
 use kun_engine::{VisionModel, VisionOptions, Words};
 use kun_hub::ModelPath;
 use serde_json::{Map, Value, json};
@@ -18,8 +18,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What CLIP's authors put a label into.
-const TEMPLATE: &str = "a photo of a {}";
 /// Pictures read at once.
 const CHUNK: usize = 8;
 
@@ -78,7 +76,7 @@ pub fn query(path: &ModelPath, query: &str, options: &VisionOptions) -> anyhow::
     let found = if is_picture_file(file) && file.is_file() {
         Vectors::open(path, options)?.of(&[file.to_owned()]).pop()
     } else {
-        let words = Words::open(&path.path, options.threads)?;
+        let words = Words::open(&path.path, options)?;
         words.embed(&[query.to_owned()]).pop().map(|vector| Ok(vector?))
     };
     found.unwrap_or_else(|| Err(anyhow::anyhow!("no vector")))
@@ -93,14 +91,15 @@ pub fn embed(app: &App, args: &EmbedArgs, path: &ModelPath) -> anyhow::Result<()
         let why = "--dimensions, --input-type, --text-prompt and --truncate are for text encoders";
         return Err(Misuse(why.to_owned()).into());
     }
+    let options = super::options(app, args.load.threads, args.load.precision)?;
     if !super::are_meant(&args.input.inputs, None) {
-        let words = Words::open(&path.path, args.load.threads)?;
+        let words = Words::open(&path.path, &options)?;
         let job = Job { name: "embed", columns: &["embedding"], model: &path.name };
         return job.run(app, &args.input, &args.output, |texts| {
             words.embed(&texts).into_iter().map(|vector| record(None, vector?, args.encoding)).collect()
         });
     }
-    let vectors = Vectors::open(path, &super::options(app, args.load.threads, args.load.precision)?)?;
+    let vectors = Vectors::open(path, &options)?;
     let columns = ["file", "embedding"];
     each(app, "embed", &args.input.inputs, &args.output, &columns, &path.name, |files| {
         let results = files.iter().zip(vectors.of(files));
@@ -129,9 +128,10 @@ pub fn classify(app: &App, args: &ClassifyArgs) -> anyhow::Result<()> {
     };
     let path = app.fetch(name)?;
     let texts = hypotheses(args.template.as_deref().unwrap_or(TEMPLATE), &args.labels)?;
-    let words = Words::open(&path.path, args.load.threads)?;
+    let options = super::options(app, args.load.threads, args.load.precision)?;
+    let words = Words::open(&path.path, &options)?;
     let labels = words.embed(&texts).into_iter().collect::<Result<Vec<_>, _>>()?;
-    let vectors = Vectors::open(&path, &super::options(app, args.load.threads, args.load.precision)?)?;
+    let vectors = Vectors::open(&path, &options)?;
     let columns = ["file", "label", "score", "scores"];
     each(app, "classify", &args.input.inputs, &args.output, &columns, &path.name, |files| {
         let results = files.iter().zip(vectors.of(files));
