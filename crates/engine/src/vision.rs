@@ -10,8 +10,8 @@ mod verbs;
 mod words;
 
 pub use diffusion::{
-    DiffusionModel, DrawPlan, DrawRequest, LAYOUT, MAX_SIDE, Noise, Normals, Planes, STRENGTH, fresh_seed,
-    is_drawing,
+    DiffusionModel, DrawPlan, DrawRequest, LAYOUT, MAX_SIDE, Noise, Normals, Planes, STRENGTH, Stage, Watch,
+    fresh_seed, is_drawing,
 };
 pub use ocr::OcrModel;
 pub use stream::look_at_many;

@@ -3,6 +3,7 @@
 
 use kun_engine::onnx::arrays;
 use kun_engine::tasks::pixels::{DecodeLimits, Image, decode};
+use kun_engine::vision::Stage;
 use kun_engine::{DiffusionModel, DrawRequest, EngineError, VisionOptions};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -136,6 +137,51 @@ fn a_seed_gives_its_picture_again_at_any_number_of_threads() {
     assert!(first == draw(&three, 7) && first == draw(&one, 7));
     assert!(first != draw(&one, 8));
     assert!(one.memory_bytes() > 300_000);
+}
+
+#[test]
+fn partial_pictures_change_nothing_and_near_the_picture() {
+    let golden: Value = serde_json::from_slice(&std::fs::read(data().join("golden.json")).unwrap()).unwrap();
+    let apart = |a: &Image, b: &Image| -> u64 {
+        a.to_rgb8().iter().zip(b.to_rgb8()).map(|(a, b)| u64::from(a.abs_diff(b))).sum()
+    };
+    for run in golden["runs"].as_array().unwrap() {
+        let folder = Folder::new();
+        folder.write("scheduler/scheduler_config.json", &run["scheduler"].to_string());
+        let model = folder.open().unwrap();
+        for masked in [false, true] {
+            let request = DrawRequest {
+                steps: Some(12),
+                picture: masked.then(|| picture("picture.png")),
+                mask: masked.then(|| picture("mask.png")),
+                ..request()
+            };
+            let plan = model.plan(&request).unwrap();
+            let (mut partial, mut passes) = (Vec::new(), Vec::new());
+            let drawn = model.draw_in_stages(&request, 3, &mut |stage| {
+                match stage {
+                    Stage::Passes { done, all } => passes.push((done, all)),
+                    Stage::Partial(image) => partial.push(image),
+                }
+                true
+            });
+            let drawn = drawn.unwrap();
+            let plain = model.draw(&request, &mut |_, _| true).unwrap();
+            assert!(plain.to_rgb8() == drawn.to_rgb8(), "{run}");
+            assert_eq!(passes.len(), plan.passes + 2);
+            assert_eq!(partial.len(), 3);
+            assert_eq!((partial[0].width(), partial[0].height()), (plan.width, plan.height));
+            let first = apart(&partial[0], &drawn);
+            assert!(apart(&partial[2], &drawn) < first, "{run}: the last one is no nearer than {first}");
+        }
+    }
+    let mut stages = 0;
+    let left = Folder::new().open().unwrap().draw_in_stages(&request(), 1, &mut |stage| {
+        stages += 1;
+        matches!(stage, Stage::Passes { .. })
+    });
+    assert!(matches!(left, Err(EngineError::Cancelled)));
+    assert_eq!(stages, 3, "two passes begin before the partial picture, which ends the work");
 }
 
 #[test]

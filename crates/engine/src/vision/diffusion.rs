@@ -5,10 +5,12 @@ mod network;
 mod noise;
 mod plan;
 mod prompt;
+mod stage;
 
 pub use folder::{LAYOUT, is_drawing};
 pub use noise::{Normals, fresh_seed};
 pub use plan::DrawPlan;
+pub use stage::{Stage, Watch};
 
 use super::{Progress, VisionOptions, pixels};
 use crate::onnx::Memory;
@@ -203,6 +205,21 @@ impl DiffusionModel {
         self.draw_from(request, &mut |count| normals.take(count), progress)?.image()
     }
 
+    /// [`DiffusionModel::draw`], which shows at most so many partial pictures at even distances on its way. The picture at
+    /// the end is the same with and without them; each takes a pass of the decoder.
+    ///
+    /// # Errors
+    /// As [`DiffusionModel::draw`].
+    pub fn draw_in_stages(
+        &self,
+        request: &DrawRequest,
+        partial_images: usize,
+        watch: &mut Watch<'_>,
+    ) -> Result<Image, EngineError> {
+        let mut normals = Normals::new(request.seed);
+        self.planes(request, &mut |count| normals.take(count), partial_images, watch)?.image()
+    }
+
     /// [`DiffusionModel::draw`] with noise from elsewhere, asked for in this order: for the picture's latents, to begin
     /// with, for the latents of what is not masked, after each step.
     ///
@@ -213,6 +230,19 @@ impl DiffusionModel {
         request: &DrawRequest,
         noise: &mut Noise<'_>,
         progress: &mut Progress<'_>,
+    ) -> Result<Planes, EngineError> {
+        self.planes(request, noise, 0, &mut |stage| match stage {
+            Stage::Passes { done, all } => progress(done, all),
+            Stage::Partial(_) => true,
+        })
+    }
+
+    fn planes(
+        &self,
+        request: &DrawRequest,
+        noise: &mut Noise<'_>,
+        partial_images: usize,
+        watch: &mut Watch<'_>,
     ) -> Result<Planes, EngineError> {
         let plan = self.plan(request)?;
         let (width, height) = (plan.width, plan.height);
@@ -250,11 +280,16 @@ impl DiffusionModel {
             }
             _ => Vec::new(),
         };
-        let cells = mask.as_ref().map(|mask| mask.latents(self.facts.scale));
+        // What stays as it is, where the network knows no masks.
+        let kept = match (&known, &mask) {
+            (Some(known), Some(mask)) if !self.fills_masks() => Some((known, mask.latents(self.facts.scale))),
+            _ => None,
+        };
 
-        let all = solver.passes() + 1;
-        for done in 0..solver.passes() {
-            if !progress(done, all) {
+        let passes = solver.passes();
+        let all = passes + 1;
+        for done in 0..passes {
+            if !watch(Stage::Passes { done, all }) {
                 return Err(EngineError::Cancelled);
             }
             let input = [solver.scaled(&sample), around.clone()].concat();
@@ -263,21 +298,26 @@ impl DiffusionModel {
                 [without, with] => Guidance(plan.guidance).apply(without, with),
                 outputs => outputs.concat(),
             };
+            if stage::is_shown(done + 1, passes, partial_images) {
+                let mut estimate = solver.estimate(&output, &sample);
+                if let Some((known, cells)) = &kept {
+                    estimate = blended(&estimate, known, cells);
+                }
+                let values = self.decode(&estimate, grid, width, height)?;
+                if !watch(Stage::Partial(Planes { width, height, values }.image()?)) {
+                    return Err(EngineError::Cancelled);
+                }
+            }
             sample = solver.step(&output, &sample, &mut || noise(count));
-            if let (Some(known), Some(cells), false) = (&known, &cells, self.fills_masks()) {
-                let known = solver.noised(known, &fresh);
-                let blend = |i: usize| {
-                    let drawn = cells[i % cells.len()];
-                    sample[i] * drawn + known[i] * (1.0 - drawn)
-                };
-                sample = (0..count).map(blend).collect();
+            if let Some((known, cells)) = &kept {
+                sample = blended(&sample, &solver.noised(known, &fresh), cells);
             }
         }
-        if !progress(all - 1, all) {
+        if !watch(Stage::Passes { done: passes, all }) {
             return Err(EngineError::Cancelled);
         }
         let values = self.decode(&sample, grid, width, height)?;
-        progress(all, all);
+        watch(Stage::Passes { done: all, all });
         Ok(Planes { width, height, values })
     }
 
@@ -399,4 +439,10 @@ impl DiffusionModel {
         self.decoder.finite(&values, "for the picture")?;
         Ok(to_pixels(&values))
     }
+}
+
+/// `drawn` where `cells` are 1 and `known` where they are 0, in every channel.
+fn blended(drawn: &[f32], known: &[f32], cells: &[f32]) -> Vec<f32> {
+    let pairs = drawn.iter().zip(known).zip(cells.iter().cycle());
+    pairs.map(|((drawn, known), cell)| drawn * cell + known * (1.0 - cell)).collect()
 }

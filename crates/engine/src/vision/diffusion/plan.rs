@@ -20,6 +20,8 @@ pub struct DrawPlan {
     pub guidance: f32,
     /// How far the picture is changed, where there is one.
     pub strength: f32,
+    /// Tokens of the prompt, and of what is not wanted where guidance asks for it.
+    pub prompt_tokens: usize,
     /// Bytes of weights.
     pub weights_bytes: u64,
     /// Bytes of activations.
@@ -69,8 +71,10 @@ impl DiffusionModel {
         }
         let scheduler = self.solver(steps, request.picture.is_some().then_some(strength))?;
         let (width, height) = self.size(request)?;
-        for text in [&request.prompt, &request.negative] {
-            self.reader.ids(text, request.truncate)?;
+        let mut prompt_tokens = self.reader.read(&request.prompt, request.truncate)?.len();
+        let negative = self.reader.read(&request.negative, request.truncate)?;
+        if self.is_guided(guidance) {
+            prompt_tokens += negative.len();
         }
         if let Some(mask) = &request.mask
             && LatentMask::new(mask, width, height).map_err(pixels)?.is_empty()
@@ -92,7 +96,17 @@ impl DiffusionModel {
             });
         }
         let passes = scheduler.passes();
-        Ok(DrawPlan { width, height, steps, passes, guidance, strength, weights_bytes, workspace_bytes })
+        Ok(DrawPlan {
+            width,
+            height,
+            steps,
+            passes,
+            guidance,
+            strength,
+            prompt_tokens,
+            weights_bytes,
+            workspace_bytes,
+        })
     }
 
     /// Bytes that it holds already, which are not available any more but need not be taken again. A budget that was given

@@ -61,8 +61,18 @@ impl Reader {
     /// Exactly [`Reader::max_tokens`] tokens of a prompt.
     ///
     /// # Errors
-    /// [`EngineError::ContextExceeded`] for a prompt that is too long and may not be cut.
+    /// Those of [`Reader::read`].
     pub(super) fn ids(&self, text: &str, truncate: bool) -> Result<Vec<u32>, EngineError> {
+        let mut ids = self.read(text, truncate)?;
+        ids.resize(self.max_tokens, self.fill);
+        Ok(ids)
+    }
+
+    /// The tokens of a prompt, at most [`Reader::max_tokens`].
+    ///
+    /// # Errors
+    /// [`EngineError::ContextExceeded`] for a prompt that is too long and may not be cut.
+    pub(super) fn read(&self, text: &str, truncate: bool) -> Result<Vec<u32>, EngineError> {
         let mut ids = self.tokenizer.encode_prompt(text, Special::Plain)?;
         if ids.len() > self.max_tokens {
             if !truncate {
@@ -75,7 +85,6 @@ impl Reader {
             ids.truncate(self.max_tokens - 1);
             ids.push(end);
         }
-        ids.resize(self.max_tokens, self.fill);
         Ok(ids)
     }
 }

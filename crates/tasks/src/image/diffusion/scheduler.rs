@@ -159,6 +159,23 @@ impl Scheduler {
         next
     }
 
+    /// The whole picture as the network sees it in this sample, before [`Scheduler::step`] goes on.
+    pub fn estimate(&self, output: &[f32], sample: &[f32]) -> Vec<f32> {
+        match self.config.kind {
+            ScheduleKind::Euler { .. } | ScheduleKind::EulerAncestral => {
+                self.picture_at_level(output, sample, self.sigma(self.at))
+            }
+            ScheduleKind::DpmSolver { .. } => {
+                let (alpha, sigma) = parts(self.sigma(self.at));
+                self.picture(output, sample, alpha, sigma)
+            }
+            _ => {
+                let alpha = self.alpha(self.timestep());
+                self.picture(output, sample, alpha.sqrt(), (1.0 - alpha).sqrt())
+            }
+        }
+    }
+
     fn sigma(&self, at: usize) -> f64 {
         self.stops.sigmas.get(at).copied().unwrap_or(0.0)
     }
