@@ -1,4 +1,6 @@
-"""openai (Python): chat, stream, tools, schema, log-probabilities, completions, responses, embeddings, errors."""
+"""openai (Python): chat, stream, tools, schema, log-probabilities, completions, responses, embeddings, pictures, errors."""
+import base64
+
 import openai
 from common import BASE, CHAT, EMBED, SCHEMA, WEATHER, Skip, person, run
 from pydantic import BaseModel, Field
@@ -140,6 +142,22 @@ def embeddings():
     assert max(abs(p - q) for p, q in zip(a, plain)) < 1e-6
 
 
+def pictures():
+    ask = {"prompt": "a red fox", "size": "64x64", "extra_body": {"steps": 6, "seed": 7}}
+    whole = client.images.generate(**ask).data[0].b64_json
+    events = list(client.images.generate(**ask, stream=True, partial_images=2))
+    assert [type(event).__name__ for event in events] == ["ImageGenPartialImageEvent"] * 2 + ["ImageGenCompletedEvent"]
+    assert [event.partial_image_index for event in events[:2]] == [0, 1] and events[0].b64_json != whole
+    assert events[2].b64_json == whole and events[2].usage.total_tokens > 0 and events[2].size == "64x64"
+    # Events of Kun's own come only to those who ask, and do not disturb the client.
+    ask["extra_body"]["progress"] = True
+    kinds = [event.type for event in client.images.generate(**ask, stream=True)]
+    assert kinds == ["image_generation.progress"] * (len(kinds) - 1) + ["image_generation.completed"] and len(kinds) > 6
+    picture = ("picture.png", base64.b64decode(whole), "image/png")
+    events = list(client.images.edit(image=picture, prompt="a fox", extra_body={"steps": 4}, stream=True, partial_images=1))
+    assert [type(event).__name__ for event in events] == ["ImageEditPartialImageEvent", "ImageEditCompletedEvent"]
+
+
 def errors():
     for call, kind in [
         (lambda: client.chat.completions.create(model="no-such-model", messages=ASK), openai.NotFoundError),
@@ -157,4 +175,4 @@ def errors():
     assert last.code == "context_length_exceeded"
 
 
-run("openai (Python)", openai.__version__, [models, chat, stream, several_answers_and_seed, stop_and_bias, log_probabilities, tools, tools_in_a_stream, json_schema, parsed_models, completions, responses, responses_stream, embeddings, errors])
+run("openai (Python)", openai.__version__, [models, chat, stream, several_answers_and_seed, stop_and_bias, log_probabilities, tools, tools_in_a_stream, json_schema, parsed_models, completions, responses, responses_stream, embeddings, pictures, errors])

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import contract
-from server import PICTURES, serve, venv_of
+from server import DRAWING, PICTURES, TESTDATA, serve, venv_of
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent.parent / "docs" / "clients.md"
@@ -37,9 +37,9 @@ def main():
         if subprocess.run([kun, "pull", name, "--progress", "none"], capture_output=True).returncode == 0:
             models.append(name)
     embed = models[1] if len(models) > 1 else ""
-    # The page's pictures go through the small models beside the repository.
-    picture = [f"{PICTURES[0]}/expected/input.png"] if PICTURES else []
-    server, base = serve(kun, models + PICTURES)
+    # The page's pictures go through the small models beside the repository, and the one that draws.
+    picture = f"{PICTURES[0]}/expected/input.png" if PICTURES else str(TESTDATA / "picture.png")
+    server, base = serve(kun, models + PICTURES + [DRAWING])
     rows = []
     try:
         for client in CLIENTS:
@@ -54,7 +54,7 @@ def main():
                 if not any(str(result).startswith("FAIL") for result in row["results"].values()):
                     break
             rows.append(row)
-        page = subprocess.run(["node", str(HERE.parent / "page" / "check.mjs"), base, "-", *picture], cwd=node, timeout=300)
+        page = subprocess.run(["node", str(HERE.parent / "page" / "check.mjs"), base, "-", picture], cwd=node, timeout=300)
     finally:
         server.terminate()
         assert server.wait(40) == 0, "the server did not end well"

@@ -11,6 +11,10 @@ SHARED = Path(__file__).resolve().parent.parent.parent.parent / "shared" / "mode
 # Small models beside the repository: one that sees and one that makes pictures.
 PICTURES = [str(folder) for folder in (SHARED / "detect/yolox_nano", SHARED / "upscale/carn_m_x2") if folder.exists()]
 
+# A model of random weights that draws.
+TESTDATA = Path(__file__).resolve().parent.parent.parent / "testdata" / "diffusion"
+DRAWING = str(TESTDATA / "tiny")
+
 
 def venv_of(cache, name, requirements):
     """A virtual environment with the packages of a file, installed once."""

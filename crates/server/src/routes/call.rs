@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use tokio::task::JoinError;
 
 /// What a handler gives.
 pub(crate) type Reply = Pin<Box<dyn Future<Output = Result<Response, Refusal>> + Send>>;
@@ -90,7 +91,12 @@ impl Call {
     pub(crate) async fn blocking<T: Send + 'static>(
         work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
-        match tokio::task::spawn_blocking(work).await {
+        Call::joined(tokio::task::spawn_blocking(work).await)
+    }
+
+    /// The end of work that ran elsewhere.
+    pub(crate) fn joined<T>(end: Result<Result<T, Refusal>, JoinError>) -> Result<T, Refusal> {
+        match end {
             Ok(result) => result,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => Err(Refusal::new(Kind::Unavailable, "The server is stopping.")),

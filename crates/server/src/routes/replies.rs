@@ -325,7 +325,7 @@ fn contents(verb: &str, path: &str) -> Option<Vec<(&'static str, Value)>> {
             picture(picture_facts())
         }
         ("post", "/v1/images/generations" | "/v1/images/edits" | "/v1/images/variations") => {
-            json(drawn_pictures())
+            events(drawn_pictures())
         }
         ("post", path) if path.starts_with("/v1/images/") => picture(made_picture()),
         ("post", "/v1/extract") => json(listed(object([

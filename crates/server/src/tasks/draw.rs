@@ -1,18 +1,20 @@
 //! `/v1/images/generations`, `edits` and `variations`: pictures drawn from words.
 
-use super::choice::unsuitable;
+mod stream;
+mod work;
+
 use super::image::{self, Picture};
 use crate::error::Refusal;
 use crate::http::base64;
 use crate::routes::{Call, Reply};
 use crate::schema::{Field, NAME, Shape, accepted, ignored, optional, required};
-use kun_engine::tasks::pixels::{FileKind, PixelError, encode};
+use axum::response::Response;
+use kun_engine::DrawRequest;
+use kun_engine::tasks::pixels::FileKind;
 use kun_engine::vision::fresh_seed;
-use kun_engine::{DrawRequest, EngineError, Resident, Use};
-use serde_json::{Value, json};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use serde_json::json;
 use std::time::UNIX_EPOCH;
+use work::{Order, Step, Work};
 
 /// Bytes of a prompt; networks take a few hundred at most.
 const PROMPT: Shape = Shape::Text { most: 32_000 };
@@ -60,12 +62,17 @@ const HOW: &[Field] = &[
         },
         "Pictures are opaque",
     ),
-    ignored("stream", "Pictures are not streamed"),
+    optional("stream", Shape::Bool, "Send each picture as an event as soon as it is drawn"),
+    optional(
+        "partial_images",
+        Shape::Integer { least: 0, most: 3 },
+        "How many partial pictures are sent on the way to each, with `stream`; each takes a pass of the decoder",
+    ),
+    optional("progress", Shape::Bool, "Send an event for every pass, with `stream`"),
     ignored("quality", "Steps and size say how good a picture is"),
     ignored("style", "The prompt says it"),
     ignored("moderation", "Pictures are not judged"),
     ignored("output_compression", "JPEG has quality 92, WebP is lossless"),
-    ignored("partial_images", "Pictures are not streamed"),
     accepted("user", "Whoever the caller asks for"),
 ];
 const WORDS: &[Field] = &[
@@ -92,15 +99,6 @@ pub(crate) const EDIT: &[&[Field]] = &[
 ];
 pub(crate) const VARY: &[&[Field]] =
     &[&[optional("prompt", PROMPT, "What is in the picture; none by default")], HOW, CHANGE];
-
-/// Tells the work that its client has left.
-struct Leaving(Arc<AtomicBool>);
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 /// A side of a size, from 1.
 fn side(text: &str) -> Option<usize> {
@@ -129,24 +127,24 @@ fn check_pixels(width: usize, height: usize, count: usize, megapixels: usize) ->
 }
 
 pub(crate) fn generate(call: Call) -> Reply {
-    run(call, false)
+    run(call, Source::Words)
 }
 pub(crate) fn edit(call: Call) -> Reply {
-    run(call, true)
+    run(call, Source::Picture)
 }
 pub(crate) fn vary(call: Call) -> Reply {
-    run(call, true)
+    run(call, Source::Picture)
 }
 
-/// What came out.
-struct Outcome {
-    model: String,
-    width: usize,
-    height: usize,
-    pictures: Vec<(u64, Vec<u8>)>,
+/// What pictures are drawn from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Words,
+    /// Edits and variations.
+    Picture,
 }
 
-fn run(mut call: Call, changes: bool) -> Reply {
+fn run(mut call: Call, from: Source) -> Reply {
     Box::pin(async move {
         let permits = call.app.reserve(call.tenant, 1)?;
         let (width, height) = size(call.text("size"))?;
@@ -163,7 +161,7 @@ fn run(mut call: Call, changes: bool) -> Reply {
             ..DrawRequest::default()
         };
         let mut held: Vec<Picture> = Vec::new();
-        if changes {
+        if from == Source::Picture {
             let bytes = image::bytes(&mut call).await?;
             let mask = image::mask_bytes(&mut call).await?;
             let picture = image::decoded(&call.app, bytes).await?;
@@ -183,44 +181,41 @@ fn run(mut call: Call, changes: bool) -> Reply {
         if let (Some(width), Some(height)) = (width, height) {
             check_pixels(width, height, count, most)?;
         }
+        let streamed = call.flag("stream");
+        for name in ["partial_images", "progress"] {
+            if !streamed && call.get(name).is_some() {
+                call.warnings.add(format!("`{name}` has no effect without `stream`"));
+            }
+        }
         let format = call.text("output_format").unwrap_or("png").to_owned();
         let kind = match format.as_str() {
             "jpeg" => FileKind::Jpeg,
             "webp" => FileKind::WebP,
             _ => FileKind::Png,
         };
-        let (app, name) = (call.app.clone(), call.text("model").map(str::to_owned));
-        let left = Arc::new(AtomicBool::new(false));
-        let _leaving = Leaving(left.clone());
-        let outcome = Call::blocking(move || {
-            let (_permits, _held) = (permits, held);
-            let (name, model) = app.picture_model(name.as_deref(), Use::Drawing)?;
-            let Resident::Drawing(model) = model else { return Err(unsuitable(&name, "draws no pictures")) };
-            let plan = model.plan(&request)?;
-            check_pixels(plan.width, plan.height, count, most)?;
-            let mut pictures = Vec::new();
-            for index in 0..count as u64 {
-                let request = DrawRequest { seed: request.seed.wrapping_add(index), ..request.clone() };
-                let drawn = model.draw(&request, &mut |_, _| !left.load(Ordering::Relaxed))?;
-                pictures.push((request.seed, encode(&drawn, kind).map_err(failed)?));
-            }
-            Ok(Outcome { model: name, width: plan.width, height: plan.height, pictures })
-        })
-        .await?;
-        let data = outcome
-            .pictures
-            .iter()
-            .map(|(seed, bytes)| json!({ "b64_json": base64::encode(bytes), "seed": seed }));
-        Ok(call.json(json!({
-            "created": UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
-            "model": outcome.model,
-            "size": format!("{}x{}", outcome.width, outcome.height),
-            "output_format": format,
-            "data": data.collect::<Vec<Value>>(),
-        })))
+        let partial_images = if streamed { call.count("partial_images").unwrap_or(0) } else { 0 };
+        let order = Order { request, count, kind, partial_images, _permits: permits, _held: held };
+        let work = Work::start(&call.app, call.text("model"), order).await?;
+        match streamed {
+            true => Ok(stream::events(&call, from, work, format)),
+            false => collected(&call, work, &format).await,
+        }
     })
 }
 
-fn failed(error: PixelError) -> Refusal {
-    EngineError::Task(kun_engine::tasks::TaskError::Input { what: error.to_string() }).into()
+/// All pictures in one answer.
+async fn collected(call: &Call, mut work: Work, format: &str) -> Result<Response, Refusal> {
+    let mut data = Vec::new();
+    while let Some(step) = work.next().await {
+        if let Step::Picture { seed, bytes, .. } = step? {
+            data.push(json!({ "b64_json": base64::encode(&bytes), "seed": seed }));
+        }
+    }
+    Ok(call.json(json!({
+        "created": UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
+        "model": work.model(),
+        "size": work.size(),
+        "output_format": format,
+        "data": data,
+    })))
 }
