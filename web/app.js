@@ -307,7 +307,7 @@ function showCode() {
   const parts = ["curl -N " + new URL(call.path, location.href).href];
   if (apiKey) parts.push("-H \"Authorization: Bearer $KUN_API_KEY\"");
   if (call.body instanceof FormData) {
-    for (const [name, value] of call.body) parts.push("-F " + quoted(`${name}=${value instanceof File ? "@" + value.name : value}`));
+    for (const [name, value] of call.body) parts.push(value instanceof File ? "-F " + quoted(`${name}=@${value.name}`) : "--form-string " + quoted(`${name}=${value}`));
   } else parts.push("-H 'Content-Type: application/json'", "-d " + quoted(JSON.stringify(call.body, null, 2)));
   $("code-text").textContent = parts.join(" \\\n  ");
   $("code-dialog").showModal();
@@ -315,7 +315,7 @@ function showCode() {
 
 // The frame ----------------------------------------------------------------------------------------------------------
 let timer;
-const kit = { $, el, t, ask, json, toast, bytes, models: () => known };
+const kit = { $, el, t, ask, json, lines, toast, bytes, models: () => known };
 const views = { chat: () => $("input").focus(), try: () => drawTry(kit), pictures: () => drawPictures(kit), models: drawModels, live: () => drawLive(kit) };
 function show(view) {
   if (!views[view]) view = "chat";

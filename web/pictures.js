@@ -1,4 +1,7 @@
-// Pictures: dropped, seen or remade by a model, and shown before and after.
+// Pictures: drawn, or dropped and seen or remade by a model, and shown before and after.
+import { compare } from "./compare.js";
+import { DRAWING, drawing } from "./draw.js";
+
 const MAKING = ["upscale", "denoise", "enhance", "stylize", "cutout"];
 const SEEING = ["classify", "detect", "segment", "depth", "pose", "faces", "ocr"];
 const SCORED = ["detect", "segment", "pose", "faces", "ocr"];
@@ -17,7 +20,8 @@ export function drawPictures(given) {
     if (!file || !file.type.startsWith("image/")) return;
     state.file = file;
     show();
-    run();
+    if (draws()) pencil.show(state.task, file, fits().length);
+    else run();
   };
   const target = el("label", {
     class: "target",
@@ -34,19 +38,37 @@ export function drawPictures(given) {
   input.addEventListener("change", () => take(input.files[0]));
   const view = $("view-pictures");
   view.onpaste = (event) => take(event.clipboardData?.files[0]);
+  view.onkeydown = (event) => { if (event.key === "Escape") pencil.stop(); };
 
-  const task = el("select", { id: "picture-task" }, ...[...SEEING, ...MAKING].map((name) => el("option", { value: name }, t("task_" + name))));
+  const group = (name, tasks) => el("optgroup", { label: t("group_" + name) }, ...tasks.map((task) => el("option", { value: task }, t("task_" + task))));
+  const task = el("select", { id: "picture-task" }, group("draw", Object.keys(DRAWING)), group("see", SEEING), group("make", MAKING));
   task.value = state.task;
   const model = el("select", { id: "picture-model" });
   const threshold = el("input", { type: "number", id: "picture-threshold", min: "0", max: "1", step: "0.05", placeholder: "—" });
   threshold.value = state.threshold;
   const lowest = el("label", {}, el("span", {}, t("threshold")), threshold);
+  const start = el("button", { class: "primary", id: "picture-run" }, t("run"));
+  const pencil = drawing(kit, {
+    model: () => model.value,
+    change(file) {
+      task.value = "edit";
+      state.file = file;
+      show();
+      choose();
+      view.scrollTo({ top: 0 });
+    },
+  });
+  const draws = () => state.task in DRAWING;
+  const fits = () => kit.models().filter((m) => draws() ? m.task === "image" : (m.type === "vision" || m.type === "image") && (!m.task || m.task === state.task));
   const choose = () => {
     state.task = task.value;
-    const fits = kit.models().filter((m) => (m.type === "vision" || m.type === "image") && (!m.task || m.task === state.task));
-    model.replaceChildren(el("option", { value: "" }, t("best")), ...fits.map((m) => el("option", {}, m.id)));
-    model.value = fits.some((m) => m.id === state.model) ? state.model : "";
-    lowest.hidden = !SCORED.includes(state.task);
+    model.replaceChildren(el("option", { value: "" }, t("best")), ...fits().map((m) => el("option", {}, m.id)));
+    model.value = fits().some((m) => m.id === state.model) ? state.model : "";
+    lowest.hidden = threshold.disabled = !SCORED.includes(state.task);
+    target.hidden = state.task === "draw";
+    start.hidden = out.hidden = draws();
+    pencil.form.hidden = pencil.form.disabled = pencil.out.hidden = !draws();
+    if (draws()) pencil.show(state.task, state.file, fits().length);
   };
   task.addEventListener("change", choose);
   model.addEventListener("change", () => { state.model = model.value; });
@@ -54,7 +76,8 @@ export function drawPictures(given) {
 
   let running = 0;
   async function run() {
-    if (!state.file) { input.click(); return; }
+    if (!state.file && state.task !== "draw") { input.click(); return; }
+    if (draws()) { pencil.start(); return; }
     const own = ++running;
     const form = new FormData();
     if (model.value) form.append("model", model.value);
@@ -72,15 +95,14 @@ export function drawPictures(given) {
       if (own === running) out.replaceChildren(el("p", { class: "error" }, error.message));
     }
   }
-  const start = (event) => { event.preventDefault(); run(); };
   view.replaceChildren(el("div", { class: "page" }, el("h1", {}, t("pictures")), el("p", {}, t("pictures_about")),
-    el("form", { class: "card", onsubmit: start }, target,
+    el("form", { class: "card", onsubmit: (event) => { event.preventDefault(); run(); } },
       el("div", { class: "choices" },
         el("label", {}, el("span", {}, t("task")), task),
         el("label", {}, el("span", {}, t("model")), model),
-        lowest,
-        el("button", { class: "primary", id: "picture-run" }, t("run")))),
-    out));
+        lowest, start),
+      target, pencil.form),
+    out, pencil.out));
   choose();
   show();
 }
@@ -95,38 +117,12 @@ function result(answer, file, seconds) {
   delete told.picture;
   delete told.data;
   const said = words(answer);
-  return el("div", { class: "card" }, compare(file, after),
+  return el("div", { class: "card" }, compare(kit, file, after),
     said.length ? el("div", { class: "said" }, ...said.map(([text, value]) => el("div", {}, el("span", {}, text), el("b", {}, value)))) : null,
     el("div", { class: "row" }, el("span", {}, `${answer.model} · ${size} · ${t("took")} ${seconds.toFixed(2)} s`),
       el("a", { href: after, download: file.name.replace(/\.[^.]*$/, "") + "-kun.png" }, t("save"))),
     answer.warnings ? el("p", {}, answer.warnings.join("; ")) : null,
     el("details", {}, el("summary", {}, "JSON"), el("pre", { tabindex: "0" }, JSON.stringify(told, (key, value) => key === "counts" ? "…" : value, 1).slice(0, 20000))));
-}
-
-/** Two pictures over each other and a line between them. */
-function compare(file, after) {
-  const { el, t } = kit;
-  const before = el("img", { alt: t("before"), src: URL.createObjectURL(file) });
-  const line = el("i");
-  const over = el("img", { alt: t("after"), src: after });
-  const slide = el("input", { type: "range", min: "0", max: "100", value: "50", "aria-label": t("slide"), id: "picture-slide" });
-  const figure = el("figure", { class: "compare" }, before, over, line, el("span", {}, t("before")), el("span", {}, t("after")));
-  const place = () => {
-    over.style.clipPath = `inset(0 0 0 ${slide.value}%)`;
-    line.style.marginLeft = `calc(${slide.value}% - 1px)`;
-  };
-  const drag = (event) => {
-    if (event.type === "pointermove" && !event.buttons) return;
-    const box = figure.getBoundingClientRect();
-    slide.value = ((event.clientX - box.left) / box.width) * 100;
-    place();
-  };
-  figure.addEventListener("pointerdown", drag);
-  figure.addEventListener("pointermove", drag);
-  figure.addEventListener("dragstart", (event) => event.preventDefault());
-  slide.addEventListener("input", place);
-  place();
-  return el("div", {}, figure, slide);
 }
 
 const percent = (score) => (score * 100).toFixed(1) + " %";

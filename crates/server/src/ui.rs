@@ -32,6 +32,15 @@ pub(crate) fn play(_call: Call) -> Reply {
 pub(crate) fn pictures(_call: Call) -> Reply {
     file("text/javascript; charset=utf-8", include_str!("../../../web/pictures.js"))
 }
+pub(crate) fn compare(_call: Call) -> Reply {
+    file("text/javascript; charset=utf-8", include_str!("../../../web/compare.js"))
+}
+pub(crate) fn draw(_call: Call) -> Reply {
+    file("text/javascript; charset=utf-8", include_str!("../../../web/draw.js"))
+}
+pub(crate) fn mask(_call: Call) -> Reply {
+    file("text/javascript; charset=utf-8", include_str!("../../../web/mask.js"))
+}
 pub(crate) fn nodes(_call: Call) -> Reply {
     file("text/javascript; charset=utf-8", include_str!("../../../web/nodes.js"))
 }

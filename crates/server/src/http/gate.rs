@@ -44,7 +44,7 @@ pub(crate) struct Passed {
 pub(crate) struct RouteName(pub(crate) &'static str);
 
 /// Paths that need no key: they tell nothing but that a server is there. The page asks for a key itself.
-const PUBLIC: [&str; 12] = [
+const PUBLIC: [&str; 15] = [
     "/",
     "/livez",
     "/readyz",
@@ -52,6 +52,9 @@ const PUBLIC: [&str; 12] = [
     "/app.js",
     "/play.js",
     "/pictures.js",
+    "/compare.js",
+    "/draw.js",
+    "/mask.js",
     "/nodes.js",
     "/live.js",
     "/words.js",
