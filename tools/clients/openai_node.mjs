@@ -1,4 +1,4 @@
-// openai (Node): chat, stream, tools, schema, embeddings, errors. Prints one JSON document, as common.py does.
+// openai (Node): chat, stream, tools, schema, embeddings, pictures, errors. Prints one JSON document, as common.py does.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 const [base, chat, embed] = process.argv.slice(2);
@@ -53,6 +53,15 @@ const checks = {
     if (!embed) return "no: no embedding model here";
     const answer = await client.embeddings.create({ model: embed, input: ["a cat", "a dog"] });
     assert(answer.data.length === 2 && answer.data[0].embedding.length > 10);
+  },
+  async pictures() {
+    const ask = { prompt: "a red fox", size: "64x64", steps: 6, seed: 7 };
+    const whole = (await client.images.generate(ask)).data[0].b64_json;
+    const events = [];
+    for await (const event of await client.images.generate({ ...ask, stream: true, partial_images: 2 })) events.push(event);
+    const partial = "image_generation.partial_image";
+    assert(events.map((event) => event.type).join() === [partial, partial, "image_generation.completed"].join(), "other events");
+    assert(events[2].b64_json === whole && events[2].usage.total_tokens > 0, "another picture");
   },
   async errors() {
     try {
