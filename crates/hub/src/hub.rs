@@ -13,7 +13,7 @@ pub use crate::options::HubOptions;
 use crate::options::expand_home;
 use crate::select;
 use crate::sources::{Context, Found, huggingface, local, modelscope, package_index, web};
-use crate::store::{Record, StoreDir};
+use crate::store::{Record, RecordFile, StoreDir};
 use crate::url::Url;
 
 /// A model on this disk.
@@ -40,6 +40,10 @@ pub struct StoredModel {
     pub bytes: u64,
     /// Commit or version.
     pub revision: Option<String>,
+    /// Licence, where it was stated when the model was fetched.
+    pub license: Option<String>,
+    /// Of a model that is one file, its SHA-256 as its source stated it, in hexadecimal.
+    pub sha256: Option<String>,
     /// Last change, seconds since 1970.
     pub modified_unix_s: u64,
 }
@@ -192,7 +196,14 @@ impl Hub {
         let mut models = Vec::new();
         for (store, record) in StoreDir::all(&self.options.data_dir) {
             let Some(path) = store.path_of(&record) else { continue };
+            let same = |file: &&RecordFile| Path::new(&file.path).extension() == path.extension();
+            let file = record.files.iter().filter(same).take(2).collect::<Vec<_>>();
             models.push(StoredModel {
+                sha256: match file.as_slice() {
+                    [file] if path.is_file() && !file.sha256.is_empty() => Some(file.sha256.clone()),
+                    _ => None,
+                },
+                license: record.license.clone(),
                 name: record.name.clone(),
                 bytes: record.files.iter().map(|f| f.bytes).sum(),
                 revision: record.revision.clone(),
@@ -212,6 +223,10 @@ impl Hub {
                         .filter_map(|c| fs::metadata(c).ok())
                         .map(|m| m.len())
                         .sum();
+                    let own = match model.files.as_slice() {
+                        [file] if model.path.is_file() => content(file),
+                        _ => None,
+                    };
                     let newest = repo.commit_of("main").or_else(|| repo.commits().first().cloned());
                     let old = newest.as_ref() != Some(&commit);
                     models.push(StoredModel {
@@ -220,6 +235,8 @@ impl Hub {
                         path: model.path,
                         bytes,
                         revision: Some(commit.clone()),
+                        license: None,
+                        sha256: own.and_then(|blob| named_sha256(&blob)),
                     });
                 }
             }
@@ -227,6 +244,8 @@ impl Hub {
         for model in local::foreign(&self.options) {
             let modified_unix_s = modified(&model.path);
             models.push(StoredModel {
+                license: None,
+                sha256: named_sha256(&model.path),
                 name: model.name,
                 path: model.path,
                 bytes: model.bytes,
@@ -570,6 +589,13 @@ fn fits_its_name(path: &Path, prefix: &str) -> Result<Option<bool>, HubError> {
     let file = fs::File::open(path).map_err(HubError::io(path))?;
     let bytes = file.metadata().map_err(HubError::io(path))?.len();
     Ok(Some(digest_of(file, stated, bytes).map_err(HubError::io(path))? == stated))
+}
+
+/// The SHA-256 that a blob is named by, as Hugging Face's cache (`HEX`) and Ollama's store (`sha256-HEX`) do.
+fn named_sha256(blob: &Path) -> Option<String> {
+    let name = blob.file_name()?.to_str()?;
+    let hex = name.strip_prefix("sha256-").unwrap_or(name);
+    Digest::sha256_from_hex(hex).map(|digest| digest.hex())
 }
 
 fn modified(path: &Path) -> u64 {

@@ -6,13 +6,14 @@ use crate::options::ServeOptions;
 use crate::queue::Queue;
 use crate::trace::Tracer;
 use kun_engine::vision::{Looks, looks_at, verb_of};
-use kun_engine::{Engine, Library, LoadedEncoder, LoadedModel, Resident, Tenant, Use, VisionOptions};
+use kun_engine::{Engine, Fit, Library, LoadedEncoder, LoadedModel, Resident, Tenant, Use, VisionOptions};
 use kun_hub::public::PublicFetcher;
 use kun_hub::{Hub, ModelName, ModelPath, StoredModel};
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, watch};
 
 /// The state of a server.
@@ -39,6 +40,8 @@ pub struct App {
     pub(crate) responses: Mutex<VecDeque<crate::openai::responses::Stored>>,
     /// Models given by path at the start, under their names.
     served: BTreeMap<String, ModelPath>,
+    /// What files say of models that are not loaded, and when they were changed.
+    facts: Mutex<BTreeMap<PathBuf, (Option<SystemTime>, Option<Arc<Fit>>)>>,
 }
 
 /// A model ready to answer, under the name that it was asked for by.
@@ -84,6 +87,7 @@ impl App {
             queue: Mutex::default(),
             responses: Mutex::default(),
             served,
+            facts: Mutex::default(),
             options,
         })
     }
@@ -158,9 +162,39 @@ impl App {
         stored.chain(served).collect()
     }
 
+    /// Every model that can be asked for: those given at the start, then the others of the store. Blocks.
+    pub(crate) fn listed(&self) -> Vec<StoredModel> {
+        let stored = self.stored();
+        let served = self.served.iter().map(|(name, found)| {
+            match stored.iter().find(|model| model.path == found.path) {
+                Some(model) => StoredModel { name: name.clone(), ..model.clone() },
+                None => given(name, found),
+            }
+        });
+        let mut all: Vec<StoredModel> = served.collect();
+        let is_new = |model: &StoredModel| self.served.values().all(|served| served.path != model.path);
+        all.extend(stored.iter().filter(|model| is_new(model)).cloned());
+        all
+    }
+
     /// Every model of the store.
     pub(crate) fn stored(&self) -> Vec<StoredModel> {
         self.hub.list().unwrap_or_default()
+    }
+
+    /// What the files of a text model say, read once for as long as they stay as they are; `None` for models of other kinds.
+    /// Blocks.
+    pub(crate) fn facts(&self, path: &Path) -> Option<Arc<Fit>> {
+        let changed = std::fs::metadata(path).and_then(|file| file.modified()).ok();
+        let known = || self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((when, fit)) = known().get(path) {
+            if *when == changed {
+                return fit.clone();
+            }
+        }
+        let fit = self.library.engine().fit(path, &self.options.load).ok().map(Arc::new);
+        known().insert(path.to_owned(), (changed, fit.clone()));
+        fit
     }
 
     /// Models given by path at the start.
@@ -250,5 +284,24 @@ pub(crate) fn public_name(name: &str) -> String {
             stem.and_then(|stem| stem.to_str()).unwrap_or(name).to_owned()
         }
         _ => name.to_owned(),
+    }
+}
+
+/// What the disk says of a model that was given by path.
+fn given(name: &str, found: &ModelPath) -> StoredModel {
+    let about = std::fs::metadata(&found.path).ok();
+    let changed = about.as_ref().and_then(|file| file.modified().ok()?.duration_since(UNIX_EPOCH).ok());
+    let files = std::fs::read_dir(&found.path).into_iter().flatten().flatten();
+    let in_folder = files.filter_map(|file| file.metadata().ok()).filter(|file| file.is_file());
+    StoredModel {
+        name: name.to_owned(),
+        path: found.path.clone(),
+        bytes: about
+            .filter(|file| file.is_file())
+            .map_or_else(|| in_folder.map(|f| f.len()).sum(), |f| f.len()),
+        revision: None,
+        license: found.license.clone(),
+        sha256: None,
+        modified_unix_s: changed.map_or(0, |time| time.as_secs()),
     }
 }

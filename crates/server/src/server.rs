@@ -125,6 +125,11 @@ impl Server {
             }
             let batches = Runner::start(&app, tokio::runtime::Handle::current());
             app.ready.store(true, Ordering::Relaxed);
+            let known = app.clone();
+            // The first list of models need not wait for their files then.
+            tokio::task::spawn_blocking(move || {
+                known.listed().iter().for_each(|model| drop(known.facts(&model.path)));
+            });
             let mut stopped = stop.subscribe();
             tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => {}

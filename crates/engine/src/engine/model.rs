@@ -71,6 +71,11 @@ impl LoadedModel {
         self.chat.format == ChatFormat::Template
     }
 
+    /// Whether it may think before it answers, apart from the answer.
+    pub fn thinks(&self) -> bool {
+        self.chat.thinks
+    }
+
     /// How conversations are put to the model.
     pub fn chat_format(&self) -> ChatFormat {
         self.chat.format

@@ -105,6 +105,8 @@ fn a_gguf_repository_from_name_to_removal() {
     assert!(notes[0].contains("2 files, 3.0 kB"), "{notes:?}");
     let listed: Vec<(String, u64)> = hub.list().unwrap().into_iter().map(|m| (m.name, m.bytes)).collect();
     assert_eq!(listed, [("o/r:Q6_K".to_owned(), 3000), ("o/r:Q4_K_M".to_owned(), 120_000)]);
+    let digests: Vec<Option<String>> = hub.list().unwrap().into_iter().map(|model| model.sha256).collect();
+    assert_eq!(digests, [None, Some(sha256_hex(&gguf_repo()[1].1))]);
 
     assert_eq!(hub.verify("o/r:Q6_K").unwrap(), (2, vec![]));
     fs::write(fs::canonicalize(&found.path).unwrap(), b"rotten").unwrap();

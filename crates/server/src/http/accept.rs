@@ -9,13 +9,13 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Cursor};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -301,9 +301,11 @@ impl Door for UnixListener {
         let service = service.clone();
         open.spawn(async move {
             let _place = place;
-            // Once the server stops, a connection that has asked nothing would be closed without an answer.
-            let leaving = *service.stop.borrow();
-            if !leaving || service.asked(stream.readable()).await.is_some() {
+            // Once the server stops, a connection that has asked nothing yet would be closed at once, without an answer.
+            let (mut reader, writer) = stream.into_split();
+            let mut first = [0];
+            if service.asked(reader.read_exact(&mut first)).await.is_some() {
+                let stream = tokio::io::join(Cursor::new(first).chain(reader), writer);
                 service.connection(stream, Peer::Unix, Protocol::Http1).await;
             }
         });

@@ -1,13 +1,16 @@
 //! Models by Ollama's API: listed, described, fetched, removed.
 
 use super::VERSION;
+use crate::App;
 use crate::error::{Dialect, Kind, Refusal};
+use crate::hex;
 use crate::http::sse;
 use crate::own::models::require_admin;
 use crate::routes::{Call, Reply, json_response};
-use kun_engine::LoadOptions;
-use kun_hub::Progress;
+use kun_engine::{Fit, ModelKind};
+use kun_hub::{Progress, StoredModel};
 use serde_json::{Value, json};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(crate) fn version(_call: Call) -> Reply {
@@ -17,44 +20,73 @@ pub(crate) fn version(_call: Call) -> Reply {
 pub(crate) fn tags(call: Call) -> Reply {
     Box::pin(async move {
         let models = Call::blocking(move || {
-            let stored = call.app.stored();
-            Ok(stored.into_iter().map(|m| entry(&m.name, m.bytes, m.modified_unix_s)).collect::<Vec<_>>())
+            Ok(call.app.listed().iter().map(|model| entry(&call.app, model)).collect::<Vec<_>>())
         })
         .await?;
         Ok(json_response(&json!({ "models": models })))
     })
 }
 
-fn entry(name: &str, bytes: u64, modified_unix_s: u64) -> Value {
+/// A model as Ollama lists it.
+fn entry(app: &App, model: &StoredModel) -> Value {
     json!({
-        "name": name,
-        "model": name,
-        "modified_at": timestamp(UNIX_EPOCH + Duration::from_secs(modified_unix_s)),
-        "size": bytes,
-        "digest": "",
-        "details": { "format": "gguf", "family": "", "families": [], "parameter_size": "", "quantization_level": "" },
+        "name": model.name,
+        "model": model.name,
+        "modified_at": timestamp(UNIX_EPOCH + Duration::from_secs(model.modified_unix_s)),
+        "size": model.bytes,
+        "digest": digest(model),
+        "details": details(&model.path, app.facts(&model.path).as_deref()),
     })
+}
+
+/// 64 digits, whose first twelve Ollama's own client shows: of the file, or, where a model is many, of what tells it from others.
+fn digest(model: &StoredModel) -> String {
+    model.sha256.clone().unwrap_or_else(|| {
+        let StoredModel { name, revision, bytes, modified_unix_s, .. } = model;
+        let what = format!("{name}\n{revision:?}\n{bytes}\n{modified_unix_s}");
+        hex::encode(ring::digest::digest(&ring::digest::SHA256, what.as_bytes()).as_ref())
+    })
+}
+
+fn details(path: &Path, fit: Option<&Fit>) -> Value {
+    let format = path.extension().and_then(|ending| ending.to_str()).unwrap_or("safetensors");
+    let info = fit.map(|fit| &fit.model);
+    let architecture = info.map_or("", |info| &info.architecture);
+    json!({
+        "parent_model": "",
+        "format": format,
+        "family": architecture,
+        "families": [architecture],
+        "parameter_size": info.map_or(String::new(), |info| in_words(info.parameters)),
+        "quantization_level": info.map_or("", |info| &info.quantization).to_ascii_uppercase(),
+    })
+}
+
+/// A number of parameters as Ollama writes it: `134.52M`, `1.2B`.
+fn in_words(parameters: u64) -> String {
+    match parameters as f64 {
+        n if n >= 1e9 => format!("{:.1}B", n / 1e9),
+        n => format!("{:.2}M", n / 1e6),
+    }
 }
 
 pub(crate) fn running(call: Call) -> Reply {
     Box::pin(async move {
-        let names = call.app.names();
-        let models: Vec<Value> = call
-            .app
-            .library
-            .shelves()
-            .into_iter()
-            .filter(|shelf| shelf.model.is_some())
-            .map(|shelf| {
-                let name = names.get(&shelf.path).cloned().unwrap_or_default();
+        let models = Call::blocking(move || {
+            let listed = call.app.listed();
+            let loaded = call.app.library.shelves().into_iter().filter(|shelf| shelf.model.is_some());
+            let described = loaded.filter_map(|shelf| {
+                let mut model = entry(&call.app, listed.iter().find(|model| model.path == shelf.path)?);
                 let left =
                     shelf.keep_alive.map_or(Duration::from_secs(1 << 32), |t| t.saturating_sub(shelf.idle));
-                let mut model = entry(&name, shelf.memory_bytes, 0);
+                model["size"] = json!(shelf.memory_bytes);
                 model["expires_at"] = json!(timestamp(SystemTime::now() + left));
                 model["size_vram"] = json!(0);
-                model
-            })
-            .collect();
+                Some(model)
+            });
+            Ok(described.collect::<Vec<Value>>())
+        })
+        .await?;
         Ok(json_response(&json!({ "models": models })))
     })
 }
@@ -71,35 +103,35 @@ pub(crate) fn show(call: Call) -> Reply {
         let app = call.app.clone();
         let answer = Call::blocking(move || {
             let found = app.locate(&name)?;
-            let fit = app.library.engine().fit(&found.path, &LoadOptions::default()).ok();
-            let Some(fit) = fit else {
-                return Ok(
-                    json!({ "details": { "format": "" }, "model_info": {}, "capabilities": ["embedding"] }),
-                );
-            };
-            let info = fit.model;
-            let architecture = info.architecture.clone();
+            let listed = app.listed().into_iter().find(|model| model.path == found.path);
+            let fit = app.facts(&found.path);
+            let (mut about, mut can) = (json!({}), Vec::new());
+            if let Some(fit) = &fit {
+                let info = &fit.model;
+                about = json!({
+                    "general.architecture": info.architecture,
+                    "general.parameter_count": info.parameters,
+                    format!("{}.context_length", info.architecture): info.context_tokens,
+                    format!("{}.embedding_length", info.architecture): info.width,
+                });
+                match fit.kind {
+                    ModelKind::Generates => can.extend(["completion", "tools"]),
+                    ModelKind::Embeds => can.push("embedding"),
+                    _ => {}
+                }
+            }
+            let stated = fit.as_ref().and_then(|fit| fit.model.license.clone());
             Ok(json!({
-                "license": found.license.or(info.license),
+                "license": found.license.or(stated),
                 "modelfile": "",
                 "parameters": "",
                 "template": "",
-                "details": {
-                    "parent_model": "",
-                    "format": "gguf",
-                    "family": architecture,
-                    "families": [architecture],
-                    "parameter_size": format!("{:.1}M", info.parameters as f64 / 1e6),
-                    "quantization_level": info.quantization,
-                },
-                "model_info": {
-                    "general.architecture": architecture,
-                    "general.parameter_count": info.parameters,
-                    format!("{architecture}.context_length"): info.context_tokens,
-                    format!("{architecture}.embedding_length"): info.width,
-                },
-                "capabilities": ["completion", "tools"],
-                "modified_at": timestamp(UNIX_EPOCH),
+                "details": details(&found.path, fit.as_deref()),
+                "model_info": about,
+                "capabilities": can,
+                "modified_at": timestamp(
+                    UNIX_EPOCH + Duration::from_secs(listed.map_or(0, |model| model.modified_unix_s)),
+                ),
             }))
         })
         .await?;

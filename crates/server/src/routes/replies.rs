@@ -237,8 +237,18 @@ fn model() -> Value {
         ("created", count()),
         ("owned_by", text()),
         ("status", words(&["available", "loading", "loaded"])),
+        ("license", or_null(text())),
+        ("revision", or_null(text())),
+        ("digest", or_null(text())),
         ("type?", text()),
+        ("task?", or_null(text())),
         ("context_length?", count()),
+        ("max_model_len?", count()),
+        ("max_output_tokens?", count()),
+        ("capabilities?", list(text())),
+        ("architecture?", json!({ "type": "object" })),
+        ("quantization?", text()),
+        ("parameters?", count()),
     ])
 }
 

@@ -141,6 +141,12 @@ fn a_stop_lets_streams_end_and_takes_no_new_work() {
         "POST /tokenize HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{{\"content\": \"hi\"}}",
         server.address
     );
+    // Both the one that was there and newcomers are told while the streams run.
+    for mut asking in [early, server.connect(), server.connect()] {
+        asking.write_all(head.as_bytes()).unwrap();
+        let reply = read_reply(asking).unwrap();
+        assert_eq!(reply.status, 503, "{}", reply.text());
+    }
     // Newcomers on a socket that has nothing to answer itself are told too.
     #[cfg(unix)]
     for _ in 0..2 {
@@ -149,12 +155,6 @@ fn a_stop_lets_streams_end_and_takes_no_new_work() {
         let mut reply = String::new();
         asking.read_to_string(&mut reply).unwrap();
         assert!(reply.starts_with("HTTP/1.1 503"), "{reply}");
-    }
-    // Both the one that was there and newcomers are told while the streams run.
-    for mut asking in [early, server.connect(), server.connect()] {
-        asking.write_all(head.as_bytes()).unwrap();
-        let reply = read_reply(asking).unwrap();
-        assert_eq!(reply.status, 503, "{}", reply.text());
     }
     for mut stream in streams {
         let mut rest = String::new();

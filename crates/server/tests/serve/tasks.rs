@@ -428,6 +428,21 @@ fn models_are_listed_with_what_they_are_for() {
     assert_eq!((&of("yolox_nano")["type"], &of("yolox_nano")["task"]), (&json!("vision"), &json!("detect")));
     assert_eq!((&of("carn_m_x2")["type"], &of("carn_m_x2")["status"]), (&json!("image"), &json!("loaded")));
     assert_eq!(of("t5")["type"], "seq2seq");
+    for (name, kind) in
+        [("sentence_cls", "embedding"), ("bert_span", "answer"), ("bert_sequence", "classify")]
+    {
+        let model = of(name);
+        assert_eq!(model["type"], kind, "{model}");
+        assert!(model["context_length"].as_u64().is_some_and(|tokens| tokens > 0), "{model}");
+    }
+    let tags = server().get("/api/tags").json();
+    for model in tags["models"].as_array().unwrap() {
+        assert_eq!(model["digest"].as_str().map(str::len), Some(64), "{model}");
+        assert!(model["size"].as_u64().is_some_and(|bytes| bytes > 0), "{model}");
+    }
+    let shown = |name: &str| server().post("/api/show", &json!({ "model": name })).json();
+    assert_eq!(shown("sentence_cls")["capabilities"], json!(["embedding"]));
+    assert_eq!(shown("yolox_nano")["capabilities"], json!([]));
     assert!(server().get("/v1/status").json()["memory"]["used_bytes"].as_u64().is_some_and(|b| b > 0));
     let _: ServeOptions = options();
 }
