@@ -6,7 +6,7 @@ const MAKING = ["upscale", "denoise", "enhance", "stylize", "cutout"];
 const SEEING = ["classify", "detect", "segment", "depth", "pose", "faces", "ocr"];
 const SCORED = ["detect", "segment", "pose", "faces", "ocr"];
 // What was chosen stays while the page is open.
-const state = { file: null, task: "detect", model: "", threshold: "" };
+const state = { file: null, task: "detect", model: "", threshold: "", labels: "" };
 let kit;
 
 /** Draws the view. */
@@ -47,6 +47,9 @@ export function drawPictures(given) {
   const threshold = el("input", { type: "number", id: "picture-threshold", min: "0", max: "1", step: "0.05", placeholder: "—" });
   threshold.value = state.threshold;
   const lowest = el("label", {}, el("span", {}, t("threshold")), threshold);
+  const labels = el("input", { id: "picture-labels", placeholder: "—" });
+  labels.value = state.labels;
+  const own = el("label", {}, el("span", {}, t("labels")), labels);
   const start = el("button", { class: "primary", id: "picture-run" }, t("run"));
   const pencil = drawing(kit, {
     model: () => model.value,
@@ -59,12 +62,19 @@ export function drawPictures(given) {
     },
   });
   const draws = () => state.task in DRAWING;
-  const fits = () => kit.models().filter((m) => draws() ? m.task === "image" : (m.type === "vision" || m.type === "image") && (!m.task || m.task === state.task));
+  const named = () => state.task === "classify" ? state.labels.split(/[,，]/).map((label) => label.trim()).filter(Boolean) : [];
+  const fits = () => kit.models().filter((m) => {
+    if (draws()) return m.task === "image";
+    // Labels of one's own take a model of pictures and texts.
+    if (named().length) return m.task === "embed-image" && m.architecture.input_modalities.includes("text");
+    return (m.type === "vision" || m.type === "image") && (!m.task || m.task === state.task);
+  });
   const choose = () => {
     state.task = task.value;
     model.replaceChildren(el("option", { value: "" }, t("best")), ...fits().map((m) => el("option", {}, m.id)));
     model.value = fits().some((m) => m.id === state.model) ? state.model : "";
     lowest.hidden = threshold.disabled = !SCORED.includes(state.task);
+    own.hidden = labels.disabled = state.task !== "classify";
     target.hidden = state.task === "draw";
     start.hidden = out.hidden = draws();
     pencil.form.hidden = pencil.form.disabled = pencil.out.hidden = !draws();
@@ -73,15 +83,17 @@ export function drawPictures(given) {
   task.addEventListener("change", choose);
   model.addEventListener("change", () => { state.model = model.value; });
   threshold.addEventListener("input", () => { state.threshold = threshold.value; });
+  labels.addEventListener("input", () => { state.labels = labels.value; choose(); });
 
   let running = 0;
   async function run() {
     if (!state.file && state.task !== "draw") { input.click(); return; }
     if (draws()) { pencil.start(); return; }
-    const own = ++running;
+    const turn = ++running;
     const form = new FormData();
     if (model.value) form.append("model", model.value);
     if (state.threshold && !lowest.hidden) form.append("threshold", state.threshold);
+    for (const label of named()) form.append("labels", label);
     const makes = MAKING.includes(state.task);
     form.append(makes ? "output" : "draw", makes ? "json" : "true");
     form.append("image", state.file);
@@ -90,9 +102,9 @@ export function drawPictures(given) {
     const begun = performance.now();
     try {
       const answer = await (await kit.ask("POST", path, form)).json();
-      if (own === running) out.replaceChildren(result(answer, state.file, (performance.now() - begun) / 1000));
+      if (turn === running) out.replaceChildren(result(answer, state.file, (performance.now() - begun) / 1000));
     } catch (error) {
-      if (own === running) out.replaceChildren(el("p", { class: "error" }, error.message));
+      if (turn === running) out.replaceChildren(el("p", { class: "error" }, error.message));
     }
   }
   view.replaceChildren(el("div", { class: "page" }, el("h1", {}, t("pictures")), el("p", {}, t("pictures_about")),
@@ -100,7 +112,7 @@ export function drawPictures(given) {
       el("div", { class: "choices" },
         el("label", {}, el("span", {}, t("task")), task),
         el("label", {}, el("span", {}, t("model")), model),
-        lowest, start),
+        lowest, own, start),
       target, pencil.form),
     out, pencil.out));
   choose();

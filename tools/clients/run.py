@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import contract
-from server import DRAWING, PICTURES, TESTDATA, serve, venv_of
+from server import CLIP, DRAWING, PICTURES, TESTDATA, serve, venv_of
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent.parent / "docs" / "clients.md"
@@ -37,9 +37,9 @@ def main():
         if subprocess.run([kun, "pull", name, "--progress", "none"], capture_output=True).returncode == 0:
             models.append(name)
     embed = models[1] if len(models) > 1 else ""
-    # The page's pictures go through the small models beside the repository, and the one that draws.
+    # The page's pictures go through the small models beside the repository, the one that draws, and the one of words too.
     picture = f"{PICTURES[0]}/expected/input.png" if PICTURES else str(TESTDATA / "picture.png")
-    server, base = serve(kun, models + PICTURES + [DRAWING])
+    server, base = serve(kun, models + PICTURES + [DRAWING, CLIP])
     rows = []
     try:
         for client in CLIENTS:

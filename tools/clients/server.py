@@ -14,6 +14,8 @@ PICTURES = [str(folder) for folder in (SHARED / "detect/yolox_nano", SHARED / "u
 # A model of random weights that draws.
 TESTDATA = Path(__file__).resolve().parent.parent.parent / "testdata" / "diffusion"
 DRAWING = str(TESTDATA / "tiny")
+# A tiny model of pictures and texts (`tools/golden/clip.py`).
+CLIP = str(TESTDATA.parent / "clip")
 
 
 def venv_of(cache, name, requirements):

@@ -92,6 +92,15 @@ if (picture) {
     assert((await page.textContent("#code-text")).includes("-F 'image=@"), "no call for the picture");
     await page.click("#code-close");
   }
+  if (data.some((model) => model.task === "embed-image")) {
+    await page.selectOption("#picture-task", "classify");
+    await page.fill("#picture-labels", "cat, dog，boat");
+    await page.setInputFiles("#picture-file", []);
+    await page.setInputFiles("#picture-file", picture);
+    await page.waitForFunction(() => document.querySelectorAll("#picture-out .said > div").length === 3 || document.querySelector("#picture-out .error"), null, { timeout: 60000 });
+    assert((await page.textContent("#picture-out")).includes("boat"), `not labelled: ${await page.textContent("#picture-out")}`);
+    await shot("4-picture-labels");
+  }
   await draw(data.find((model) => model.task === "image"));
 }
 async function draw(model) {

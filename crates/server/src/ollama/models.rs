@@ -49,14 +49,15 @@ fn digest(model: &StoredModel) -> String {
 }
 
 fn details(path: &Path, fit: Option<&Fit>) -> Value {
-    let format = path.extension().and_then(|ending| ending.to_str()).unwrap_or("safetensors");
+    let in_folder = if fit.is_some() { "safetensors" } else { "onnx" };
+    let format = path.extension().and_then(|ending| ending.to_str()).unwrap_or(in_folder);
     let info = fit.map(|fit| &fit.model);
     let architecture = info.map_or("", |info| &info.architecture);
     json!({
         "parent_model": "",
         "format": format,
         "family": architecture,
-        "families": [architecture],
+        "families": info.map(|info| &info.architecture).into_iter().collect::<Vec<_>>(),
         "parameter_size": info.map_or(String::new(), |info| in_words(info.parameters)),
         "quantization_level": info.map_or("", |info| &info.quantization).to_ascii_uppercase(),
     })
