@@ -7,7 +7,7 @@ use crate::hex;
 use crate::http::sse;
 use crate::own::models::require_admin;
 use crate::routes::{Call, Reply, json_response};
-use kun_engine::{Fit, ModelKind};
+use kun_engine::{Fit, ModelKind, Resident};
 use kun_hub::{Progress, StoredModel};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -49,15 +49,17 @@ fn digest(model: &StoredModel) -> String {
 }
 
 fn details(path: &Path, fit: Option<&Fit>) -> Value {
+    // The name of a folder may hold a dot of its own.
+    let ending = path.extension().and_then(|ending| ending.to_str());
     let in_folder = if fit.is_some() { "safetensors" } else { "onnx" };
-    let format = path.extension().and_then(|ending| ending.to_str()).unwrap_or(in_folder);
+    let format = ending.filter(|ending| ["gguf", "onnx"].contains(ending)).unwrap_or(in_folder);
     let info = fit.map(|fit| &fit.model);
     let architecture = info.map_or("", |info| &info.architecture);
     json!({
         "parent_model": "",
         "format": format,
         "family": architecture,
-        "families": info.map(|info| &info.architecture).into_iter().collect::<Vec<_>>(),
+        "families": info.map_or(Vec::new(), |info| vec![&info.architecture]),
         "parameter_size": info.map_or(String::new(), |info| in_words(info.parameters)),
         "quantization_level": info.map_or("", |info| &info.quantization).to_ascii_uppercase(),
     })
@@ -83,6 +85,8 @@ pub(crate) fn running(call: Call) -> Reply {
                 model["size"] = json!(shelf.memory_bytes);
                 model["expires_at"] = json!(timestamp(SystemTime::now() + left));
                 model["size_vram"] = json!(0);
+                let fit = call.app.facts(&shelf.path);
+                model["context_length"] = json!(fit.map_or(0, |fit| fit.context_tokens));
                 Some(model)
             });
             Ok(described.collect::<Vec<Value>>())
@@ -106,6 +110,10 @@ pub(crate) fn show(call: Call) -> Reply {
             let found = app.locate(&name)?;
             let listed = app.listed().into_iter().find(|model| model.path == found.path);
             let fit = app.facts(&found.path);
+            let thinks = app.library.shelves().into_iter().any(|shelf| {
+                shelf.path == found.path
+                    && matches!(&shelf.model, Some(Resident::Decoder(model)) if model.thinks())
+            });
             let (mut about, mut can) = (json!({}), Vec::new());
             if let Some(fit) = &fit {
                 let info = &fit.model;
@@ -120,6 +128,8 @@ pub(crate) fn show(call: Call) -> Reply {
                     ModelKind::Embeds => can.push("embedding"),
                     _ => {}
                 }
+                // As far as is known without loading the model.
+                can.extend(thinks.then_some("thinking"));
             }
             let stated = fit.as_ref().and_then(|fit| fit.model.license.clone());
             Ok(json!({
@@ -241,4 +251,17 @@ pub(crate) fn pull(call: Call) -> Reply {
         });
         Ok(response)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_is_one_that_exists() {
+        let format = |path: &str| details(Path::new(path), None)["format"].clone();
+        assert_eq!(format("a/model.gguf"), "gguf");
+        assert_eq!(format("a/package-0.1.0"), "safetensors");
+        assert_eq!(details(Path::new("a"), None)["families"], json!([]));
+    }
 }
