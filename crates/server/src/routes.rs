@@ -171,8 +171,10 @@ async fn checked(app: Arc<App>, route: &'static Route, request: Request) -> Resu
             None => body::parse(&bytes)?,
         };
         check.value(&Shape::Object(fields), &value, "")?;
-        if let Value::Object(fields) = value {
-            object = fields;
+        if let Value::Object(given) = value {
+            object = given;
+            // Families share readers: what `warnings` calls unknown must not reach them.
+            object.retain(|name, _| fields.iter().copied().flatten().any(|field| field.name == name));
         }
     }
     let id = id_of(route.path, parts.uri.path());

@@ -170,6 +170,19 @@ fn fields_without_effect_are_told() {
 }
 
 #[test]
+fn what_is_called_unknown_does_nothing() {
+    let output = |more: Value| {
+        let mut body =
+            json!({ "model": NAME, "input": "Once upon a time", "max_output_tokens": 12, "temperature": 0 });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        shared().post("/v1/responses", &body).json()["output"][0]["content"][0]["text"].clone()
+    };
+    let plain = output(json!({}));
+    assert!(plain.as_str().unwrap().contains(' '), "{plain}");
+    assert_eq!(output(json!({ "stop": [" "], "top_k": "many" })), plain);
+}
+
+#[test]
 fn responses_are_kept_for_their_caller_and_events_are_numbered() {
     let body = json!({ "model": NAME, "input": "Once upon", "max_output_tokens": 8 });
     let first = shared().post("/v1/responses", &body).json();
