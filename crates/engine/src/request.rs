@@ -247,9 +247,11 @@ pub enum FinishReason {
     Cancelled,
 }
 
-/// Counts and times of one request.
+/// Counts and times of one request, and the stop text that ended it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Usage {
+    /// Which of the request's stop texts ended the answer, if one did.
+    pub stop_text: Option<String>,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// Those of them whose keys and values were still there from an earlier request.

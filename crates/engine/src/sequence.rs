@@ -320,7 +320,10 @@ impl Answer {
             return Next::Finished;
         }
         match stop {
-            Some(StopReason::StopString(_)) => self.finish(FinishReason::Stop, KeepHeldBack::No),
+            Some(StopReason::StopString(text)) => {
+                self.usage.stop_text = Some(text);
+                self.finish(FinishReason::Stop, KeepHeldBack::No)
+            }
             None if guided == Guided::Complete => self.finish(FinishReason::Stop, KeepHeldBack::Yes),
             None if tokens.len() >= self.most_tokens => self.finish(FinishReason::Length, KeepHeldBack::Yes),
             None => Next::Continues,

@@ -124,6 +124,7 @@ pub(crate) struct Answer {
     /// Arrived and not yet looked at.
     events: VecDeque<Result<Event, EngineError>>,
     parser: OutputParser,
+    thoughts: Thoughts,
     prompt_tokens: usize,
     /// Comes after the last pieces.
     end: Option<Step>,
@@ -137,15 +138,31 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 pub(crate) enum Step {
     /// What became final with a token; the pieces may be none. Log-probabilities if asked for.
-    Pieces {
-        pieces: Vec<Piece>,
-        logprob: Option<(TokenLogprob, Vec<TokenLogprob>)>,
-    },
+    Pieces { pieces: Vec<Piece>, logprob: Option<(TokenLogprob, Vec<TokenLogprob>)> },
     End {
         reason: FinishReason,
         calls: usize,
         usage: Usage,
+        /// Tokens of the answer that the model thought before it answered.
+        thoughts: usize,
     },
+}
+
+/// Counts tokens of thoughts. One whose text is held back counts as what came before it.
+#[derive(Debug, Default)]
+struct Thoughts {
+    inside: bool,
+    tokens: usize,
+}
+
+impl Thoughts {
+    /// A token, and what became certain with it.
+    fn token(&mut self, pieces: &[Piece]) {
+        if let Some(last) = pieces.last() {
+            self.inside = matches!(last, Piece::Reasoning(_));
+        }
+        self.tokens += usize::from(self.inside);
+    }
 }
 
 impl Answer {
@@ -178,6 +195,7 @@ impl Answer {
             messages,
             events: VecDeque::new(),
             parser,
+            thoughts: Thoughts::default(),
             prompt_tokens,
             end: None,
             guard,
@@ -221,6 +239,7 @@ impl Answer {
         Poll::Ready(Some(match event {
             Ok(Event::Token { text, logprob, top_logprobs, .. }) => {
                 let pieces = self.parser.push(&text);
+                self.thoughts.token(&pieces);
                 Ok(Step::Pieces { pieces, logprob: logprob.map(|own| (own, top_logprobs)) })
             }
             Ok(Event::Done { reason, text, usage }) => {
@@ -230,7 +249,7 @@ impl Answer {
                 self.guard.finished = true;
                 self.guard.app.metrics.answered(&usage);
                 self.guard.noted.usage = Some(usage.clone());
-                self.end = Some(Step::End { reason, calls, usage });
+                self.end = Some(Step::End { reason, calls, usage, thoughts: self.thoughts.tokens });
                 Ok(Step::Pieces { pieces, logprob: None })
             }
             Err(error) => {
@@ -321,4 +340,19 @@ fn poll_next(
         }
     }
     if running.is_empty() { Poll::Ready(None) } else { Poll::Pending }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_of_thoughts_are_counted() {
+        let mut thoughts = Thoughts::default();
+        let mut parser = OutputParser::new(None, true);
+        for token in ["<think>", "a", " b", "</think>", "c", " d"] {
+            thoughts.token(&parser.push(token));
+        }
+        assert_eq!(thoughts.tokens, 3, "`a`, ` b` and the mark after them");
+    }
 }

@@ -252,12 +252,15 @@ fn tools(call: &Call) -> Option<ToolUse> {
     (!tools.is_empty()).then_some(ToolUse { tools, choice, parallel })
 }
 
-fn stop_reason(reason: FinishReason, calls: usize) -> &'static str {
-    match reason {
+/// Why an answer ended, and the stop text that ended it.
+fn stop_reason(reason: FinishReason, calls: usize, stop_text: Option<&str>) -> Value {
+    let reason = match reason {
         FinishReason::Length => "max_tokens",
         FinishReason::Stop | FinishReason::Cancelled if calls > 0 => "tool_use",
+        FinishReason::Stop | FinishReason::Cancelled if stop_text.is_some() => "stop_sequence",
         FinishReason::Stop | FinishReason::Cancelled => "end_turn",
-    }
+    };
+    json!({ "stop_reason": reason, "stop_sequence": stop_text })
 }
 
 fn usage(counts: &Counts) -> Value {
@@ -271,13 +274,13 @@ fn usage(counts: &Counts) -> Value {
 
 async fn whole(call: &Call, id: &str, chosen: &Chosen, mut answers: Answers) -> Result<Response, Refusal> {
     let mut message = Message::default();
-    let (mut counts, mut reason) = (Counts::default(), "end_turn");
+    let (mut counts, mut why) = (Counts::default(), Value::Null);
     while let Some((_, step)) = answers.next().await {
         match step? {
             Step::Pieces { pieces, .. } => pieces.into_iter().for_each(|piece| message.add(piece)),
-            Step::End { reason: end, calls, usage } => {
-                counts.add(&usage);
-                reason = stop_reason(end, calls);
+            Step::End { reason: end, calls, usage, thoughts } => {
+                counts.add(&usage, thoughts);
+                why = stop_reason(end, calls, usage.stop_text.as_deref());
             }
         }
     }
@@ -300,8 +303,8 @@ async fn whole(call: &Call, id: &str, chosen: &Chosen, mut answers: Answers) -> 
         "role": "assistant",
         "model": chosen.name,
         "content": content,
-        "stop_reason": reason,
-        "stop_sequence": null,
+        "stop_reason": why["stop_reason"],
+        "stop_sequence": why["stop_sequence"],
         "usage": usage(&counts),
     })))
 }
@@ -345,14 +348,14 @@ fn stream(call: &Call, id: String, chosen: &Chosen, mut answers: Answers) -> Res
                         blocks.piece(&stream, piece).await?;
                     }
                 }
-                Some((_, Ok(Step::End { reason, calls, usage: end }))) => {
+                Some((_, Ok(Step::End { reason, calls, usage: end, thoughts }))) => {
                     if blocks.count == 0 {
                         blocks.open(&stream, Block::Text, json!({ "type": "text", "text": "" })).await?;
                     }
                     blocks.close(&stream).await?;
                     let mut counts = Counts::default();
-                    counts.add(&end);
-                    let delta = json!({ "stop_reason": stop_reason(reason, calls), "stop_sequence": null });
+                    counts.add(&end, thoughts);
+                    let delta = stop_reason(reason, calls, end.stop_text.as_deref());
                     let last = json!({ "type": "message_delta", "delta": delta, "usage": usage(&counts) });
                     stream.event("message_delta", &last).await?;
                     stream.event("message_stop", &json!({ "type": "message_stop" })).await?;

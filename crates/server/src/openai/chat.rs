@@ -254,7 +254,8 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    pub(crate) fn add(&mut self, usage: &Usage) {
+    pub(crate) fn add(&mut self, usage: &Usage, thoughts: usize) {
+        self.reasoning += thoughts;
         self.prompt = usage.prompt_tokens;
         self.cached = self.cached.max(usage.cached_tokens);
         self.completion += usage.completion_tokens;
@@ -305,6 +306,8 @@ fn stream(call: &Call, head: Head, mut answers: Answers) -> Response {
                     let mut logprobs = logprob
                         .map(|(own, top)| json!({ "content": [token_logprob(&own, &top)], "refusal": null }));
                     let mut deltas: Vec<Value> = pieces.into_iter().map(delta).collect();
+    /// Those of the completion that were thoughts.
+    pub(crate) reasoning: usize,
                     if deltas.is_empty() && logprobs.is_some() {
                         deltas.push(json!({ "content": "" }));
                     }
@@ -314,12 +317,13 @@ fn stream(call: &Call, head: Head, mut answers: Answers) -> Response {
                         stream.data(&chunk(choice)).await?;
                     }
                 }
-                Ok(Step::End { reason, calls, usage }) => {
-                    counts.add(&usage);
+                Ok(Step::End { reason, calls, usage, thoughts }) => {
+                    counts.add(&usage, thoughts);
                     let reason = reason_word(reason, calls);
                     let choice =
                         json!([{ "index": index, "delta": {}, "logprobs": null, "finish_reason": reason }]);
                     stream.data(&chunk(choice)).await?;
+            "completion_tokens_details": { "reasoning_tokens": self.reasoning },
                 }
                 Err(refusal) => {
                     stream.data(&refusal.body(Dialect::OpenAi)).await?;
@@ -390,8 +394,8 @@ async fn whole(call: &Call, head: Head, mut answers: Answers, count: usize) -> R
                 pieces.into_iter().for_each(|piece| messages[index].add(piece));
                 logprobs[index].extend(logprob.map(|(own, top)| token_logprob(&own, &top)));
             }
-            Step::End { reason, calls, usage } => {
-                counts.add(&usage);
+            Step::End { reason, calls, usage, thoughts } => {
+                counts.add(&usage, thoughts);
                 reasons[index] = reason_word(reason, calls);
             }
         }

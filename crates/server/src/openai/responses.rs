@@ -388,7 +388,7 @@ impl Response {
                 "input_tokens": counts.prompt,
                 "input_tokens_details": { "cached_tokens": counts.cached },
                 "output_tokens": counts.completion,
-                "output_tokens_details": { "reasoning_tokens": 0 },
+                "output_tokens_details": { "reasoning_tokens": counts.reasoning },
                 "total_tokens": counts.prompt + counts.completion,
             })
         });
@@ -458,8 +458,8 @@ async fn collect(response: &Response, mut answers: Answers) -> Result<(Value, Me
     while let Some((_, step)) = answers.next().await {
         match step? {
             Step::Pieces { pieces, .. } => pieces.into_iter().for_each(|piece| message.add(piece)),
-            Step::End { reason, usage, .. } => {
-                counts.add(&usage);
+            Step::End { reason, usage, thoughts, .. } => {
+                counts.add(&usage, thoughts);
                 end = status(reason);
             }
         }

@@ -69,6 +69,7 @@ fn usage() -> Value {
         ("completion_tokens", count()),
         ("total_tokens", count()),
         ("prompt_tokens_details", object([("cached_tokens", count())])),
+        ("completion_tokens_details", object([("reasoning_tokens", count())])),
     ])
 }
 
@@ -175,8 +176,8 @@ fn message() -> Value {
         ("role", word("assistant")),
         ("model", text()),
         ("content", list(block)),
-        ("stop_reason", words(&["end_turn", "max_tokens", "tool_use"])),
-        ("stop_sequence", json!({ "type": "null" })),
+        ("stop_reason", words(&["end_turn", "max_tokens", "stop_sequence", "tool_use"])),
+        ("stop_sequence", or_null(text())),
         ("usage", usage),
     ])
 }

@@ -252,6 +252,24 @@ fn anthropic_and_ollama_streams_have_their_shapes() {
 }
 
 #[test]
+fn anthropic_is_told_which_stop_sequence_ended_the_message() {
+    let body = |stop: &str| {
+        let mut body = ask(json!({ "stop_sequences": ["qq", stop] }));
+        body["max_tokens"] = json!(40);
+        body
+    };
+    let message = shared().post("/v1/messages", &body(" ")).json();
+    assert!(message["stop_reason"] == "stop_sequence" && message["stop_sequence"] == " ", "{message}");
+    let mut streamed = body(" ");
+    streamed["stream"] = json!(true);
+    let events = shared().post("/v1/messages", &streamed).events();
+    let delta = &events.iter().find(|event| event["type"] == "message_delta").unwrap()["delta"];
+    assert!(delta["stop_reason"] == "stop_sequence" && delta["stop_sequence"] == " ", "{delta}");
+    let message = shared().post("/v1/messages", &body("zz")).json();
+    assert!(message["stop_reason"] != "stop_sequence" && message["stop_sequence"].is_null(), "{message}");
+}
+
+#[test]
 fn models_are_listed_and_described() {
     let list = shared().get("/v1/models").json();
     let model = list["data"].as_array().unwrap().iter().find(|m| m["id"] == NAME).unwrap().clone();

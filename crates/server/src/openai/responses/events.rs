@@ -170,13 +170,13 @@ pub(super) fn stream(
                         events.piece(piece).await?;
                     }
                 }
-                Some((_, Ok(Step::End { reason, usage, .. }))) => {
+                Some((_, Ok(Step::End { reason, usage, thoughts, .. }))) => {
                     if events.open.is_none() && events.output.is_empty() {
                         events.message().await?;
                     }
                     events.close().await?;
                     let mut counts = Counts::default();
-                    counts.add(&usage);
+                    counts.add(&usage, thoughts);
                     let end = status(reason);
                     let document = response.document(end, &events.output, Some(&counts), Value::Null);
                     if let Some(messages) = store {
