@@ -4,7 +4,7 @@ use crate::answer::{Answers, Delivery, Step, random_id};
 use crate::app::Chosen;
 use crate::error::{Dialect, Refusal};
 use crate::http::sse;
-use crate::openai::chat::{Counts, Message};
+use crate::openai::chat::{Counts, Message, thoughts_need_a_model};
 use crate::openai::sampling::{self, TEMPERATURE, TOP_K, TOP_P};
 use crate::openai::tools::{call_id, word_choice};
 use crate::routes::{Call, Reply};
@@ -130,11 +130,18 @@ pub(crate) const FIELDS: &[&[Field]] = &[
     ],
 ];
 
-pub(crate) fn create(call: Call) -> Reply {
+pub(crate) fn create(mut call: Call) -> Reply {
     Box::pin(async move {
         let (chosen, permits) = call.decoder(1).await?;
         let mut request = request(&call)?;
         request.stop = sampling::texts(call.get("stop_sequences"));
+        let last = call.get("messages").and_then(Value::as_array).and_then(|all| all.last());
+        if last.is_some_and(|message| message["role"] == "assistant") {
+            call.warnings.add("The last message is the assistant's: it is not continued, a new one begins");
+        }
+        if request.template_variables.iter().any(|(_, on)| *on) {
+            thoughts_need_a_model(&mut call, &chosen, &["thinking"]);
+        }
         let delivery = Delivery::streamed(call.flag("stream"));
         let answers = Answers::start(&call, &chosen, permits, vec![request], delivery).await?;
         let id = format!("msg_{}", random_id());
@@ -231,9 +238,8 @@ fn text_of(value: &Value) -> String {
 }
 
 fn tools(call: &Call) -> Option<ToolUse> {
-    let given = call.get("tools")?.as_array()?;
+    let given = call.get("tools").and_then(Value::as_array).into_iter().flatten();
     let tools: Vec<Tool> = given
-        .iter()
         .map(|tool| Tool {
             name: tool["name"].as_str().unwrap_or_default().to_owned(),
             description: tool["description"].as_str().map(str::to_owned),
@@ -249,7 +255,9 @@ fn tools(call: &Call) -> Option<ToolUse> {
         Some(word) => word_choice(word),
         None => ToolChoice::Auto,
     };
-    (!tools.is_empty()).then_some(ToolUse { tools, choice, parallel })
+    // What must be called although there is nothing to call is refused later.
+    let nothing = tools.is_empty() && matches!(choice, ToolChoice::Auto | ToolChoice::None);
+    (!nothing).then_some(ToolUse { tools, choice, parallel })
 }
 
 /// Why an answer ended, and the stop text that ended it.

@@ -10,7 +10,7 @@ use crate::answer::{Answers, Delivery, Step};
 use crate::app::Chosen;
 use crate::error::{Dialect, Kind, Refusal};
 use crate::http::sse;
-use crate::openai::chat::{Message, content};
+use crate::openai::chat::{Message, content, thoughts_need_a_model};
 use crate::openai::sampling;
 use crate::openai::tools::{call_id, tool_of};
 use crate::routes::{Call, Reply};
@@ -108,7 +108,7 @@ enum Form {
     Generate,
 }
 
-pub(crate) fn chat(call: Call) -> Reply {
+pub(crate) fn chat(mut call: Call) -> Reply {
     Box::pin(async move {
         let messages = call.get("messages").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         if messages.is_empty() {
@@ -120,7 +120,7 @@ pub(crate) fn chat(call: Call) -> Reply {
         let tools: Vec<_> = tools.iter().map(|tool| tool_of(&tool["function"])).collect();
         request.tools =
             (!tools.is_empty()).then_some(ToolUse { tools, choice: ToolChoice::Auto, parallel: true });
-        answer(&call, Form::Chat, request).await
+        answer(&mut call, Form::Chat, request).await
     })
 }
 
@@ -147,7 +147,7 @@ fn message(message: &Value) -> ChatMessage {
     out
 }
 
-pub(crate) fn generate(call: Call) -> Reply {
+pub(crate) fn generate(mut call: Call) -> Reply {
     Box::pin(async move {
         let Some(prompt) = call.text("prompt").filter(|prompt| !prompt.is_empty()).map(str::to_owned) else {
             return only_load(&call, Form::Generate).await;
@@ -167,7 +167,11 @@ pub(crate) fn generate(call: Call) -> Reply {
             let system = call.text("system").map(|text| ChatMessage::new(Role::System, text));
             Prompt::Chat(system.into_iter().chain([ChatMessage::new(Role::User, prompt)]).collect())
         };
-        answer(&call, Form::Generate, request(&call, prompt)).await
+        let request = request(&call, prompt);
+        if !matches!(request.prompt, Prompt::Chat(_)) {
+            call.without_effect(&["system", "think"], "the prompt is continued as it is");
+        }
+        answer(&mut call, Form::Generate, request).await
     })
 }
 
@@ -204,10 +208,14 @@ async fn only_load(call: &Call, form: Form) -> Result<Response, Refusal> {
     Ok(call.json(answer))
 }
 
-async fn answer(call: &Call, form: Form, request: GenerateRequest) -> Result<Response, Refusal> {
+async fn answer(call: &mut Call, form: Form, request: GenerateRequest) -> Result<Response, Refusal> {
     let started = Instant::now();
     let (chosen, permits) = call.decoder(1).await?;
     let load_time = started.elapsed();
+    let thinks = request.template_variables.iter().any(|(_, on)| *on);
+    if thinks && matches!(request.prompt, Prompt::Chat(_)) {
+        thoughts_need_a_model(call, &chosen, &["think"]);
+    }
     if let (Some(time), true) = (call.get("keep_alive").and_then(keep_alive), call.admin) {
         call.app.library.keep(&chosen.path, time);
     }

@@ -309,7 +309,8 @@ impl Check {
     }
 }
 
-fn is_empty(value: &Value) -> bool {
+/// Whether it asks for nothing.
+pub(crate) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::String(text) => text.is_empty(),

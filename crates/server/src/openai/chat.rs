@@ -7,7 +7,9 @@ use crate::http::sse;
 use crate::openai::sampling::{self, SAMPLING};
 use crate::openai::tools;
 use crate::routes::{Call, Reply};
-use crate::schema::{COUNT, Field, NAME, Shape, TEXT, TEXT_ALONE, accepted, ignored, optional, required};
+use crate::schema::{
+    COUNT, Field, NAME, Shape, TEXT, TEXT_ALONE, accepted, ignored, is_empty, optional, required,
+};
 use axum::response::Response;
 use kun_engine::{ChatMessage, FinishReason, GenerateRequest, Piece, Prompt, Role, TokenLogprob, Usage};
 use serde_json::{Value, json};
@@ -100,17 +102,32 @@ pub(crate) const FIELDS: &[&[Field]] = &[
     SAMPLING,
 ];
 
-pub(crate) fn create(call: Call) -> Reply {
+pub(crate) fn create(mut call: Call) -> Reply {
     Box::pin(async move {
         let count = call.count("n").unwrap_or(1);
         let (chosen, permits) = call.decoder(count).await?;
         let mut request = sampling::request(&call, Prompt::Chat(messages(&call)?))?;
+        let thinking = thinking(&call);
         request.template_variables =
-            thinking(&call).map(|on| ("enable_thinking".to_owned(), on)).into_iter().collect();
-        let top = call.count("top_logprobs");
-        request.logprobs = (call.flag("logprobs") || top.is_some()).then(|| top.unwrap_or(0));
+            thinking.map(|on| ("enable_thinking".to_owned(), on)).into_iter().collect();
+        request.logprobs = logprobs(&call);
         request.constraint = tools::constraint(&call)?;
         request.tools = tools::tools(&call)?;
+        if thinking == Some(true) {
+            let switches = ["enable_thinking", "chat_template_kwargs", "reasoning_effort"];
+            thoughts_need_a_model(&mut call, &chosen, &switches);
+        }
+        if request.logprobs.is_none() {
+            call.without_effect(&["top_logprobs"], "`logprobs` is false");
+        }
+        if request.constraint.is_some() && request.tools.as_ref().is_some_and(tools::is_forced) {
+            call.without_effect(tools::FORMS, tools::CALLED);
+        }
+        if !call.flag("stream") {
+            call.without_effect(&["stream_options"], sampling::WHOLE);
+        }
+        let unread = unread(&call);
+        call.warnings.extend(unread);
         let delivery = Delivery::streamed(call.flag("stream"));
         let answers = Answers::start(&call, &chosen, permits, repeated(&request, count), delivery).await?;
         let head = Head::new("chatcmpl", &chosen);
@@ -130,6 +147,43 @@ pub(crate) fn repeated(request: &GenerateRequest, count: usize) -> Vec<GenerateR
         request
     };
     (0..count as u64).map(one).collect()
+}
+
+/// How many likeliest tokens to tell beside each one; `None`: no log-probabilities at all.
+fn logprobs(call: &Call) -> Option<usize> {
+    let top = call.count("top_logprobs");
+    let asked = call.get("logprobs").map_or(top.is_some(), |on| on == true);
+    asked.then(|| top.unwrap_or(0))
+}
+
+/// Warns of those of `fields` that ask a model for thoughts that has none.
+pub(crate) fn thoughts_need_a_model(call: &mut Call, chosen: &Chosen, fields: &[&str]) {
+    if !chosen.model.thinks() {
+        call.without_effect(fields, "this model has no thoughts to switch on");
+    }
+}
+
+/// Fields of messages that only some roles have a use for, and which.
+const OF_ROLES: &[(&str, &[&str])] = &[
+    ("tool_calls", &["assistant"]),
+    ("reasoning_content", &["assistant"]),
+    ("reasoning", &["assistant"]),
+    ("tool_call_id", &["tool", "function"]),
+    ("name", &["tool", "function"]),
+];
+
+/// Fields of messages that have no effect, because of the message's role.
+fn unread(call: &Call) -> Vec<String> {
+    let all = call.get("messages").and_then(Value::as_array).into_iter().flatten();
+    let of_one = |(index, message): (usize, &Value)| {
+        let role = message["role"].as_str().unwrap_or_default().to_owned();
+        let here = OF_ROLES
+            .iter()
+            .filter(|(name, roles)| !is_empty(&message[*name]) && !roles.contains(&role.as_str()));
+        here.map(|(name, _)| format!("`messages[{index}].{name}` has no effect: the role is `{role}`"))
+            .collect::<Vec<_>>()
+    };
+    all.enumerate().flat_map(of_one).collect()
 }
 
 /// Whether the model shall think; `None`: as it likes.
@@ -251,6 +305,8 @@ pub(crate) struct Counts {
     pub(crate) prompt: usize,
     pub(crate) cached: usize,
     pub(crate) completion: usize,
+    /// Those of the completion that were thoughts.
+    pub(crate) reasoning: usize,
 }
 
 impl Counts {
@@ -267,6 +323,7 @@ impl Counts {
             "completion_tokens": self.completion,
             "total_tokens": self.prompt + self.completion,
             "prompt_tokens_details": { "cached_tokens": self.cached },
+            "completion_tokens_details": { "reasoning_tokens": self.reasoning },
         })
     }
 }
@@ -306,8 +363,6 @@ fn stream(call: &Call, head: Head, mut answers: Answers) -> Response {
                     let mut logprobs = logprob
                         .map(|(own, top)| json!({ "content": [token_logprob(&own, &top)], "refusal": null }));
                     let mut deltas: Vec<Value> = pieces.into_iter().map(delta).collect();
-    /// Those of the completion that were thoughts.
-    pub(crate) reasoning: usize,
                     if deltas.is_empty() && logprobs.is_some() {
                         deltas.push(json!({ "content": "" }));
                     }
@@ -323,7 +378,6 @@ fn stream(call: &Call, head: Head, mut answers: Answers) -> Response {
                     let choice =
                         json!([{ "index": index, "delta": {}, "logprobs": null, "finish_reason": reason }]);
                     stream.data(&chunk(choice)).await?;
-            "completion_tokens_details": { "reasoning_tokens": self.reasoning },
                 }
                 Err(refusal) => {
                     stream.data(&refusal.body(Dialect::OpenAi)).await?;
@@ -400,7 +454,7 @@ async fn whole(call: &Call, head: Head, mut answers: Answers, count: usize) -> R
             }
         }
     }
-    let asked = call.flag("logprobs") || call.get("top_logprobs").is_some();
+    let asked = self::logprobs(call).is_some();
     let choices: Vec<Value> = messages
         .into_iter()
         .zip(logprobs)

@@ -98,13 +98,20 @@ impl Logprobs {
     }
 }
 
-pub(crate) fn create(call: Call) -> Reply {
+pub(crate) fn create(mut call: Call) -> Reply {
     Box::pin(async move {
         let max_tokens = call.count("max_tokens").unwrap_or(DEFAULT_TOKENS);
         let echo = call.flag("echo");
         if max_tokens == 0 && !echo {
             return Err(Refusal::invalid("max_tokens", "`max_tokens` is 0, at least 1 unless `echo` is set")
                 .code("invalid_value"));
+        }
+        if max_tokens == 0 && call.flag("stream") {
+            let what = "`stream` is set, but `max_tokens` is 0: there is nothing to stream";
+            return Err(Refusal::invalid("stream", what).code("invalid_value"));
+        }
+        if !call.flag("stream") {
+            call.without_effect(&["stream_options"], sampling::WHOLE);
         }
         let count = call.count("n").unwrap_or(1);
         let logprobs = call.count("logprobs");
@@ -113,7 +120,7 @@ pub(crate) fn create(call: Call) -> Reply {
         let places = if max_tokens == 0 { 1 } else { prompts.len() * count };
         let (chosen, permits) = call.decoder(places).await?;
         // Ids are worked out here once: the scores of an echo and the answer must speak of the same tokens.
-        let suffix = call.text("suffix").map(str::to_owned);
+        let suffix = call.text("suffix").filter(|suffix| !suffix.is_empty()).map(str::to_owned);
         let model = chosen.model.clone();
         let prompts = Call::blocking(move || {
             prompts
@@ -183,7 +190,11 @@ fn encode(model: &LoadedModel, prompt: Prompt, suffix: Option<&str>) -> Result<V
             Refusal::invalid("suffix", "This model was not taught to fill a gap.").code("model_not_supported")
         })?,
         (Prompt::Text(text), None) => model.tokenize(&text)?,
-        (Prompt::Tokens(ids), _) => ids,
+        (Prompt::Tokens(_), Some(_)) => {
+            let what = "`suffix` needs a `prompt` of text, not of token ids";
+            return Err(Refusal::invalid("suffix", what).code("invalid_value"));
+        }
+        (Prompt::Tokens(ids), None) => ids,
         (Prompt::Chat(_), _) => Vec::new(),
     };
     if ids.is_empty() {

@@ -202,8 +202,9 @@ async fn beside_pictures(
 }
 
 /// Ollama's `/api/embed`.
-pub(crate) fn ollama(call: Call) -> Reply {
+pub(crate) fn ollama(mut call: Call) -> Reply {
     Box::pin(async move {
+        call.without_effect(&["prompt"], "texts are sent as `input` here");
         let input = call.get("input").cloned().unwrap_or_else(|| json!([]));
         if input.as_array().is_some_and(Vec::is_empty) {
             return Ok(call.json(json!({ "model": call.model(), "embeddings": [] })));
@@ -223,8 +224,9 @@ pub(crate) fn ollama(call: Call) -> Reply {
 }
 
 /// Ollama's older `/api/embeddings`.
-pub(crate) fn ollama_one(call: Call) -> Reply {
+pub(crate) fn ollama_one(mut call: Call) -> Reply {
     Box::pin(async move {
+        call.without_effect(&["input"], "the text is sent as `prompt` here");
         let prompt = call.text("prompt").unwrap_or_default().to_owned();
         let (embeddings, _) = embed(&call, json!(prompt), ollama_options(&call)).await?;
         Ok(call.json(json!({ "embedding": embeddings.first().map(|embedding| &embedding.vector) })))

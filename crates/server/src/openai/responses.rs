@@ -8,9 +8,9 @@ pub(crate) use stored::Stored;
 use crate::answer::{Answers, Delivery, Step, random_id};
 use crate::app::Chosen;
 use crate::error::{Kind, Refusal};
-use crate::openai::chat::{Counts, Message, content};
+use crate::openai::chat::{Counts, Message, content, thoughts_need_a_model};
 use crate::openai::sampling::{self, SEED, TEMPERATURE, TOP_P};
-use crate::openai::tools::{tool_of, word_choice};
+use crate::openai::tools::{self, tool_of, word_choice};
 use crate::routes::{Call, Reply, json_response};
 use crate::schema::{
     COUNT, Field, NAME, Shape, TEXT, TEXT_ALONE, accepted, ignored, optional, required, short,
@@ -127,6 +127,12 @@ pub(crate) fn create(mut call: Call) -> Reply {
             call.warnings.add("`truncation` has no effect: what is too long is refused, never cut");
         }
         request.max_tokens = call.count("max_output_tokens");
+        if request.template_variables.iter().any(|(_, on)| *on) {
+            thoughts_need_a_model(&mut call, &chosen, &["reasoning"]);
+        }
+        if request.constraint.is_some() && request.tools.as_ref().is_some_and(tools::is_forced) {
+            call.warnings.add(format!("`text.format` has no effect: {}", tools::CALLED));
+        }
         let delivery = Delivery::streamed(call.flag("stream"));
         let answers = Answers::start(&call, &chosen, permits, vec![request], delivery).await?;
         let response = Response::new(&call, &chosen);
@@ -218,7 +224,7 @@ fn request(call: &mut Call) -> Result<(GenerateRequest, Vec<ChatMessage>), Refus
     );
     all.extend(messages.iter().cloned());
     let mut request = sampling::request(call, Prompt::Chat(all))?;
-    request.tools = tools(call)?;
+    request.tools = tool_use(call)?;
     let format = call.get("text").map_or(&Value::Null, |text| &text["format"]);
     request.constraint = match (format["type"].as_str(), format.get("schema")) {
         (Some("json_object"), _) => Some(Constraint::JsonObject),
@@ -317,7 +323,7 @@ fn read_item(index: usize, item: &Value, messages: &mut Vec<ChatMessage>) -> Res
     Ok(())
 }
 
-fn tools(call: &mut Call) -> Result<Option<ToolUse>, Refusal> {
+fn tool_use(call: &mut Call) -> Result<Option<ToolUse>, Refusal> {
     let given = call.get("tools").and_then(Value::as_array).cloned().unwrap_or_default();
     let mut tools = Vec::new();
     for (index, tool) in given.iter().enumerate() {
@@ -335,10 +341,19 @@ fn tools(call: &mut Call) -> Result<Option<ToolUse>, Refusal> {
     let choice = match call.get("tool_choice") {
         None => ToolChoice::Auto,
         Some(Value::String(word)) => word_choice(word),
-        Some(value) => match value["name"].as_str() {
+        Some(value) if value["type"] == "allowed_tools" => tools::allow(&mut tools, value)?,
+        Some(value) if value["type"] == "function" => match value["name"].as_str() {
             Some(name) => ToolChoice::Named(name.to_owned()),
-            None => word_choice(value["mode"].as_str().unwrap_or("auto")),
+            None => {
+                let at = "tool_choice.name";
+                return Err(Refusal::invalid(at, format!("Missing required parameter: `{at}`")));
+            }
         },
+        Some(value) => {
+            let kind = short(value["type"].as_str().unwrap_or("?")).to_owned();
+            call.warnings.add(format!("`tool_choice`: there is no tool of type `{kind}` here"));
+            ToolChoice::Auto
+        }
     };
     if tools.is_empty() && matches!(choice, ToolChoice::Auto | ToolChoice::None) {
         return Ok(None);

@@ -79,6 +79,9 @@ pub(crate) const SAMPLING: &[Field] = &[
     ignored("service_tier", "There is one tier"),
 ];
 
+/// Why `stream_options` of a whole answer do nothing.
+pub(crate) const WHOLE: &str = "nothing is streamed";
+
 /// The request that the fields describe.
 pub(crate) fn request(call: &Call, prompt: Prompt) -> Result<GenerateRequest, Refusal> {
     let default = SamplingOptions::default();

@@ -3,7 +3,7 @@
 use crate::answer::random_id;
 use crate::error::Refusal;
 use crate::routes::Call;
-use crate::schema::{Field, NAME, Shape, TEXT, optional, required};
+use crate::schema::{Field, NAME, Shape, TEXT, optional, required, short};
 use kun_engine::{Constraint, Tool, ToolCall, ToolChoice, ToolUse};
 use serde_json::{Value, json};
 
@@ -68,6 +68,19 @@ pub(crate) const FIELDS: &[Field] = &[
     optional("parallel_tool_calls", Shape::Bool, "Whether several tools may be called at once; default true"),
 ];
 
+/// The fields that ask for a form.
+pub(crate) const FORMS: &[&str] = &[
+    "response_format",
+    "regex",
+    "grammar",
+    "guided_json",
+    "guided_regex",
+    "guided_grammar",
+    "guided_choice",
+];
+/// Why a form does nothing where a tool must be called.
+pub(crate) const CALLED: &str = "the answer is a call of a tool";
+
 /// The form that the answer is held to.
 pub(crate) fn constraint(call: &Call) -> Result<Option<Constraint>, Refusal> {
     let format = call.get("response_format").unwrap_or(&Value::Null);
@@ -81,14 +94,20 @@ pub(crate) fn constraint(call: &Call) -> Result<Option<Constraint>, Refusal> {
             return Err(Refusal::invalid(at, format!("Missing required parameter: `{at}`"))
                 .code("missing_required_parameter"));
         }
+        (_, Some(_)) => {
+            let what = "`response_format` holds a schema, so its `type` must be `json_schema`";
+            return Err(Refusal::invalid("response_format.type", what).code("invalid_value"));
+        }
         _ => None,
     };
     let text = |name: &str| call.text(name).map(str::to_owned);
     let all = [
         of_format,
         call.get("guided_json").cloned().map(Constraint::JsonSchema),
-        text("regex").or_else(|| text("guided_regex")).map(Constraint::Regex),
-        text("grammar").or_else(|| text("guided_grammar")).map(Constraint::Lark),
+        text("regex").map(Constraint::Regex),
+        text("guided_regex").map(Constraint::Regex),
+        text("grammar").map(Constraint::Lark),
+        text("guided_grammar").map(Constraint::Lark),
         call.get("guided_choice").and_then(Value::as_array).map(|choices| {
             let choices: Vec<String> = choices.iter().map(Value::to_string).collect();
             Constraint::Lark(format!("start: {}", choices.join(" | ")))
@@ -109,17 +128,7 @@ pub(crate) fn tools(call: &Call) -> Result<Option<ToolUse>, Refusal> {
     let choice = match call.get("tool_choice") {
         None => ToolChoice::Auto,
         Some(Value::String(word)) => word_choice(word),
-        Some(value) if value["type"] == "allowed_tools" => {
-            let allowed = &value["allowed_tools"];
-            let names: Vec<&str> = allowed["tools"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(|tool| tool["function"]["name"].as_str().or_else(|| tool["name"].as_str()))
-                .collect();
-            tools.retain(|tool| names.contains(&tool.name.as_str()));
-            word_choice(allowed["mode"].as_str().unwrap_or("auto"))
-        }
+        Some(value) if value["type"] == "allowed_tools" => allow(&mut tools, &value["allowed_tools"])?,
         Some(value) => match value["function"]["name"].as_str() {
             Some(name) => ToolChoice::Named(name.to_owned()),
             None => {
@@ -133,6 +142,29 @@ pub(crate) fn tools(call: &Call) -> Result<Option<ToolUse>, Refusal> {
     }
     let parallel = call.get("parallel_tool_calls").and_then(Value::as_bool).unwrap_or(true);
     Ok(Some(ToolUse { tools, choice, parallel }))
+}
+
+/// Leaves the tools that `allowed` lists, and says whether one of them must be called.
+pub(crate) fn allow(tools: &mut Vec<Tool>, allowed: &Value) -> Result<ToolChoice, Refusal> {
+    let wrong = |what: String| Err(Refusal::invalid("tool_choice", what).code("invalid_value"));
+    let listed = allowed["tools"].as_array().into_iter().flatten();
+    let names: Vec<&str> = listed
+        .filter_map(|tool| tool["function"]["name"].as_str().or_else(|| tool["name"].as_str()))
+        .collect();
+    if let Some(name) = names.iter().find(|name| tools.iter().all(|tool| tool.name != **name)) {
+        return wrong(format!("no tool is named `{}`", short(name)));
+    }
+    tools.retain(|tool| names.contains(&tool.name.as_str()));
+    match allowed["mode"].as_str() {
+        None | Some("auto") => Ok(ToolChoice::Auto),
+        Some("required") => Ok(ToolChoice::Required),
+        Some(other) => wrong(format!("`mode` is `{}`, it must be auto or required", short(other))),
+    }
+}
+
+/// Whether the answer must be a call.
+pub(crate) fn is_forced(tools: &ToolUse) -> bool {
+    matches!(tools.choice, ToolChoice::Required | ToolChoice::Named(_))
 }
 
 /// `auto`, `required` and their kin.
@@ -150,7 +182,9 @@ pub(crate) fn tool_of(function: &Value) -> Tool {
     Tool {
         name: function["name"].as_str().unwrap_or_default().to_owned(),
         description: function["description"].as_str().map(str::to_owned),
-        parameters: parameters.unwrap_or_else(|| json!({ "type": "object", "properties": {} })),
+        // As OpenAI has it, a tool that names no parameters takes none.
+        parameters: parameters
+            .unwrap_or_else(|| json!({ "type": "object", "properties": {}, "additionalProperties": false })),
     }
 }
 

@@ -169,6 +169,89 @@ fn fields_without_effect_are_told() {
     assert!(warnings.contains("metadata") && warnings.contains("frobnicate"), "{warnings}");
 }
 
+/// What `path` says of `body` in `warnings`.
+fn warned(path: &str, body: Value) -> String {
+    let reply = shared().post(path, &body);
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    reply.json()["warnings"].to_string()
+}
+
+#[test]
+fn fields_that_do_nothing_together_are_told() {
+    let schema = json!({ "type": "json_object" });
+    let forced = json!({ "tools": [tool("a")], "tool_choice": "required", "response_format": schema });
+    let named = json!([{ "role": "user", "content": "Once", "name": "bob", "tool_call_id": "x" }]);
+    for (more, field) in [
+        (json!({ "stream_options": { "include_usage": true } }), "stream_options"),
+        (json!({ "logprobs": false, "top_logprobs": 2 }), "top_logprobs"),
+        (json!({ "reasoning_effort": "high" }), "reasoning_effort"),
+        (json!({ "chat_template_kwargs": { "enable_thinking": true } }), "chat_template_kwargs"),
+        (json!({ "messages": named }), "messages[0].name"),
+        (json!({ "messages": named }), "messages[0].tool_call_id"),
+        (forced, "response_format"),
+    ] {
+        let told = warned("/v1/chat/completions", ask(more));
+        assert!(told.contains(&format!("`{field}` has no effect")), "{field}: {told}");
+    }
+    let nothing = warned("/v1/chat/completions", ask(json!({ "reasoning_effort": "none" })));
+    assert_eq!(nothing, "null", "there are no thoughts, as asked");
+    let told = warned("/v1/messages", ask(json!({ "thinking": { "type": "enabled" } })));
+    assert!(told.contains("`thinking` has no effect"), "{told}");
+    let begun =
+        json!({ "messages": [{ "role": "user", "content": "x" }, { "role": "assistant", "content": "y" }] });
+    assert!(warned("/v1/messages", ask(begun)).contains("not continued"));
+    let body =
+        json!({ "model": NAME, "input": "x", "max_output_tokens": 4, "reasoning": { "effort": "low" } });
+    let told = warned("/v1/responses", body);
+    assert!(told.contains("`reasoning` has no effect"), "{told}");
+    let few = json!({ "num_predict": 2 });
+    let body = json!({ "model": NAME, "prompt": "x", "stream": false, "think": true, "options": few });
+    assert!(warned("/api/generate", body).contains("`think` has no effect"));
+    let body =
+        json!({ "model": NAME, "prompt": "x", "stream": false, "raw": true, "system": "y", "options": few });
+    assert!(warned("/api/generate", body).contains("`system` has no effect"));
+    let answer =
+        shared().post("/v1/chat/completions", &ask(json!({ "logprobs": false, "top_logprobs": 2 }))).json();
+    assert!(answer["choices"][0]["logprobs"].is_null());
+}
+
+#[test]
+fn fields_that_exclude_each_other_are_refused() {
+    let schema = json!({ "type": "object" });
+    let chat = "/v1/chat/completions";
+    let allowed = |tool: &str, mode: &str| {
+        let tools = [json!({ "type": "function", "function": { "name": tool } })];
+        json!({ "type": "allowed_tools", "allowed_tools": { "mode": mode, "tools": tools } })
+    };
+    let raw = |more: Value| {
+        let mut body = json!({ "model": NAME, "prompt": [1, 2, 3] });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    for (path, body, param) in [
+        (chat, ask(json!({ "regex": "a", "guided_regex": "b" })), "response_format"),
+        (
+            chat,
+            ask(json!({ "grammar": "start: \"a\"", "guided_grammar": "start: \"b\"" })),
+            "response_format",
+        ),
+        (
+            chat,
+            ask(json!({ "response_format": { "type": "text", "schema": schema } })),
+            "response_format.type",
+        ),
+        (chat, ask(json!({ "tools": [tool("a")], "tool_choice": allowed("b", "auto") })), "tool_choice"),
+        (chat, ask(json!({ "tools": [tool("a")], "tool_choice": allowed("a", "maybe") })), "tool_choice"),
+        ("/v1/completions", raw(json!({ "suffix": "x" })), "suffix"),
+        ("/v1/completions", raw(json!({ "echo": true, "max_tokens": 0, "stream": true })), "stream"),
+    ] {
+        let reply = shared().post(path, &body);
+        assert!(reply.status == 400 && reply.json()["error"]["param"] == param, "{body}: {}", reply.text());
+    }
+    let reply = shared().post("/v1/messages", &ask(json!({ "tool_choice": { "type": "any" } })));
+    assert_eq!(reply.status, 400, "there is nothing to call: {}", reply.text());
+}
+
 #[test]
 fn what_is_called_unknown_does_nothing() {
     let output = |more: Value| {
@@ -180,6 +263,29 @@ fn what_is_called_unknown_does_nothing() {
     let plain = output(json!({}));
     assert!(plain.as_str().unwrap().contains(' '), "{plain}");
     assert_eq!(output(json!({ "stop": [" "], "top_k": "many" })), plain);
+}
+
+#[test]
+fn a_response_calls_only_the_tools_it_may() {
+    let one = |name: &str| json!({ "type": "function", "name": name });
+    let ask = |choice: Value| {
+        let body = json!({
+            "model": NAME, "input": "x", "max_output_tokens": 40,
+            "tools": [one("a"), one("b")], "tool_choice": choice,
+        });
+        shared().post("/v1/responses", &body).json()
+    };
+    let of = |tool: Value| json!({ "type": "allowed_tools", "mode": "required", "tools": [tool] });
+    let answer = ask(of(one("b")));
+    assert_eq!(answer["output"][0]["name"], "b", "{answer}");
+    // A tool that names no parameters takes none.
+    let arguments = answer["output"][0]["arguments"].as_str().unwrap();
+    let arguments: String = arguments.split_whitespace().collect();
+    assert!(!arguments.is_empty() && "{}".starts_with(&arguments), "{answer}");
+    assert_eq!(ask(of(one("c")))["error"]["param"], "tool_choice");
+    assert_eq!(ask(json!({ "type": "function" }))["error"]["param"], "tool_choice.name");
+    let answer = ask(json!({ "type": "web_search" }));
+    assert!(answer["warnings"].to_string().contains("web_search"), "{answer}");
 }
 
 #[test]
