@@ -211,6 +211,12 @@ fn message(index: usize, message: &Value, before: &[ChatMessage]) -> Result<Chat
         Some("tool" | "function") => Role::Tool,
         _ => Role::User,
     };
+    let mut parts = message["content"].as_array().into_iter().flatten();
+    if let Some(part) = parts.position(|part| !part["text"].is_string() && !part["refusal"].is_string()) {
+        let at = format!("messages[{index}].content[{part}].text");
+        return Err(Refusal::invalid(&at, format!("Missing required parameter: `{at}`"))
+            .code("missing_required_parameter"));
+    }
     let content = content(&message["content"]);
     if content.is_none() && role != Role::Assistant {
         let at = format!("messages[{index}].content");

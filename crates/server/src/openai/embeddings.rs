@@ -2,7 +2,7 @@
 
 use crate::error::Refusal;
 use crate::http::base64;
-use crate::own::tokens::{ID, ids};
+use crate::own::tokens::{ID, ids, known};
 use crate::routes::{Call, Reply};
 use crate::schema::{Field, NAME, Shape, TEXT, accepted, ignored, optional, required};
 use crate::tasks::vectors::{self, ITEM, Item};
@@ -82,14 +82,20 @@ pub(crate) fn fitting(truncate: bool) -> Fitting {
 
 /// The texts of `input`; token ids become the text that they spell.
 fn texts(encoder: &LoadedEncoder, input: &Value) -> Result<Vec<String>, Refusal> {
-    let spelt = |value: &Value| encoder.tokenizer().decode(&ids(Some(value)));
+    let tokenizer = encoder.tokenizer();
+    // Clients such as LangChain count with another model's vocabulary unless told not to.
+    let spelt = |value: &Value| {
+        let ids = ids(Some(value));
+        known(&ids, tokenizer.vocab_size(), "input")?;
+        Ok::<_, Refusal>(tokenizer.decode(&ids))
+    };
     let texts: Vec<String> = match input {
         Value::String(text) => vec![text.clone()],
-        Value::Array(items) if items.first().is_some_and(Value::is_number) => vec![spelt(input)],
+        Value::Array(items) if items.first().is_some_and(Value::is_number) => vec![spelt(input)?],
         Value::Array(items) => {
             let text = |(index, item): (usize, &Value)| match item {
                 Value::String(text) => Ok(text.clone()),
-                Value::Array(_) => Ok(spelt(item)),
+                Value::Array(_) => spelt(item),
                 item => match Item::read(item, &format!("input[{index}]"))? {
                     Item::Text(text) => Ok(text),
                     Item::Picture(_) => {

@@ -1,5 +1,6 @@
 //! Text to token ids and back.
 
+use crate::error::Refusal;
 use crate::routes::{Call, Reply};
 use crate::schema::{Field, NAME, Shape, TEXT, optional, required};
 use serde_json::{Value, json};
@@ -37,7 +38,12 @@ pub(crate) fn detokenize(call: Call) -> Reply {
     Box::pin(async move {
         let (app, name) = (call.app.clone(), call.model());
         let ids = ids(call.get("tokens"));
-        let text = Call::blocking(move || Ok(app.decoder(&name)?.model.detokenize(&ids))).await?;
+        let text = Call::blocking(move || {
+            let model = app.decoder(&name)?.model;
+            known(&ids, model.fit().model.vocab_size, "tokens")?;
+            Ok(model.detokenize(&ids))
+        })
+        .await?;
         Ok(call.json(json!({ "content": text, "prompt": text })))
     })
 }
@@ -49,6 +55,17 @@ pub(crate) fn info(call: Call) -> Reply {
         let [bos, eos] = Call::blocking(move || Ok(app.decoder(&name)?.model.edge_tokens())).await?;
         Ok(call.json(json!({ "model": call.model(), "bos_token": bos, "eos_token": eos })))
     })
+}
+
+/// Refuses ids, the field `at`, of which a model of `vocab_size` tokens has not all.
+pub(crate) fn known(ids: &[u32], vocab_size: usize, at: &str) -> Result<(), Refusal> {
+    match ids.iter().find(|id| usize::try_from(**id).is_ok_and(|id| id >= vocab_size)) {
+        Some(id) => {
+            let what = format!("`{at}` holds token {id}, the model has {vocab_size}");
+            Err(Refusal::invalid(at, what).code("invalid_value"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The ids in a list that has been checked.

@@ -216,7 +216,7 @@ fn fields_that_do_nothing_together_are_told() {
 }
 
 #[test]
-fn fields_that_exclude_each_other_are_refused() {
+fn what_cannot_be_meant_is_refused() {
     let schema = json!({ "type": "object" });
     let chat = "/v1/chat/completions";
     let allowed = |tool: &str, mode: &str| {
@@ -242,6 +242,12 @@ fn fields_that_exclude_each_other_are_refused() {
         ),
         (chat, ask(json!({ "tools": [tool("a")], "tool_choice": allowed("b", "auto") })), "tool_choice"),
         (chat, ask(json!({ "tools": [tool("a")], "tool_choice": allowed("a", "maybe") })), "tool_choice"),
+        (
+            chat,
+            ask(json!({ "messages": [{ "role": "user", "content": [{ "type": "text" }] }] })),
+            "messages[0].content[0].text",
+        ),
+        ("/detokenize", json!({ "model": NAME, "tokens": [1, 99_999] }), "tokens"),
         ("/v1/completions", raw(json!({ "suffix": "x" })), "suffix"),
         ("/v1/completions", raw(json!({ "echo": true, "max_tokens": 0, "stream": true })), "stream"),
     ] {

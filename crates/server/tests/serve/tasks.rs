@@ -198,6 +198,8 @@ fn pictures_and_texts_have_vectors_of_one_space() {
     let texts_alone =
         |item: Value| server().post("/v1/embeddings", &json!({ "model": "sentence_cls", "input": [item] }));
     assert_eq!(texts_alone(json!({ "content": "hello" })).status, 200);
+    let unknown = texts_alone(json!([1, 99_999]));
+    assert!(unknown.status == 400 && unknown.text().contains("token 99999"), "{}", unknown.text());
     let refused = texts_alone(picture(json!(url)));
     assert!(refused.status == 400 && refused.text().contains("reads texts"), "{}", refused.text());
     let listed = server().get("/v1/models/clip").json();
