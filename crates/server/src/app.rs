@@ -41,8 +41,11 @@ pub struct App {
     /// Models given by path at the start, under their names.
     served: BTreeMap<String, ModelPath>,
     /// What files say of models that are not loaded, and when they were changed.
-    facts: Mutex<BTreeMap<PathBuf, (Option<SystemTime>, Option<Arc<Fit>>)>>,
+    facts: Mutex<BTreeMap<PathBuf, Facts>>,
 }
+
+/// When a file was changed, and what it said then.
+type Facts = (Option<SystemTime>, Option<Arc<Fit>>);
 
 /// A model ready to answer, under the name that it was asked for by.
 #[derive(Clone, Debug)]
@@ -187,10 +190,8 @@ impl App {
     pub(crate) fn facts(&self, path: &Path) -> Option<Arc<Fit>> {
         let changed = std::fs::metadata(path).and_then(|file| file.modified()).ok();
         let known = || self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((when, fit)) = known().get(path) {
-            if *when == changed {
-                return fit.clone();
-            }
+        if let Some((_, fit)) = known().get(path).filter(|(when, _)| *when == changed) {
+            return fit.clone();
         }
         let fit = self.library.engine().fit(path, &self.options.load).ok().map(Arc::new);
         known().insert(path.to_owned(), (changed, fit.clone()));

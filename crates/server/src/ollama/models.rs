@@ -261,7 +261,7 @@ mod tests {
     fn the_format_is_one_that_exists() {
         let format = |path: &str| details(Path::new(path), None)["format"].clone();
         assert_eq!(format("a/model.gguf"), "gguf");
-        assert_eq!(format("a/package-0.1.0"), "safetensors");
+        assert_eq!(format("a/package-0.1.0"), "onnx");
         assert_eq!(details(Path::new("a"), None)["families"], json!([]));
     }
 }
