@@ -48,6 +48,30 @@ pub struct StoredModel {
     pub modified_unix_s: u64,
 }
 
+impl StoredModel {
+    /// What the disk says of a model that was found by other ways than the store, under the name `name`.
+    pub fn at(name: &str, found: &ModelPath) -> StoredModel {
+        let inside = fs::read_dir(&found.path).into_iter().flatten().flatten().map(|file| file.path());
+        let files = inside.chain([found.path.clone()]).filter_map(|file| fs::metadata(file).ok());
+        StoredModel {
+            name: name.to_owned(),
+            path: found.path.clone(),
+            bytes: files.filter(fs::Metadata::is_file).map(|file| file.len()).sum(),
+            revision: None,
+            license: found.license.clone(),
+            sha256: None,
+            modified_unix_s: modified(&found.path),
+        }
+    }
+}
+
+impl From<StoredModel> for ModelPath {
+    fn from(stored: StoredModel) -> ModelPath {
+        let StoredModel { path, name, license, .. } = stored;
+        ModelPath { path, name, source: String::new(), license }
+    }
+}
+
 /// What happens during a fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -236,7 +260,7 @@ impl Hub {
                         bytes,
                         revision: Some(commit.clone()),
                         license: None,
-                        sha256: own.and_then(|blob| named_sha256(&blob)),
+                        sha256: own.and_then(|blob| named_sha256(&blob, "")),
                     });
                 }
             }
@@ -245,7 +269,7 @@ impl Hub {
             let modified_unix_s = modified(&model.path);
             models.push(StoredModel {
                 license: None,
-                sha256: named_sha256(&model.path),
+                sha256: named_sha256(&model.path, "sha256-"),
                 name: model.name,
                 path: model.path,
                 bytes: model.bytes,
@@ -582,20 +606,22 @@ fn shown(repo: &RepoName) -> String {
     }
 }
 
+/// The digest that a blob is named by: `prefix` is none in Hugging Face's cache, `sha256-` in Ollama's store.
+fn named_digest(blob: &Path, prefix: &str) -> Option<Digest> {
+    blob.file_name()?.to_str()?.strip_prefix(prefix).and_then(Digest::from_hex)
+}
+
+/// The same in hexadecimal, if it is a SHA-256 and none of Git's.
+fn named_sha256(blob: &Path, prefix: &str) -> Option<String> {
+    named_digest(blob, prefix).filter(|digest| matches!(digest, Digest::Sha256(_))).map(|digest| digest.hex())
+}
+
 /// Whether content equals the digest that its own file name states; `None` if the name states none.
 fn fits_its_name(path: &Path, prefix: &str) -> Result<Option<bool>, HubError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let Some(stated) = name.strip_prefix(prefix).and_then(Digest::from_hex) else { return Ok(None) };
+    let Some(stated) = named_digest(path, prefix) else { return Ok(None) };
     let file = fs::File::open(path).map_err(HubError::io(path))?;
     let bytes = file.metadata().map_err(HubError::io(path))?.len();
     Ok(Some(digest_of(file, stated, bytes).map_err(HubError::io(path))? == stated))
-}
-
-/// The SHA-256 that a blob is named by, as Hugging Face's cache (`HEX`) and Ollama's store (`sha256-HEX`) do.
-fn named_sha256(blob: &Path) -> Option<String> {
-    let name = blob.file_name()?.to_str()?;
-    let hex = name.strip_prefix("sha256-").unwrap_or(name);
-    Digest::sha256_from_hex(hex).map(|digest| digest.hex())
 }
 
 fn modified(path: &Path) -> u64 {

@@ -139,9 +139,7 @@ pub(crate) fn create(mut call: Call) -> Reply {
         if last.is_some_and(|message| message["role"] == "assistant") {
             call.warnings.add("The last message is the assistant's: it is not continued, a new one begins");
         }
-        if request.template_variables.iter().any(|(_, on)| *on) {
-            thoughts_need_a_model(&mut call, &chosen, &["thinking"]);
-        }
+        thoughts_need_a_model(&mut call, &chosen, &request, &["thinking"]);
         let delivery = Delivery::streamed(call.flag("stream"));
         let answers = Answers::start(&call, &chosen, permits, vec![request], delivery).await?;
         let id = format!("msg_{}", random_id());

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 use tokio::sync::{Semaphore, watch};
 
 /// The state of a server.
@@ -155,14 +155,12 @@ impl App {
             return Ok(found);
         }
         let stored = self.stored().into_iter().find(|model| model.name == plain).ok_or_else(missing)?;
-        Ok(ModelPath { path: stored.path, name: stored.name, source: String::new(), license: None })
+        Ok(stored.into())
     }
 
     /// The names of models by their paths.
     pub(crate) fn names(&self) -> BTreeMap<PathBuf, String> {
-        let stored = self.stored().into_iter().map(|model| (model.path, model.name));
-        let served = self.served.iter().map(|(name, found)| (found.path.clone(), name.clone()));
-        stored.chain(served).collect()
+        self.listed().into_iter().map(|model| (model.path, model.name)).collect()
     }
 
     /// Every model that can be asked for: those given at the start, then the others of the store. Blocks.
@@ -171,7 +169,7 @@ impl App {
         let served = self.served.iter().map(|(name, found)| {
             match stored.iter().find(|model| model.path == found.path) {
                 Some(model) => StoredModel { name: name.clone(), ..model.clone() },
-                None => given(name, found),
+                None => StoredModel::at(name, found),
             }
         });
         let mut all: Vec<StoredModel> = served.collect();
@@ -285,24 +283,5 @@ pub(crate) fn public_name(name: &str) -> String {
             stem.and_then(|stem| stem.to_str()).unwrap_or(name).to_owned()
         }
         _ => name.to_owned(),
-    }
-}
-
-/// What the disk says of a model that was given by path.
-fn given(name: &str, found: &ModelPath) -> StoredModel {
-    let about = std::fs::metadata(&found.path).ok();
-    let changed = about.as_ref().and_then(|file| file.modified().ok()?.duration_since(UNIX_EPOCH).ok());
-    let files = std::fs::read_dir(&found.path).into_iter().flatten().flatten();
-    let in_folder = files.filter_map(|file| file.metadata().ok()).filter(|file| file.is_file());
-    StoredModel {
-        name: name.to_owned(),
-        path: found.path.clone(),
-        bytes: about
-            .filter(|file| file.is_file())
-            .map_or_else(|| in_folder.map(|f| f.len()).sum(), |f| f.len()),
-        revision: None,
-        license: found.license.clone(),
-        sha256: None,
-        modified_unix_s: changed.map_or(0, |time| time.as_secs()),
     }
 }

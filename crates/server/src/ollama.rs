@@ -212,10 +212,7 @@ async fn answer(call: &mut Call, form: Form, request: GenerateRequest) -> Result
     let started = Instant::now();
     let (chosen, permits) = call.decoder(1).await?;
     let load_time = started.elapsed();
-    let thinks = request.template_variables.iter().any(|(_, on)| *on);
-    if thinks && matches!(request.prompt, Prompt::Chat(_)) {
-        thoughts_need_a_model(call, &chosen, &["think"]);
-    }
+    thoughts_need_a_model(call, &chosen, &request, &["think"]);
     if let (Some(time), true) = (call.get("keep_alive").and_then(keep_alive), call.admin) {
         call.app.library.keep(&chosen.path, time);
     }

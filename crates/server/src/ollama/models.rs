@@ -4,6 +4,7 @@ use super::VERSION;
 use crate::App;
 use crate::error::{Dialect, Kind, Refusal};
 use crate::hex;
+use crate::http::keys::sha256;
 use crate::http::sse;
 use crate::own::models::require_admin;
 use crate::routes::{Call, Reply, json_response};
@@ -44,7 +45,7 @@ fn digest(model: &StoredModel) -> String {
     model.sha256.clone().unwrap_or_else(|| {
         let StoredModel { name, revision, bytes, modified_unix_s, .. } = model;
         let what = format!("{name}\n{revision:?}\n{bytes}\n{modified_unix_s}");
-        hex::encode(ring::digest::digest(&ring::digest::SHA256, what.as_bytes()).as_ref())
+        hex::encode(&sha256(what.as_bytes()))
     })
 }
 

@@ -107,20 +107,17 @@ pub(crate) fn create(mut call: Call) -> Reply {
         let count = call.count("n").unwrap_or(1);
         let (chosen, permits) = call.decoder(count).await?;
         let mut request = sampling::request(&call, Prompt::Chat(messages(&call)?))?;
-        let thinking = thinking(&call);
         request.template_variables =
-            thinking.map(|on| ("enable_thinking".to_owned(), on)).into_iter().collect();
+            thinking(&call).map(|on| ("enable_thinking".to_owned(), on)).into_iter().collect();
         request.logprobs = logprobs(&call);
         request.constraint = tools::constraint(&call)?;
         request.tools = tools::tools(&call)?;
-        if thinking == Some(true) {
-            let switches = ["enable_thinking", "chat_template_kwargs", "reasoning_effort"];
-            thoughts_need_a_model(&mut call, &chosen, &switches);
-        }
+        let switches = ["enable_thinking", "chat_template_kwargs", "reasoning_effort"];
+        thoughts_need_a_model(&mut call, &chosen, &request, &switches);
         if request.logprobs.is_none() {
             call.without_effect(&["top_logprobs"], "`logprobs` is false");
         }
-        if request.constraint.is_some() && request.tools.as_ref().is_some_and(tools::is_forced) {
+        if tools::overrule_form(&request) {
             call.without_effect(tools::FORMS, tools::CALLED);
         }
         if !call.flag("stream") {
@@ -156,9 +153,16 @@ fn logprobs(call: &Call) -> Option<usize> {
     asked.then(|| top.unwrap_or(0))
 }
 
-/// Warns of those of `fields` that ask a model for thoughts that has none.
-pub(crate) fn thoughts_need_a_model(call: &mut Call, chosen: &Chosen, fields: &[&str]) {
-    if !chosen.model.thinks() {
+/// Warns of those of `fields` that ask for thoughts, where the model has none.
+pub(crate) fn thoughts_need_a_model(
+    call: &mut Call,
+    chosen: &Chosen,
+    request: &GenerateRequest,
+    fields: &[&str],
+) {
+    let asked = matches!(request.prompt, Prompt::Chat(_))
+        && request.template_variables.iter().any(|(name, on)| name == "enable_thinking" && *on);
+    if asked && !chosen.model.thinks() {
         call.without_effect(fields, "this model has no thoughts to switch on");
     }
 }

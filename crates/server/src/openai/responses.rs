@@ -127,10 +127,8 @@ pub(crate) fn create(mut call: Call) -> Reply {
             call.warnings.add("`truncation` has no effect: what is too long is refused, never cut");
         }
         request.max_tokens = call.count("max_output_tokens");
-        if request.template_variables.iter().any(|(_, on)| *on) {
-            thoughts_need_a_model(&mut call, &chosen, &["reasoning"]);
-        }
-        if request.constraint.is_some() && request.tools.as_ref().is_some_and(tools::is_forced) {
+        thoughts_need_a_model(&mut call, &chosen, &request, &["reasoning"]);
+        if tools::overrule_form(&request) {
             call.warnings.add(format!("`text.format` has no effect: {}", tools::CALLED));
         }
         let delivery = Delivery::streamed(call.flag("stream"));

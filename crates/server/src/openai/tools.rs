@@ -4,7 +4,7 @@ use crate::answer::random_id;
 use crate::error::Refusal;
 use crate::routes::Call;
 use crate::schema::{Field, NAME, Shape, TEXT, optional, required, short};
-use kun_engine::{Constraint, Tool, ToolCall, ToolChoice, ToolUse};
+use kun_engine::{Constraint, GenerateRequest, Tool, ToolCall, ToolChoice, ToolUse};
 use serde_json::{Value, json};
 
 const FUNCTION: Shape = Shape::Object(&[&[
@@ -162,9 +162,10 @@ pub(crate) fn allow(tools: &mut Vec<Tool>, allowed: &Value) -> Result<ToolChoice
     }
 }
 
-/// Whether the answer must be a call.
-pub(crate) fn is_forced(tools: &ToolUse) -> bool {
-    matches!(tools.choice, ToolChoice::Required | ToolChoice::Named(_))
+/// Whether the answer must be a call, although a form is asked for.
+pub(crate) fn overrule_form(request: &GenerateRequest) -> bool {
+    let choice = request.tools.as_ref().map(|tools| &tools.choice);
+    request.constraint.is_some() && matches!(choice, Some(ToolChoice::Required | ToolChoice::Named(_)))
 }
 
 /// `auto`, `required` and their kin.

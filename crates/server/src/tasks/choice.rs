@@ -71,13 +71,7 @@ impl App {
                 return Ok((entry.name.clone(), found));
             }
         }
-        let stored = self.stored().into_iter().map(|model| ModelPath {
-            path: model.path,
-            name: model.name,
-            source: String::new(),
-            license: None,
-        });
-        if let Some(found) = stored.into_iter().find(|found| fits(found)) {
+        if let Some(found) = self.stored().into_iter().map(ModelPath::from).find(fits) {
             return Ok((found.name.clone(), found));
         }
         let hint = match self.hub.catalog().default_for(task) {
