@@ -217,8 +217,7 @@ impl App {
     /// A model for texts, loaded. Blocks.
     pub(crate) fn for_text(&self, name: &str, found: &ModelPath) -> Result<Resident, Refusal> {
         self.library.get(&found.path).map_err(|error| match looks_at(&found.path) {
-            Some(_) => Refusal::invalid("model", format!("`{name}` is for pictures, not for texts."))
-                .code("model_not_supported"),
+            Some(_) => for_pictures(name),
             None => error.into(),
         })
     }
@@ -235,7 +234,12 @@ impl App {
 
     /// The encoder that a request names, loaded. Blocks.
     pub(crate) fn encoder(&self, name: &str) -> Result<Arc<LoadedEncoder>, Refusal> {
-        match self.for_text(name, &self.locate(name)?)? {
+        self.encoder_at(name, &self.locate(name)?)
+    }
+
+    /// The encoder that was found by this name, loaded. Blocks.
+    pub(crate) fn encoder_at(&self, name: &str, found: &ModelPath) -> Result<Arc<LoadedEncoder>, Refusal> {
+        match self.for_text(name, found)? {
             Resident::Encoder(model) => Ok(model),
             _ => {
                 Err(Refusal::invalid("model", format!("`{name}` gives no vectors."))
@@ -284,4 +288,9 @@ pub(crate) fn public_name(name: &str) -> String {
         }
         _ => name.to_owned(),
     }
+}
+
+/// The refusal of a task of texts.
+pub(crate) fn for_pictures(name: &str) -> Refusal {
+    Refusal::invalid("model", format!("`{name}` is for pictures, not for texts.")).code("model_not_supported")
 }

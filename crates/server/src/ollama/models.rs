@@ -80,7 +80,8 @@ pub(crate) fn running(call: Call) -> Reply {
             let listed = call.app.listed();
             let loaded = call.app.library.shelves().into_iter().filter(|shelf| shelf.model.is_some());
             let described = loaded.filter_map(|shelf| {
-                let mut model = entry(&call.app, listed.iter().find(|model| model.path == shelf.path)?);
+                let listed = listed.iter().find(|model| model.path == shelf.path)?;
+                let mut model = entry(&call.app, listed);
                 let left =
                     shelf.keep_alive.map_or(Duration::from_secs(1 << 32), |t| t.saturating_sub(shelf.idle));
                 model["size"] = json!(shelf.memory_bytes);
@@ -111,10 +112,8 @@ pub(crate) fn show(call: Call) -> Reply {
             let found = app.locate(&name)?;
             let listed = app.listed().into_iter().find(|model| model.path == found.path);
             let fit = app.facts(&found.path);
-            let thinks = app.library.shelves().into_iter().any(|shelf| {
-                shelf.path == found.path
-                    && matches!(&shelf.model, Some(Resident::Decoder(model)) if model.thinks())
-            });
+            let loaded = app.library.loaded(&found.path);
+            let thinks = matches!(loaded, Some(Resident::Decoder(model)) if model.thinks());
             let (mut about, mut can) = (json!({}), Vec::new());
             if let Some(fit) = &fit {
                 let info = &fit.model;

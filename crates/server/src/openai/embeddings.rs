@@ -1,14 +1,14 @@
 //! `/v1/embeddings`, Ollama's `/api/embed` and `/v1/rerank`: texts and pictures to vectors, and which text answers a query.
 
+use crate::app::for_pictures;
 use crate::error::Refusal;
 use crate::http::base64;
 use crate::own::tokens::{ID, ids, known};
 use crate::routes::{Call, Reply};
 use crate::schema::{Field, NAME, Shape, TEXT, accepted, ignored, optional, required};
 use crate::tasks::vectors::{self, ITEM, Item};
-use kun_engine::{EmbedOptions, Embedding, Fitting, LoadedEncoder, Purpose, RankOptions};
+use kun_engine::{EmbedOptions, Embedding, Fitting, LoadedEncoder, Purpose, RankOptions, Resident};
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 const IDS: Shape = Shape::List { of: &ID, least: 1, most: 1 << 16 };
 /// Texts of one request.
@@ -116,22 +116,29 @@ fn texts(encoder: &LoadedEncoder, input: &Value) -> Result<Vec<String>, Refusal>
     }
 }
 
-/// Embeds away from the threads that serve connections; one place in the queue for the whole request.
-async fn embed(
-    call: &Call,
-    input: Value,
-    options: EmbedOptions,
-) -> Result<(Vec<Embedding>, Arc<LoadedEncoder>), Refusal> {
+/// Embeds texts away from the threads that serve connections; one place in the queue for the whole request. `None` by a model
+/// that turns pictures into vectors.
+async fn embed(call: &Call, input: Value, options: EmbedOptions) -> Result<Option<Vec<Embedding>>, Refusal> {
     let _permit = call.app.reserve(call.tenant, 1)?;
     let (app, name) = (call.app.clone(), call.model());
     Call::blocking(move || {
-        let encoder = app.encoder(&name)?;
+        let found = app.locate(&name)?;
+        // What is loaded needs no look at its files: a short text is answered within two milliseconds.
+        let reads = matches!(app.library.loaded(&found.path), Some(Resident::Encoder(_)));
+        if !reads && vectors::is_for_vectors(&found.path) {
+            return Ok(None);
+        }
+        let encoder = app.encoder_at(&name, &found)?;
         let texts = texts(&encoder, &input)?;
         let embeddings = encoder.embed(&texts, &options)?;
-        let embeddings = embeddings.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok((embeddings, encoder))
+        Ok(Some(embeddings.into_iter().collect::<Result<Vec<_>, _>>()?))
     })
     .await
+}
+
+/// [`embed`] for routes that take texts alone.
+async fn embed_texts(call: &Call, input: Value, options: EmbedOptions) -> Result<Vec<Embedding>, Refusal> {
+    embed(call, input, options).await?.ok_or_else(|| for_pictures(&call.model()))
 }
 
 pub(crate) fn create(mut call: Call) -> Reply {
@@ -144,10 +151,9 @@ pub(crate) fn create(mut call: Call) -> Reply {
         };
         let base64 = call.text("encoding_format") == Some("base64");
         let input = call.get("input").cloned().unwrap_or_default();
-        let (vectors, tokens) = match of_pictures_too(&call).await? {
-            Some(name) => beside_pictures(&mut call, &name, &input).await?,
-            None => {
-                let (embeddings, _) = embed(&call, input, options).await?;
+        let (vectors, tokens) = match embed(&call, input, options).await? {
+            None => beside_pictures(&mut call).await?,
+            Some(embeddings) => {
                 for (index, embedding) in embeddings.iter().enumerate() {
                     if let Some(cut) = embedding.truncated {
                         let what =
@@ -176,35 +182,22 @@ pub(crate) fn create(mut call: Call) -> Reply {
     })
 }
 
-/// The name of the model that is asked for, if it turns pictures into vectors.
-async fn of_pictures_too(call: &Call) -> Result<Option<String>, Refusal> {
-    let (app, name) = (call.app.clone(), call.model());
-    Call::blocking(move || {
-        let found = app.locate(&name)?;
-        Ok(vectors::is_for_vectors(&found.path).then_some(name))
-    })
-    .await
-}
-
 /// Vectors by a model of pictures, or of pictures and texts, and tokens of the texts.
-async fn beside_pictures(
-    call: &mut Call,
-    name: &str,
-    input: &Value,
-) -> Result<(Vec<Vec<f32>>, usize), Refusal> {
+async fn beside_pictures(call: &mut Call) -> Result<(Vec<Vec<f32>>, usize), Refusal> {
+    let name = call.model();
     if call.get("dimensions").is_some() {
         let what = format!("Vectors of `{name}` cannot be cut");
         return Err(Refusal::invalid("dimensions", what).code("invalid_value"));
     }
     let why = "this model was not trained with prompts, and refuses texts that are too long";
     call.without_effect(&["input_type", "prompt_name", "truncate"], why);
-    let list = match input {
-        Value::Array(items) => items.as_slice(),
-        one => std::slice::from_ref(one),
+    let list = match call.get("input") {
+        Some(Value::Array(items)) => items.as_slice(),
+        one => one.map(std::slice::from_ref).unwrap_or_default(),
     };
     let read = |(index, item): (usize, &Value)| Item::read(item, &format!("input[{index}]"));
     let items = list.iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
-    vectors::embed(call, name, items).await
+    vectors::embed(call, &name, items).await
 }
 
 /// Ollama's `/api/embed`.
@@ -216,7 +209,7 @@ pub(crate) fn ollama(mut call: Call) -> Reply {
             return Ok(call.json(json!({ "model": call.model(), "embeddings": [] })));
         }
         let started = std::time::Instant::now();
-        let (embeddings, _) = embed(&call, input, ollama_options(&call)).await?;
+        let embeddings = embed_texts(&call, input, ollama_options(&call)).await?;
         let tokens: usize = embeddings.iter().map(|embedding| embedding.tokens).sum();
         let vectors: Vec<&Vec<f32>> = embeddings.iter().map(|embedding| &embedding.vector).collect();
         Ok(call.json(json!({
@@ -234,7 +227,7 @@ pub(crate) fn ollama_one(mut call: Call) -> Reply {
     Box::pin(async move {
         call.without_effect(&["input"], "the text is sent as `prompt` here");
         let prompt = call.text("prompt").unwrap_or_default().to_owned();
-        let (embeddings, _) = embed(&call, json!(prompt), ollama_options(&call)).await?;
+        let embeddings = embed_texts(&call, json!(prompt), ollama_options(&call)).await?;
         Ok(call.json(json!({ "embedding": embeddings.first().map(|embedding| &embedding.vector) })))
     })
 }
