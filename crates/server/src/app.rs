@@ -31,6 +31,8 @@ pub struct App {
     pub(crate) over: watch::Sender<bool>,
     /// Room for pictures, in MiB.
     pub(crate) pixels: Arc<Semaphore>,
+    /// Room for the bodies of requests, in KiB.
+    pub(crate) bodies: Arc<Semaphore>,
     /// Fetches pictures, where that is allowed.
     pub(crate) fetcher: Option<PublicFetcher>,
     /// Files and batches; set when the server starts, if there is a place for them.
@@ -87,6 +89,7 @@ impl App {
             batches: OnceLock::new(),
             fetching: Mutex::default(),
             pixels: Arc::new(Semaphore::new(crate::tasks::image::DECODE_MIB as usize)),
+            bodies: Arc::new(Semaphore::new(options.limits.bodies_bytes >> 10)),
             queue: Mutex::default(),
             responses: Mutex::default(),
             served,

@@ -16,6 +16,8 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Bytes of a request's body.
     pub body_bytes: usize,
+    /// Bytes that the bodies of all requests may take together, with what is read out of them.
+    pub bodies_bytes: usize,
     /// Millions of pixels of a picture, sent or made.
     pub image_megapixels: usize,
     /// From the first byte of a request to the end of its header.
@@ -42,6 +44,7 @@ impl Default for Limits {
             connections: 10_240,
             connections_per_address: 10_240,
             body_bytes: 32 << 20,
+            bodies_bytes: 512 << 20,
             image_megapixels: 64,
             header_time: Duration::from_secs(10),
             first_byte_time: Duration::from_secs(60),

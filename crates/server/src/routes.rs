@@ -11,12 +11,14 @@ pub(crate) use table::{ROUTES, Route, Verb};
 
 use crate::App;
 use crate::error::{Dialect, Kind, Refusal};
+use crate::http::body::Room;
 use crate::http::gate::{FALLBACK, Passed, RouteName};
 use crate::http::{body, form};
-use crate::schema::{Check, Field, Shape, Strictness, from_text, short};
+use crate::schema::{Check, Field, Shape, Strictness, Warnings, from_text, short};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use serde_json::{Map, Value};
@@ -140,49 +142,87 @@ async fn checked(app: Arc<App>, route: &'static Route, request: Request) -> Resu
     let Some(passed) = parts.extensions.get::<Passed>().cloned() else {
         return Err(Refusal::new(Kind::Internal, "The request did not pass the gate."));
     };
-    let strictness = if app.options.strict { Strictness::Refuse } else { Strictness::Warn };
-    let mut check = Check::new(strictness);
     let (stream, body) = match route.is_upload() {
         true => (Some((parts.headers.clone(), Mutex::new(body))), Body::empty()),
         false => (None, body),
     };
-    let (mut object, mut file, mut mask) = (Map::new(), None, None);
-    if let Some(fields) = route.fields {
-        if app.draining.load(Ordering::Relaxed) {
-            return Err(app.busy(Kind::Unavailable, "The server is stopping."));
-        }
-        // Ollama's own clients and curl send JSON under any name; a browser cannot without the origin check.
-        let form = route.takes_file.then(|| form::boundary(&parts.headers)).flatten();
-        let is_picture = route.takes_file && body::is_picture(&parts.headers);
-        if dialect_of(route.path) != Dialect::Ollama && form.is_none() && !is_picture {
-            body::require_json(&parts.headers)?;
-        }
-        let bytes = body::read(&parts.headers, body, &app.options.limits).await?;
-        let value = match form {
-            Some(boundary) => {
-                let form = read_form(&bytes, &boundary, fields)?;
-                (file, mask) = (form.file, form.mask);
-                form.fields
-            }
-            None if is_picture => {
-                file = Some(bytes);
-                Value::Object(Map::new())
-            }
-            None => body::parse(&bytes)?,
-        };
-        check.value(&Shape::Object(fields), &value, "")?;
-        if let Value::Object(given) = value {
-            object = given;
-            // Families share readers: what `warnings` calls unknown must not reach them.
-            object.retain(|name, _| fields.iter().copied().flatten().any(|field| field.name == name));
-        }
-    }
+    let Read { object, file, mask, warnings, room } = match route.fields {
+        Some(fields) => read(&app, route, fields, &parts.headers, body).await?,
+        None => Read::default(),
+    };
     let id = id_of(route.path, parts.uri.path());
     let query = parts.uri.query().unwrap_or_default().to_owned();
-    let Check { warnings, .. } = check;
     let Passed { tenant, admin, trace } = passed;
-    (route.handler)(Call { app, tenant, admin, trace, body: object, file, mask, warnings, id, query, stream })
-        .await
+    let call = Call {
+        app,
+        tenant,
+        admin,
+        trace,
+        body: object,
+        file,
+        mask,
+        warnings,
+        _room: room,
+        id,
+        query,
+        stream,
+    };
+    (route.handler)(call).await
+}
+
+/// Bodies of more bytes are taken apart away from the threads that serve connections.
+const SHORT_BODY_BYTES: usize = 256 << 10;
+
+/// What a body holds.
+#[derive(Default)]
+struct Read {
+    object: Map<String, Value>,
+    file: Option<Vec<u8>>,
+    mask: Option<Vec<u8>>,
+    warnings: Warnings,
+    room: Option<Room>,
+}
+
+/// Reads a body and checks it against the fields of its route.
+async fn read(
+    app: &Arc<App>,
+    route: &'static Route,
+    fields: &'static [&'static [Field]],
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Read, Refusal> {
+    if app.draining.load(Ordering::Relaxed) {
+        return Err(app.busy(Kind::Unavailable, "The server is stopping."));
+    }
+    let form = route.takes_file.then(|| form::boundary(headers)).flatten();
+    let is_picture = route.takes_file && body::is_picture(headers);
+    // Ollama's own clients and curl send JSON under any name; a browser cannot without the origin check.
+    if dialect_of(route.path) != Dialect::Ollama && form.is_none() && !is_picture {
+        body::require_json(headers)?;
+    }
+    let (bytes, mut room) = body::read(headers, body, app).await?;
+    if form.is_none() && !is_picture {
+        room.for_values(app, &bytes)?;
+    }
+    let strictness = if app.options.strict { Strictness::Refuse } else { Strictness::Warn };
+    let is_short = bytes.len() <= SHORT_BODY_BYTES;
+    let take_apart = move || {
+        let (value, file, mask) = match form {
+            Some(boundary) => {
+                let Form { fields, file, mask } = read_form(&bytes, &boundary, fields)?;
+                (fields, file, mask)
+            }
+            None if is_picture => (Value::Object(Map::new()), Some(bytes), None),
+            None => (body::parse(&bytes)?, None, None),
+        };
+        let mut check = Check::new(strictness);
+        check.value(&Shape::Object(fields), &value, "")?;
+        let mut object = if let Value::Object(object) = value { object } else { Map::new() };
+        // Families share readers: what `warnings` calls unknown must not reach them.
+        object.retain(|name, _| fields.iter().copied().flatten().any(|field| field.name == name));
+        Ok(Read { object, file, mask, warnings: check.warnings, room: Some(room) })
+    };
+    if is_short { take_apart() } else { Call::blocking(take_apart).await }
 }
 
 /// A form taken apart.

@@ -1,20 +1,80 @@
-//! Bodies: read within limits of size and time, parsed strictly.
+//! Bodies: read within limits of size, memory and time, parsed strictly.
 
-use crate::Limits;
+use crate::App;
 use crate::error::{Kind, Refusal};
 use crate::schema::short;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, header};
 use serde_json::{Map, Value};
+use std::cell::Cell;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 /// Slower bodies are closed: bytes a second, after the first idle time has passed.
 const LEAST_BYTES_PER_SECOND: u64 = 1024;
+/// Values in one JSON document: a body of brackets takes many times its own length once it is read.
+pub(crate) const MAX_VALUES: usize = 1_200_000;
+/// Bytes that a value takes at most, short of its text: that of an object of one entry, which has space for four.
+const VALUE_BYTES: usize = 320;
+
+/// A part of the memory for bodies; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Room {
+    permit: OwnedSemaphorePermit,
+    all: Arc<Semaphore>,
+}
+
+impl Room {
+    /// None of it yet.
+    fn new(all: &Arc<Semaphore>) -> Option<Room> {
+        Some(Room { permit: all.clone().try_acquire_many_owned(0).ok()?, all: all.clone() })
+    }
+
+    /// Has `bytes` at least; `None` if there is no room.
+    fn grow(&mut self, bytes: usize) -> Option<()> {
+        let missing = bytes.div_ceil(1024).saturating_sub(self.permit.num_permits());
+        let more = self.all.clone().try_acquire_many_owned(u32::try_from(missing).ok()?).ok()?;
+        self.permit.merge(more);
+        Some(())
+    }
+
+    /// Has room for what is read out of the JSON document `bytes`, or the refusal of a server that is busy.
+    pub(crate) fn for_values(&mut self, app: &App, bytes: &[u8]) -> Result<(), Refusal> {
+        let wanted = bytes.len() + count_values(bytes).min(MAX_VALUES) * VALUE_BYTES;
+        self.grow(wanted).ok_or_else(|| no_room(app))
+    }
+}
+
+/// At least as many values as a JSON document holds: every one but the first follows one of four signs.
+fn count_values(bytes: &[u8]) -> usize {
+    let (mut count, mut in_text, mut escaped) = (1, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_text,
+            b'"' => in_text = !in_text,
+            b',' | b'[' | b'{' | b':' if !in_text => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
+/// The refusal of a body that the others leave no memory for.
+fn no_room(app: &App) -> Refusal {
+    let most = app.options.limits.bodies_bytes;
+    app.busy(
+        Kind::TooMany,
+        &format!("The bodies of all requests together may take {most} bytes, and they do."),
+    )
+}
 
 /// Reads a body to its end.
-pub(crate) async fn read(headers: &HeaderMap, mut body: Body, limits: &Limits) -> Result<Vec<u8>, Refusal> {
+pub(crate) async fn read(headers: &HeaderMap, mut body: Body, app: &App) -> Result<(Vec<u8>, Room), Refusal> {
+    let limits = &app.options.limits;
     let too_large = || {
         Refusal::new(Kind::TooLarge, format!("The body is longer than {} bytes.", limits.body_bytes))
             .code("request_too_large")
@@ -27,17 +87,25 @@ pub(crate) async fn read(headers: &HeaderMap, mut body: Body, limits: &Limits) -
         return Err(too_large());
     }
     let started = Instant::now();
-    let mut bytes: Vec<u8> = Vec::with_capacity(stated.unwrap_or(0).min(1 << 20));
+    let mut room = Room::new(&app.bodies).ok_or_else(|| no_room(app))?;
+    let mut bytes: Vec<u8> = Vec::with_capacity(stated.unwrap_or(0).min(1 << 16));
     loop {
         let frame = timeout(limits.body_idle_time, next_frame(&mut body)).await;
-        let slow = || Refusal::new(Kind::Timeout, "The body came too slowly.");
+        let slow = || {
+            let idle = limits.body_idle_time.as_secs();
+            let what = format!(
+                "The body came too slowly: it may stand still for {idle} seconds, and must average {LEAST_BYTES_PER_SECOND} bytes a second."
+            );
+            Refusal::new(Kind::Timeout, what)
+        };
         match frame.map_err(|_| slow())? {
-            None => return Ok(bytes),
+            None => return Ok((bytes, room)),
             Some(Err(())) => return Err(Refusal::new(Kind::Invalid, "The body broke off.")),
             Some(Ok(data)) => {
                 if bytes.len() + data.len() > limits.body_bytes {
                     return Err(too_large());
                 }
+                room.grow(bytes.len() + data.len()).ok_or_else(|| no_room(app))?;
                 bytes.extend_from_slice(&data);
             }
         }
@@ -92,28 +160,34 @@ pub(crate) fn require_json(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal::new(Kind::MediaType, "Send JSON, with `Content-Type: application/json`."))
 }
 
-/// Parses JSON; duplicate names and more than 127 levels are refused.
+/// Parses JSON; duplicate names, more than 127 levels and more than [`MAX_VALUES`] values are refused.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Refusal> {
     let failed = |error: serde_json::Error| {
         Refusal::new(Kind::Invalid, format!("The body is not valid JSON: {error}")).code("invalid_json")
     };
     let mut parser = serde_json::Deserializer::from_slice(bytes);
-    let value = serde::de::DeserializeSeed::deserialize(Strict, &mut parser).map_err(failed)?;
+    let value = serde::de::DeserializeSeed::deserialize(Strict(&Cell::new(MAX_VALUES)), &mut parser)
+        .map_err(failed)?;
     parser.end().map_err(failed)?;
     Ok(value)
 }
 
-/// Any JSON value without duplicate names.
-struct Strict;
+/// Any JSON value without duplicate names, as long as the count of values that may still come lasts.
+#[derive(Clone, Copy)]
+struct Strict<'a>(&'a Cell<usize>);
 
-impl<'de> serde::de::DeserializeSeed<'de> for Strict {
+impl<'de> serde::de::DeserializeSeed<'de> for Strict<'_> {
     type Value = Value;
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let Some(left) = self.0.get().checked_sub(1) else {
+            return Err(serde::de::Error::custom(format_args!("more than {MAX_VALUES} values")));
+        };
+        self.0.set(left);
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> serde::de::Visitor<'de> for Strict {
+impl<'de> serde::de::Visitor<'de> for Strict<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,7 +216,7 @@ impl<'de> serde::de::Visitor<'de> for Strict {
     }
     fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(Strict)? {
+        while let Some(item) = items.next_element_seed(self)? {
             list.push(item);
         }
         Ok(Value::Array(list))
@@ -150,7 +224,7 @@ impl<'de> serde::de::Visitor<'de> for Strict {
     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(name) = items.next_key::<String>()? {
-            let value = items.next_value_seed(Strict)?;
+            let value = items.next_value_seed(self)?;
             if object.contains_key(&name) {
                 return Err(serde::de::Error::custom(format_args!("duplicate name `{}`", short(&name))));
             }
@@ -162,7 +236,7 @@ impl<'de> serde::de::Visitor<'de> for Strict {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{MAX_VALUES, count_values, parse};
 
     #[test]
     fn duplicate_names_deep_nesting_and_trailing_bytes_are_refused() {
@@ -172,5 +246,19 @@ mod tests {
         for bad in [&b"{} x"[..], b"", b"\xff", b"\xef\xbb\xbf{}", b"NaN", b"{\"a\":\"\\ud800\"}"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn values_are_counted_before_they_are_read() {
+        for (text, values) in [("1", 1), ("[]", 2), (r#"{"a": [1, 2]}"#, 5), (r#"["a,[\",", ":"]"#, 3)] {
+            assert_eq!(count_values(text.as_bytes()), values, "{text}");
+        }
+    }
+
+    #[test]
+    fn more_values_than_memory_is_kept_for_are_refused() {
+        let list = |items: usize| format!("[{}1]", "1,".repeat(items - 1));
+        assert!(parse(list(MAX_VALUES - 1).as_bytes()).is_ok());
+        assert!(parse(list(MAX_VALUES).as_bytes()).is_err_and(|e| e.message.contains("1200000 values")));
     }
 }

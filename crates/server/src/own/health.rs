@@ -1,6 +1,7 @@
 //! Whether the server lives, what it does, what it takes.
 
 use crate::error::{Kind, Refusal};
+use crate::http::body::MAX_VALUES;
 use crate::routes::{Call, Reply, json_response, openapi, text_response};
 use crate::schema::{MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH};
 use serde_json::json;
@@ -41,6 +42,8 @@ pub(crate) fn limits(call: Call) -> Reply {
             "connections": limits.connections,
             "connections_per_address": limits.connections_per_address,
             "body_bytes": limits.body_bytes,
+            "bodies_bytes": limits.bodies_bytes,
+            "json_values": MAX_VALUES,
             "image_megapixels": limits.image_megapixels,
             "header_s": limits.header_time.as_secs(),
             "body_idle_s": limits.body_idle_time.as_secs(),

@@ -3,6 +3,7 @@
 use crate::App;
 use crate::app::Chosen;
 use crate::error::{Kind, Refusal};
+use crate::http::body::Room;
 use crate::queue::Permit;
 use crate::schema::Warnings;
 use crate::trace::Trace;
@@ -34,6 +35,8 @@ pub(crate) struct Call {
     /// The mask that came with it, where the route takes one.
     pub(crate) mask: Option<Vec<u8>>,
     pub(crate) warnings: Warnings,
+    /// Keeps the memory of the body.
+    pub(crate) _room: Option<Room>,
     /// What stands in the path for `{id}`.
     pub(crate) id: String,
     /// What stands after `?`.

@@ -107,6 +107,38 @@ fn slow_headers_and_bodies_are_closed() {
 }
 
 #[test]
+fn bodies_share_their_memory() {
+    let limits = Limits { bodies_bytes: 1 << 20, ..options().limits };
+    let server = start(ServeOptions { limits, ..options() });
+    let ask = |content: &str| server.post("/tokenize", &json!({ "content": content }));
+    // Half a body keeps its memory until it is whole, too slow or gone.
+    let mut held = server.connect();
+    let head = format!(
+        "POST /tokenize HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: 900000\r\n\r\n",
+        server.address
+    );
+    held.write_all(head.as_bytes()).unwrap();
+    held.write_all(&[b' '; 800_000]).unwrap();
+    let long = "x".repeat(400_000);
+    let mut reply = ask(&long);
+    // It may not have arrived yet.
+    while reply.status == 200 {
+        reply = ask(&long);
+    }
+    assert_eq!(reply.status, 429, "{}", reply.text());
+    assert!(reply.header("retry-after").is_some() && reply.text().contains("1048576 bytes"));
+    assert_eq!(ask("x").status, 200);
+    drop(held);
+    while ask(&long).status != 200 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // What is read out of brackets is many times as long as they are.
+    let brackets = format!("{{\"content\": [{}[]]}}", "[],".repeat(10_000));
+    let reply = server.request("POST", "/tokenize", &[], brackets.as_bytes());
+    assert_eq!(reply.status, 429, "{}", reply.text());
+}
+
+#[test]
 fn connections_beyond_the_bound_are_closed() {
     let limits = Limits { connections: 3, ..options().limits };
     let server = start(ServeOptions { limits, ..options() });
