@@ -4,7 +4,7 @@ use crate::App;
 use crate::app::Chosen;
 use crate::error::{Kind, Refusal};
 use crate::queue::Permit;
-use crate::routes::Call;
+use crate::routes::{Call, out_of_patience};
 use crate::trace::{Attribute, Trace};
 use kun_engine::{
     Canceller, EngineError, Event, EventSink, FinishReason, GenerateRequest, OutputParser, Piece,
@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
 /// How long everybody waits who was let in.
 const LEAST_PATIENCE: Duration = Duration::from_secs(5);
@@ -268,6 +268,8 @@ pub(crate) struct Answers {
     turn: usize,
     prompt_tokens: usize,
     over: watch::Receiver<bool>,
+    /// When the caller waits no longer.
+    deadline: Option<tokio::time::Instant>,
 }
 
 impl Answers {
@@ -296,7 +298,13 @@ impl Answers {
             }
         }
         let prompt_tokens = running.iter().map(|(_, answer)| answer.prompt_tokens).max().unwrap_or(0);
-        Ok(Answers { running, turn: 0, prompt_tokens, over: call.app.over.subscribe() })
+        Ok(Answers {
+            running,
+            turn: 0,
+            prompt_tokens,
+            over: call.app.over.subscribe(),
+            deadline: call.deadline,
+        })
     }
 
     /// Tokens of the prompt.
@@ -304,16 +312,23 @@ impl Answers {
         self.prompt_tokens
     }
 
-    /// The next step of any answer and the answer's index; none after the end of all. An error once a stopping server
-    /// waits no longer.
+    /// The next step of any answer and the answer's index; none after the end of all. An error once a stopping server or
+    /// the caller waits no longer.
     pub(crate) async fn next(&mut self) -> Option<(usize, Result<Step, Refusal>)> {
-        let Answers { running, turn, over, .. } = self;
+        let Answers { running, turn, over, deadline, .. } = self;
+        let late = async {
+            match *deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             step = poll_fn(|context| poll_next(running, turn, context)) => step,
             _ = over.wait_for(|over| *over) => {
                 Some((0, Err(Refusal::new(Kind::Unavailable, "The server has stopped."))))
             }
+            () = late => Some((0, Err(out_of_patience()))),
         }
     }
 }

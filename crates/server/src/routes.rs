@@ -12,7 +12,7 @@ pub(crate) use table::{ROUTES, Route, Verb};
 use crate::App;
 use crate::error::{Dialect, Kind, Refusal};
 use crate::http::body::Room;
-use crate::http::gate::{FALLBACK, Passed, RouteName};
+use crate::http::gate::{FALLBACK, Passed};
 use crate::http::{body, form};
 use crate::schema::{Check, Field, Shape, Strictness, Warnings, from_text, short};
 use axum::Router;
@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// The error shape of the API family that a path belongs to.
 pub(crate) fn dialect_of(path: &str) -> Dialect {
@@ -123,25 +123,40 @@ fn axum_path(path: &str) -> String {
 /// Body and fields are checked here; what is left is the handler's.
 async fn answer(app: Arc<App>, route: &'static Route, request: Request) -> Response {
     let dialect = dialect_of(route.path);
-    let limit = if route.is_long_work() { Duration::MAX } else { app.options.limits.request_time };
-    let mut response = match timeout(limit, checked(app, route, request)).await {
+    let Some(passed) = request.extensions().get::<Passed>().cloned() else {
+        return Refusal::new(Kind::Internal, "The request did not pass the gate.").response(dialect);
+    };
+    let _ = passed.route.set(route.path);
+    let most = if route.is_long_work() { Duration::MAX } else { app.options.limits.request_time };
+    let (limit, kind) = match passed.patience.filter(|patience| *patience < most) {
+        Some(patience) => (patience, Kind::Timeout),
+        None => (most, Kind::Unavailable),
+    };
+    match timeout(limit, checked(app.clone(), route, passed, request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(refusal)) => refusal.response(dialect),
-        Err(_) => Refusal {
-            retry_after: Some(Duration::from_secs(5)),
-            ..Refusal::new(Kind::Unavailable, "The request took too long.").code("timeout")
+        Err(_) if kind == Kind::Timeout => out_of_patience().response(dialect),
+        Err(_) => {
+            let what = format!("The request took longer than {} seconds.", limit.as_secs());
+            app.busy(kind, &what).code("timeout").response(dialect)
         }
-        .response(dialect),
-    };
-    response.extensions_mut().insert(RouteName(route.path));
-    response
+    }
 }
 
-async fn checked(app: Arc<App>, route: &'static Route, request: Request) -> Result<Response, Refusal> {
+/// The end of an answer that was not over by the caller's own deadline.
+pub(crate) fn out_of_patience() -> Refusal {
+    Refusal::new(Kind::Timeout, "The answer was not over within `x-request-timeout`.").code("timeout")
+}
+
+async fn checked(
+    app: Arc<App>,
+    route: &'static Route,
+    passed: Passed,
+    request: Request,
+) -> Result<Response, Refusal> {
+    // What comes after the first bytes of a stream has the same deadline.
+    let deadline = passed.patience.and_then(|patience| Instant::now().checked_add(patience));
     let (parts, body) = request.into_parts();
-    let Some(passed) = parts.extensions.get::<Passed>().cloned() else {
-        return Err(Refusal::new(Kind::Internal, "The request did not pass the gate."));
-    };
     let (stream, body) = match route.is_upload() {
         true => (Some((parts.headers.clone(), Mutex::new(body))), Body::empty()),
         false => (None, body),
@@ -152,12 +167,13 @@ async fn checked(app: Arc<App>, route: &'static Route, request: Request) -> Resu
     };
     let id = id_of(route.path, parts.uri.path());
     let query = parts.uri.query().unwrap_or_default().to_owned();
-    let Passed { tenant, admin, trace } = passed;
+    let Passed { tenant, admin, trace, .. } = passed;
     let call = Call {
         app,
         tenant,
         admin,
         trace,
+        deadline,
         body: object,
         file,
         mask,

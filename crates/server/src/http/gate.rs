@@ -4,19 +4,20 @@ use crate::App;
 use crate::error::{Dialect, Kind, Refusal};
 use crate::trace::{Attribute, Trace};
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::Response;
+use hyper::body::{Frame, SizeHint};
 use kun_engine::Tenant;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +38,14 @@ pub(crate) struct Passed {
     pub(crate) admin: bool,
     /// If traces are wanted.
     pub(crate) trace: Option<Trace>,
+    /// How long the caller waits for the whole answer, by `x-request-timeout`.
+    pub(crate) patience: Option<Duration>,
+    /// The route that answers, for figures and logs; set by that route.
+    pub(crate) route: Arc<OnceLock<&'static str>>,
 }
 
-/// The route that answered, for figures and logs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RouteName(pub(crate) &'static str);
+/// The status of a request whose client has left, for figures and logs: nobody reads it.
+const CLIENT_LEFT: u16 = 499;
 
 /// Paths that need no key: they tell nothing but that a server is there. The page asks for a key itself.
 const PUBLIC: [&str; 15] = [
@@ -63,7 +67,7 @@ const PUBLIC: [&str; 15] = [
 ];
 
 const ALLOWED_HEADERS: &str = "authorization, content-type, x-api-key, api-key, anthropic-version, anthropic-beta, \
-    x-request-id, openai-organization, openai-project, openai-beta, x-stainless-arch, x-stainless-lang, x-stainless-os, \
+    x-request-id, x-request-timeout, openai-organization, openai-project, openai-beta, x-stainless-arch, x-stainless-lang, x-stainless-os, \
     x-stainless-package-version, x-stainless-retry-count, x-stainless-runtime, x-stainless-runtime-version, \
     x-stainless-timeout, x-stainless-helper-method, x-stainless-poll-helper, user-agent";
 
@@ -84,12 +88,22 @@ pub(crate) async fn pass(app: Arc<App>, router: Router, peer: Peer, mut request:
     let path = request.uri().path().to_owned();
     let dialect = crate::routes::dialect_of(&path);
     let origin = origin_of(request.headers());
+    let route = Arc::new(OnceLock::new());
+    let mut watch = Watch {
+        app: app.clone(),
+        id: id.clone(),
+        method: method.clone(),
+        route: route.clone(),
+        started,
+        stage: Stage::Asked,
+    };
     let checked = check(&app, peer, &request, origin.as_deref());
+    let checked = checked.and_then(|passed| Ok((passed, patience(request.headers())?)));
     let mut response = match checked {
         Err(refusal) => refusal.response(dialect),
         Ok(_) if method == Method::OPTIONS => preflight(&app, &path, origin.as_deref()),
-        Ok((tenant, admin)) => {
-            request.extensions_mut().insert(Passed { tenant, admin, trace });
+        Ok(((tenant, admin), patience)) => {
+            request.extensions_mut().insert(Passed { tenant, admin, trace, patience, route: route.clone() });
             match Caught(Box::pin(call(router, request))).await {
                 Ok(response) => response,
                 Err(Panicked) => {
@@ -102,7 +116,7 @@ pub(crate) async fn pass(app: Arc<App>, router: Router, peer: Peer, mut request:
         }
     };
     let took = started.elapsed();
-    let route = response.extensions().get::<RouteName>().map_or("none", |route| route.0);
+    let route = watch.route();
     app.metrics.request(route, response.status().as_u16(), took);
     tracing::info!(id, %method, route, status = response.status().as_u16(), ms = took.as_millis() as u64, "request");
     if let (Some(tracer), Some(trace)) = (app.tracer.get(), trace) {
@@ -131,13 +145,85 @@ pub(crate) async fn pass(app: Arc<App>, router: Router, peer: Peer, mut request:
     if app.draining.load(Ordering::Relaxed) && version != Version::HTTP_2 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response
+    // Of what is there as a whole nothing is left to be stopped.
+    let is_whole = method == Method::HEAD || response.body().size_hint().exact().is_some();
+    watch.stage = if is_whole { Stage::Over } else { Stage::Streamed };
+    response.map(|body| Body::new(Watched { body, watch }))
+}
+
+/// Tells the log that a client has left, unless the answer is over by then.
+struct Watch {
+    app: Arc<App>,
+    id: String,
+    method: Method,
+    route: Arc<OnceLock<&'static str>>,
+    started: Instant,
+    stage: Stage,
+}
+
+/// How far an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Asked,
+    /// It was counted when it began.
+    Streamed,
+    Over,
+}
+
+impl Watch {
+    fn route(&self) -> &'static str {
+        self.route.get().copied().unwrap_or("none")
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.stage == Stage::Over {
+            return;
+        }
+        let (took, method) = (self.started.elapsed(), &self.method);
+        if self.stage == Stage::Asked {
+            self.app.metrics.request(self.route(), CLIENT_LEFT, took);
+        }
+        let ms = took.as_millis() as u64;
+        tracing::info!(id = self.id, %method, route = self.route(), status = CLIENT_LEFT, ms, "the client left");
+    }
+}
+
+/// A body whose end is seen.
+struct Watched {
+    body: Body,
+    watch: Watch,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if matches!(frame, Poll::Ready(None)) {
+            self.watch.stage = Stage::Over;
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 impl Passed {
     /// Of a request that this server asks itself, for a key.
     pub(crate) fn inside(tenant: Tenant) -> Passed {
-        Passed { tenant, admin: false, trace: None }
+        Passed { tenant, admin: false, trace: None, patience: None, route: Arc::default() }
     }
 }
 
@@ -286,6 +372,17 @@ fn presented(headers: &HeaderMap) -> Option<&str> {
         scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim())
     });
     bearer.or_else(|| text("x-api-key")).or_else(|| text("api-key"))
+}
+
+/// How long the caller waits, in seconds, by `x-request-timeout`.
+fn patience(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
+    let Some(stated) = headers.get("x-request-timeout") else { return Ok(None) };
+    let seconds = stated.to_str().ok().and_then(|text| text.trim().parse::<f64>().ok());
+    let time = seconds.filter(|seconds| *seconds > 0.0).and_then(|s| Duration::try_from_secs_f64(s).ok());
+    time.map(Some).ok_or_else(|| {
+        Refusal::new(Kind::Invalid, "`x-request-timeout` is a number of seconds, such as `30` or `0.5`.")
+            .code("invalid_value")
+    })
 }
 
 /// The client's own id for the request, or a new one.

@@ -16,6 +16,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use tokio::task::JoinError;
+use tokio::time::Instant;
 
 /// What a handler gives.
 pub(crate) type Reply = Pin<Box<dyn Future<Output = Result<Response, Refusal>> + Send>>;
@@ -28,6 +29,8 @@ pub(crate) struct Call {
     pub(crate) admin: bool,
     /// If traces are wanted.
     pub(crate) trace: Option<Trace>,
+    /// When the caller waits no longer.
+    pub(crate) deadline: Option<Instant>,
     /// The body, which fits the route's fields; empty where there is none.
     pub(crate) body: Map<String, Value>,
     /// The file that came with it, where the route takes one.

@@ -23,9 +23,13 @@ fn send(server: &Running, body: &Value) -> TcpStream {
 }
 
 fn send_as(server: &Running, key: &str, body: &Value) -> TcpStream {
+    send_with(server, &format!("x-api-key: {key}"), body)
+}
+
+fn send_with(server: &Running, header: &str, body: &Value) -> TcpStream {
     let (mut stream, body) = (server.connect(), body.to_string());
     let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: {}\r\nx-api-key: {key}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: {}\r\n{header}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         server.address,
         body.len()
     );
@@ -217,4 +221,40 @@ fn no_key_takes_more_than_half_of_the_places() {
     for stream in others {
         assert_eq!(read_reply(stream).unwrap().status, 200);
     }
+}
+
+#[test]
+fn an_answer_ends_when_its_caller_waits_no_longer() {
+    let server = null(1, Limits { queue_time: Duration::from_secs(3600), ..options().limits });
+    let ask = |timeout: &str, body: &Value| {
+        read_reply(send_with(&server, &format!("x-request-timeout: {timeout}"), body)).unwrap()
+    };
+    for bad in ["", "soon", "-1", "0", "NaN", "inf", "1e300"] {
+        let reply = ask(bad, &chat(1, false));
+        assert!(reply.status == 400 && reply.text().contains("x-request-timeout"), "{bad}: {}", reply.text());
+    }
+    assert_eq!(ask("600", &chat(1, false)).status, 200);
+    let whole = ask("0.2", &chat(8000, false));
+    assert_eq!((whole.status, &whole.json()["error"]["code"]), (408, &json!("timeout")));
+    let stream = ask("0.2", &chat(8000, true));
+    assert_eq!(stream.status, 200);
+    assert_eq!(stream.events().last().unwrap()["error"]["code"], "timeout");
+    // One that waits for its turn is dropped before it is read.
+    server.wait_until_idle();
+    let held = running(&server);
+    assert_eq!(ask("0.2", &chat(1, false)).status, 408);
+    assert_eq!(in_flight(&server), 1);
+    drop(held);
+    server.wait_until_idle();
+}
+
+#[test]
+fn clients_that_leave_before_their_answer_are_counted_as_499() {
+    let server = null(1, options().limits);
+    drop(send(&server, &chat(8000, false)));
+    let line = "kun_requests_total{route=\"/v1/chat/completions\",status=\"499\"} 1\n";
+    while !server.get("/metrics").text().contains(line) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    server.wait_until_idle();
 }
