@@ -7,3 +7,4 @@ pub(crate) mod form;
 pub(crate) mod gate;
 pub(crate) mod keys;
 pub(crate) mod sse;
+pub(crate) mod stall;

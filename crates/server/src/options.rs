@@ -12,7 +12,7 @@ use std::time::Duration;
 pub struct Limits {
     /// Open connections.
     pub connections: usize,
-    /// Open connections of one address.
+    /// Open connections of one other machine.
     pub connections_per_address: usize,
     /// Bytes of a request's body.
     pub body_bytes: usize,
@@ -42,7 +42,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 10_240,
-            connections_per_address: 10_240,
+            connections_per_address: 1024,
             body_bytes: 32 << 20,
             bodies_bytes: 512 << 20,
             image_megapixels: 64,

@@ -2,6 +2,7 @@
 
 use crate::App;
 use crate::http::gate::{self, Peer};
+use crate::http::stall::Stalling;
 use crate::server::LAST_WORDS;
 use axum::Router;
 use axum::extract::Request;
@@ -59,7 +60,7 @@ pub(crate) struct Service {
     busy: Arc<watch::Sender<usize>>,
 }
 
-/// A place among the connections of one address.
+/// A place among the connections of one other machine.
 struct AddressPlace {
     by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
     address: IpAddr,
@@ -88,14 +89,18 @@ impl Service {
         Service { app, router, stop, tls, places, by_address: Arc::default(), busy: Arc::default() }
     }
 
-    fn address_place(&self, address: IpAddr) -> Option<AddressPlace> {
+    /// The place of a connection from `address`; an error if it has all of its own. This machine may have every place.
+    fn address_place(&self, address: IpAddr) -> Result<Option<AddressPlace>, ()> {
+        if address.is_loopback() {
+            return Ok(None);
+        }
         let mut all = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let count = all.entry(address).or_default();
         if *count >= self.app.options.limits.connections_per_address {
-            return None;
+            return Err(());
         }
         *count += 1;
-        Some(AddressPlace { by_address: self.by_address.clone(), address })
+        Ok(Some(AddressPlace { by_address: self.by_address.clone(), address }))
     }
 
     fn refuse(&self) {
@@ -192,7 +197,7 @@ impl Service {
                 Ok::<_, std::convert::Infallible>(gate::pass(app, router, peer, request).await)
             }
         });
-        let stream = TokioIo::new(stream);
+        let stream = TokioIo::new(Stalling::new(stream, limits.write_stall_time));
         match protocol {
             Protocol::Http1 => {
                 let mut builder = http1::Builder::new();
@@ -262,8 +267,8 @@ impl Door for TcpListener {
     }
 
     fn serve(service: &Service, (stream, remote): Self::Came, open: &mut JoinSet<()>) {
-        let (Ok(place), Some(address)) =
-            (service.places.clone().try_acquire_owned(), service.address_place(remote.ip()))
+        let (Ok(place), Ok(address)) =
+            (service.places.clone().try_acquire_owned(), service.address_place(remote.ip().to_canonical()))
         else {
             return service.refuse();
         };
@@ -328,4 +333,29 @@ async fn unused(requests: &AtomicUsize) {
 async fn out_of_files(error: &io::Error) {
     tracing::warn!(%error, "cannot accept a connection");
     tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Service;
+    use crate::{App, Limits, ServeOptions};
+    use axum::Router;
+    use kun_engine::Engine;
+    use kun_hub::{Hub, HubOptions};
+    use tokio::sync::watch;
+
+    #[test]
+    fn another_machine_has_few_of_the_places_and_gets_them_back() {
+        let limits = Limits { connections_per_address: 2, ..Limits::default() };
+        let hub = Hub::new(HubOptions { offline: true, ..HubOptions::default() });
+        let app = App::new(Engine::new(), hub, ServeOptions { limits, ..ServeOptions::default() });
+        let service = Service::new(app, Router::new(), watch::channel(false).1, None);
+        let place = |address: &str| service.address_place(address.parse().unwrap());
+        let held = [place("192.0.2.1"), place("192.0.2.1")];
+        assert!(place("192.0.2.1").is_err() && place("2001:db8::1").is_ok());
+        assert!((0..9).map(|_| place("127.0.0.1")).chain([place("::1")]).all(|place| place.is_ok()));
+        drop(held);
+        assert!(place("192.0.2.1").is_ok());
+        assert!(service.by_address.lock().unwrap().is_empty());
+    }
 }

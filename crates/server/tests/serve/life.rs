@@ -107,6 +107,29 @@ fn slow_headers_and_bodies_are_closed() {
 }
 
 #[test]
+fn clients_that_do_not_read_lose_their_connection() {
+    let limits = Limits { write_stall_time: Duration::from_millis(300), ..options().limits };
+    let server = start(ServeOptions { limits, ..options() });
+    let mut deaf = server.connect();
+    let ask = format!("GET /app.js HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
+    // Far more than sockets hold, asked for at once.
+    let _ = deaf.write_all(ask.repeat(4000).as_bytes());
+    let open = || {
+        let figures = server.get("/metrics").text();
+        figures
+            .lines()
+            .find_map(|line| line.strip_prefix("kun_connections "))
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    while open() > 1 {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop(deaf);
+}
+
+#[test]
 fn bodies_share_their_memory() {
     let limits = Limits { bodies_bytes: 1 << 20, ..options().limits };
     let server = start(ServeOptions { limits, ..options() });
