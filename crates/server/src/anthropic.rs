@@ -8,7 +8,10 @@ use crate::openai::chat::{Counts, Message, thoughts_need_a_model};
 use crate::openai::sampling::{self, TEMPERATURE, TOP_K, TOP_P};
 use crate::openai::tools::{call_id, word_choice};
 use crate::routes::{Call, Reply};
-use crate::schema::{COUNT, Field, NAME, Shape, TEXT, TEXT_ALONE, accepted, ignored, optional, required};
+use crate::schema::{
+    COUNT, Field, MAX_MESSAGES, MAX_TOOLS, NAME, STOPS, Shape, TEXT, TEXT_ALONE, accepted, ignored, optional,
+    required,
+};
 use axum::response::Response;
 use kun_engine::{
     ChatMessage, FinishReason, GenerateRequest, Piece, Prompt, Role, Tool, ToolCall, ToolChoice, ToolUse,
@@ -70,13 +73,17 @@ const TOOL: Shape = Shape::Object(&[&[
 /// What a prompt is made of.
 const PROMPT: &[Field] = &[
     optional("model", NAME, "Which model; none: the default one"),
-    required("messages", Shape::List { of: &MESSAGE, least: 1, most: 2048 }, "The conversation so far"),
+    required(
+        "messages",
+        Shape::List { of: &MESSAGE, least: 1, most: MAX_MESSAGES },
+        "The conversation so far",
+    ),
     optional(
         "system",
         Shape::Either(&[&TEXT, &Shape::List { of: &TEXT_BLOCK, least: 0, most: 64 }]),
         "Instructions before the conversation",
     ),
-    optional("tools", Shape::List { of: &TOOL, least: 0, most: 128 }, "Tools that the model may call"),
+    optional("tools", Shape::List { of: &TOOL, least: 0, most: MAX_TOOLS }, "Tools that the model may call"),
     optional(
         "tool_choice",
         Shape::Object(&[&[
@@ -116,11 +123,7 @@ pub(crate) const FIELDS: &[&[Field]] = &[
         TEMPERATURE,
         TOP_P,
         TOP_K,
-        optional(
-            "stop_sequences",
-            Shape::List { of: &Shape::Text { most: 256 }, least: 0, most: 16 },
-            "Texts that end the answer and are not part of it",
-        ),
+        optional("stop_sequences", STOPS, "Texts that end the answer and are not part of it"),
         accepted("metadata", "Whoever the caller asks for"),
         ignored("service_tier", "There is one tier"),
         ignored("container", "There are none"),

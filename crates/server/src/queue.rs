@@ -90,17 +90,22 @@ impl App {
         }
         let most = self.places();
         if count > most {
-            return Err(Refusal::invalid("n", format!("{count} answers at once, at most {most}"))
-                .code("invalid_value"));
+            let what = format!("`n` asks for {count} answers at once, at most {most} are allowed");
+            return Err(Refusal::invalid("n", what).code("invalid_value"));
         }
-        // With several keys no single one may fill the queue.
-        let most_of_one = if self.options.keys.is_empty() { most } else { most.div_ceil(2) };
+        let most_of_one = self.most_of_one();
         let mut queue = self.queue();
         let own = queue.by_tenant.get(&tenant).copied().unwrap_or(0);
-        if queue.total + count > most || own + count > most_of_one {
+        let queue_is_full = queue.total + count > most;
+        if queue_is_full || own + count > most_of_one {
             drop(queue);
             self.metrics.refused_busy.fetch_add(1, Ordering::Relaxed);
-            return Err(self.busy(Kind::TooMany, "Too many requests wait already."));
+            let what = if queue_is_full {
+                format!("Too many requests wait already: the server takes {most} together.")
+            } else {
+                format!("Too many requests of this key wait already: it may have {most_of_one} together.")
+            };
+            return Err(self.busy(Kind::TooMany, &what));
         }
         queue.total += count;
         *queue.by_tenant.entry(tenant).or_default() += count;
@@ -116,7 +121,11 @@ impl App {
         if line.wait(permits.len(), self.slots(), Instant::now()) > most {
             drop(queue);
             self.metrics.refused_busy.fetch_add(1, Ordering::Relaxed);
-            return Err(self.busy(Kind::TooMany, "The request would wait too long for its turn."));
+            let what = format!(
+                "The request would wait too long for its turn: more than {} seconds.",
+                most.as_secs_f32()
+            );
+            return Err(self.busy(Kind::TooMany, &what));
         }
         line.waiting += permits.len();
         for permit in permits {
@@ -140,6 +149,11 @@ impl App {
     /// Requests that may run or wait together.
     pub(crate) fn places(&self) -> usize {
         self.slots().saturating_mul(1 + self.options.limits.queue_per_slot)
+    }
+
+    /// Of those, requests of one key: with several keys no single one may fill the queue.
+    pub(crate) fn most_of_one(&self) -> usize {
+        if self.options.keys.is_empty() { self.places() } else { self.places().div_ceil(2) }
     }
 
     /// Requests that run or wait.

@@ -90,10 +90,32 @@ pub(crate) const NAME: Shape = Shape::Text { most: 512 };
 /// A count from 1.
 pub(crate) const COUNT: Shape = Shape::Integer { least: 1, most: 1 << 31 };
 
+const STOP_TEXT: Shape = Shape::Text { most: MAX_STOP_BYTES };
+/// Texts that end an answer, as a list.
+pub(crate) const STOPS: Shape = Shape::List { of: &STOP_TEXT, least: 0, most: MAX_STOPS };
+/// The same, or one alone.
+pub(crate) const STOP: Shape = Shape::Either(&[&STOP_TEXT, &STOPS]);
+
 /// Why conversations hold no pictures.
 pub(crate) const TEXT_ALONE: &str = "no model that chats takes pictures, sounds or files yet; text alone. Pictures go to \
     routes such as /v1/detect, /v1/ocr and /v1/classify";
 
+/// Answers to one request.
+pub(crate) const MAX_ANSWERS: usize = 8;
+/// Messages of a conversation.
+pub(crate) const MAX_MESSAGES: usize = 2048;
+/// Tools that a request offers.
+pub(crate) const MAX_TOOLS: usize = 128;
+/// Likeliest tokens told with each one.
+pub(crate) const MAX_LOGPROBS: usize = 20;
+/// Tokens whose logits a request changes.
+pub(crate) const MAX_BIASES: usize = 1024;
+/// Texts that end an answer.
+pub(crate) const MAX_STOPS: usize = 16;
+/// Bytes of each of them.
+pub(crate) const MAX_STOP_BYTES: usize = 256;
+/// Longest grammar or regular expression.
+pub(crate) const MAX_GRAMMAR_BYTES: usize = 64 << 10;
 /// Longest JSON schema, as text.
 pub(crate) const MAX_SCHEMA_BYTES: usize = 64 << 10;
 /// Deepest JSON schema.

@@ -24,9 +24,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 /// Bytes of a header, its lines together.
-const MAX_HEADER_BYTES: usize = 16 << 10;
+pub(crate) const MAX_HEADER_BYTES: usize = 16 << 10;
 /// Lines of a header.
-const MAX_HEADERS: usize = 64;
+pub(crate) const MAX_HEADERS: usize = 64;
 /// HTTP/2: requests open at once on a connection, and those that the client may take back before they are looked at.
 const MAX_STREAMS: u32 = 100;
 const MAX_RESETS: usize = 20;

@@ -15,6 +15,8 @@ use tokio::time::{Instant, timeout};
 
 /// Slower bodies are closed: bytes a second, after the first idle time has passed.
 const LEAST_BYTES_PER_SECOND: u64 = 1024;
+/// Levels of a JSON document: what its parser allows.
+pub(crate) const MAX_DEPTH: usize = 127;
 /// Values in one JSON document: a body of brackets takes many times its own length once it is read.
 pub(crate) const MAX_VALUES: usize = 1_200_000;
 /// Bytes that a value takes at most, short of its text: that of an object of one entry, which has space for four.
@@ -160,7 +162,7 @@ pub(crate) fn require_json(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal::new(Kind::MediaType, "Send JSON, with `Content-Type: application/json`."))
 }
 
-/// Parses JSON; duplicate names, more than 127 levels and more than [`MAX_VALUES`] values are refused.
+/// Parses JSON; duplicate names, more than [`MAX_DEPTH`] levels and more than [`MAX_VALUES`] values are refused.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Refusal> {
     let failed = |error: serde_json::Error| {
         Refusal::new(Kind::Invalid, format!("The body is not valid JSON: {error}")).code("invalid_json")

@@ -2,6 +2,7 @@
 
 use crate::App;
 use crate::error::{Dialect, Kind, Refusal};
+use crate::http::accept::MAX_HEADERS;
 use crate::trace::{Attribute, Trace};
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
@@ -43,6 +44,11 @@ pub(crate) struct Passed {
     /// The route that answers, for figures and logs; set by that route.
     pub(crate) route: Arc<OnceLock<&'static str>>,
 }
+
+/// Bytes of a request's target.
+pub(crate) const MAX_TARGET_BYTES: usize = 8 << 10;
+/// Headers by which a proxy says that somebody else asks.
+const FORWARDED: [&str; 5] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
 
 /// The status of a request whose client has left, for figures and logs: nobody reads it.
 const CLIENT_LEFT: u16 = 499;
@@ -254,17 +260,20 @@ fn tower_call(
 fn check(app: &App, peer: Peer, request: &Request, origin: Option<&str>) -> Result<(Tenant, bool), Refusal> {
     let headers = request.headers();
     let path = request.uri().path();
+    check_size(request)?;
     let local = match peer {
         Peer::Unix => return Ok((Tenant::default(), true)),
         Peer::Tcp { local, .. } => local,
     };
     check_host(app, local, request)?;
     check_origin(app, headers, origin)?;
+    // A proxy on this machine does not make its clients' wishes those of this machine.
+    let admin = local.ip().is_loopback() && !FORWARDED.iter().any(|name| headers.contains_key(*name));
     if request.method() == Method::OPTIONS || app.options.keys.is_empty() {
-        return Ok((Tenant::default(), local.ip().is_loopback()));
+        return Ok((Tenant::default(), admin));
     }
     match presented(headers).and_then(|secret| app.options.keys.tenant(secret)) {
-        Some(tenant) => Ok((tenant, local.ip().is_loopback())),
+        Some(tenant) => Ok((tenant, admin)),
         None if PUBLIC.contains(&path) && matches!(*request.method(), Method::GET | Method::HEAD) => {
             Ok((Tenant::default(), false))
         }
@@ -274,6 +283,21 @@ fn check(app: &App, peer: Peer, request: &Request, origin: Option<&str>) -> Resu
         )
         .code("invalid_api_key")),
     }
+}
+
+/// HTTP/1.1 bounds its header as it is read; HTTP/2 does so by bytes alone.
+fn check_size(request: &Request) -> Result<(), Refusal> {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > MAX_TARGET_BYTES {
+        let what = format!("The address has {target} bytes, at most {MAX_TARGET_BYTES} are allowed.");
+        return Err(Refusal::new(Kind::TargetTooLong, what));
+    }
+    let headers = request.headers().len();
+    if headers > MAX_HEADERS {
+        let what = format!("The header has {headers} lines, at most {MAX_HEADERS} are allowed.");
+        return Err(Refusal::new(Kind::HeaderTooLarge, what));
+    }
+    Ok(())
 }
 
 /// A name that resolves to this machine is not enough: a web page can bring its own name to point here.

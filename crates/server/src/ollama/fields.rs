@@ -1,6 +1,9 @@
 //! The fields of Ollama's requests.
 
-use crate::schema::{Field, NAME, Shape, TEXT, TEXT_ALONE, accepted, ignored, optional, required};
+use crate::schema::{
+    Field, MAX_MESSAGES, MAX_TOOLS, NAME, STOP, Shape, TEXT, TEXT_ALONE, accepted, ignored, optional,
+    required,
+};
 
 const OPTIONS: Shape = Shape::Object(&[&[
     optional("temperature", Shape::Number { least: 0.0, most: 100.0 }, "Default 0.8"),
@@ -18,11 +21,7 @@ const OPTIONS: Shape = Shape::Object(&[&[
     ),
     optional("presence_penalty", Shape::Number { least: -2.0, most: 2.0 }, "Subtracted once"),
     optional("frequency_penalty", Shape::Number { least: -2.0, most: 2.0 }, "Subtracted for each occurrence"),
-    optional(
-        "stop",
-        Shape::Either(&[&TEXT, &Shape::List { of: &Shape::Text { most: 256 }, least: 0, most: 16 }]),
-        "Texts that end the answer",
-    ),
+    optional("stop", STOP, "Texts that end the answer"),
     ignored("num_ctx", "Set at the start of the server"),
     ignored("num_keep", "Nothing is cut"),
     ignored("num_batch", "Set at the start of the server"),
@@ -95,10 +94,14 @@ pub(crate) const CHAT: &[&[Field]] = &[
     &[
         optional(
             "messages",
-            Shape::List { of: &MESSAGE, least: 0, most: 2048 },
+            Shape::List { of: &MESSAGE, least: 0, most: MAX_MESSAGES },
             "The conversation so far; none: only load",
         ),
-        optional("tools", Shape::List { of: &TOOL, least: 0, most: 128 }, "Tools that the model may call"),
+        optional(
+            "tools",
+            Shape::List { of: &TOOL, least: 0, most: MAX_TOOLS },
+            "Tools that the model may call",
+        ),
     ],
 ];
 pub(crate) const GENERATE: &[&[Field]] = &[

@@ -8,7 +8,7 @@ use crate::openai::sampling::{self, SAMPLING};
 use crate::openai::tools;
 use crate::routes::{Call, Reply};
 use crate::schema::{
-    COUNT, Field, NAME, Shape, TEXT, TEXT_ALONE, accepted, ignored, is_empty, optional, required,
+    COUNT, Field, MAX_LOGPROBS, MAX_MESSAGES, NAME, Shape, TEXT, TEXT_ALONE, accepted, ignored, is_empty, optional, required,
 };
 use axum::response::Response;
 use kun_engine::{ChatMessage, FinishReason, GenerateRequest, Piece, Prompt, Role, TokenLogprob, Usage};
@@ -64,7 +64,11 @@ const MESSAGE: Shape = Shape::Object(&[&[
 
 pub(crate) const FIELDS: &[&[Field]] = &[
     &[
-        required("messages", Shape::List { of: &MESSAGE, least: 1, most: 2048 }, "The conversation so far"),
+        required(
+            "messages",
+            Shape::List { of: &MESSAGE, least: 1, most: MAX_MESSAGES },
+            "The conversation so far",
+        ),
         optional("stream", Shape::Bool, "Answer piece by piece, as server-sent events"),
         optional(
             "stream_options",
@@ -81,7 +85,11 @@ pub(crate) const FIELDS: &[&[Field]] = &[
             "Most tokens of an answer; the smaller of this and max_tokens",
         ),
         optional("logprobs", Shape::Bool, "Log-probabilities of the answer's tokens"),
-        optional("top_logprobs", Shape::Integer { least: 0, most: 20 }, "And of so many likeliest tokens"),
+        optional(
+            "top_logprobs",
+            Shape::Integer { least: 0, most: MAX_LOGPROBS as i64 },
+            "And of so many likeliest tokens",
+        ),
         optional("enable_thinking", Shape::Bool, "Whether a model that can think before it answers does so"),
         optional(
             "chat_template_kwargs",

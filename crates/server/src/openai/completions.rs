@@ -7,7 +7,7 @@ use crate::openai::chat::{Counts, Head, reason_word};
 use crate::openai::sampling::{self, SAMPLING};
 use crate::own::tokens::{ID, ids};
 use crate::routes::{Call, Reply};
-use crate::schema::{Field, Shape, TEXT, optional, required};
+use crate::schema::{Field, MAX_LOGPROBS, Shape, TEXT, optional, required};
 use axum::response::Response;
 use kun_engine::{Canceller, LoadedModel, Piece, Prompt, TokenLogprob};
 use serde_json::{Map, Value, json};
@@ -41,7 +41,7 @@ pub(crate) const FIELDS: &[&[Field]] = &[
         optional("echo", Shape::Bool, "Give the prompt back too, scored if `logprobs` is set"),
         optional(
             "logprobs",
-            Shape::Integer { least: 0, most: 20 },
+            Shape::Integer { least: 0, most: MAX_LOGPROBS as i64 },
             "Log-probabilities, also of so many likeliest tokens",
         ),
         optional("suffix", TEXT, "What follows the gap to be filled, for models that know how"),

@@ -13,7 +13,8 @@ use crate::openai::sampling::{self, SEED, TEMPERATURE, TOP_P};
 use crate::openai::tools::{self, tool_of, word_choice};
 use crate::routes::{Call, Reply, json_response};
 use crate::schema::{
-    COUNT, Field, NAME, Shape, TEXT, TEXT_ALONE, accepted, ignored, optional, required, short,
+    COUNT, Field, MAX_MESSAGES, MAX_TOOLS, NAME, Shape, TEXT, TEXT_ALONE, accepted, ignored, optional,
+    required, short,
 };
 use kun_engine::{
     ChatMessage, Constraint, FinishReason, GenerateRequest, Prompt, Role, ToolCall, ToolChoice, ToolUse,
@@ -25,14 +26,14 @@ const INPUT: &[Field] = &[
     optional("model", NAME, "Which model; none: the default one"),
     required(
         "input",
-        Shape::Either(&[&TEXT, &Shape::List { of: &Shape::AnyObject, least: 0, most: 2048 }]),
+        Shape::Either(&[&TEXT, &Shape::List { of: &Shape::AnyObject, least: 0, most: MAX_MESSAGES }]),
         "A question, or the items of a conversation",
     ),
     optional("instructions", TEXT, "Instructions before the conversation"),
     optional("previous_response_id", NAME, "Continue after this response, which was stored"),
     optional(
         "tools",
-        Shape::List { of: &Shape::AnyObject, least: 0, most: 128 },
+        Shape::List { of: &Shape::AnyObject, least: 0, most: MAX_TOOLS },
         "Tools; those of other types than `function` are left out",
     ),
     optional(

@@ -2,12 +2,11 @@
 
 use crate::error::Refusal;
 use crate::routes::Call;
-use crate::schema::{Field, NAME, Shape, accepted, ignored, optional};
+use crate::schema::{Field, MAX_ANSWERS, MAX_BIASES, NAME, STOP, Shape, accepted, ignored, optional};
 use kun_engine::{Class, GenerateRequest, Prompt, SamplingOptions};
 use serde_json::Value;
 
 const BIAS: Shape = Shape::Number { least: -100.0, most: 100.0 };
-const STOP_TEXT: Shape = Shape::Text { most: 256 };
 
 // Fields that several families share.
 pub(crate) const TEMPERATURE: Field = optional(
@@ -60,16 +59,12 @@ pub(crate) const SAMPLING: &[Field] = &[
     ),
     optional(
         "logit_bias",
-        Shape::Map { of: &BIAS, most: 1024 },
+        Shape::Map { of: &BIAS, most: MAX_BIASES },
         "Token ids to what is added to their logits",
     ),
     SEED,
-    optional(
-        "stop",
-        Shape::Either(&[&STOP_TEXT, &Shape::List { of: &STOP_TEXT, least: 0, most: 16 }]),
-        "Texts that end the answer and are not part of it",
-    ),
-    optional("n", Shape::Integer { least: 1, most: 8 }, "Answers"),
+    optional("stop", STOP, "Texts that end the answer and are not part of it"),
+    optional("n", Shape::Integer { least: 1, most: MAX_ANSWERS as i64 }, "Answers"),
     optional("ignore_eos", Shape::Bool, "Go on at end-of-text tokens"),
     optional("priority", Shape::Word(&["interactive", "bulk"]), "Bulk work waits for interactive work"),
     accepted("deterministic", "Always so: an answer does not depend on what else runs"),

@@ -3,8 +3,8 @@
 use crate::answer::random_id;
 use crate::error::Refusal;
 use crate::routes::Call;
-use crate::schema::{Field, NAME, Shape, TEXT, optional, required, short};
 use kun_engine::{Constraint, GenerateRequest, Tool, ToolCall, ToolChoice, ToolUse};
+use crate::schema::{Field, MAX_GRAMMAR_BYTES, MAX_TOOLS, NAME, Shape, TEXT, optional, required, short};
 use serde_json::{Value, json};
 
 const FUNCTION: Shape = Shape::Object(&[&[
@@ -17,7 +17,7 @@ const TOOL: Shape = Shape::Object(&[&[
     required("type", Shape::Word(&["function"]), "`function`"),
     required("function", FUNCTION, "The tool"),
 ]]);
-const GRAMMAR: Shape = Shape::Text { most: 64 << 10 };
+const GRAMMAR: Shape = Shape::Text { most: MAX_GRAMMAR_BYTES };
 
 pub(crate) const FIELDS: &[Field] = &[
     optional(
@@ -48,7 +48,7 @@ pub(crate) const FIELDS: &[Field] = &[
         Shape::List { of: &NAME, least: 1, most: 256 },
         "The answer is one of these texts",
     ),
-    optional("tools", Shape::List { of: &TOOL, least: 0, most: 128 }, "Tools that the model may call"),
+    optional("tools", Shape::List { of: &TOOL, least: 0, most: MAX_TOOLS }, "Tools that the model may call"),
     optional(
         "tool_choice",
         Shape::Either(&[

@@ -18,7 +18,7 @@ pub(crate) const SHAPE: Shape = Shape::Either(&[&TEXT, &Shape::Object(IN_OBJECT)
 pub(crate) const ABOUT: &str = "The picture: base64, a data URL, or an address where the server allows them";
 
 /// Longest side, in pixels.
-const MAX_SIDE: u32 = 16_384;
+pub(crate) const MAX_SIDE: u32 = 16_384;
 /// Most pixels that one side may have for each of the other's.
 const MAX_ASPECT: u32 = 200;
 /// Bytes that a pixel takes while it is worked on: as it was decoded, and as numbers for the network.

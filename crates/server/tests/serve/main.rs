@@ -4,6 +4,7 @@
 mod abuse;
 mod answers;
 mod batches;
+mod defaults;
 mod draw;
 mod gate;
 mod life;
