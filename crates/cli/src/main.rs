@@ -6,6 +6,7 @@ mod commands;
 mod config;
 mod exit;
 mod interrupt;
+mod private;
 mod progress;
 mod rows;
 mod telemetry;

@@ -15,6 +15,7 @@ pub fn serve(app: &App, args: &ServeArgs) -> anyhow::Result<()> {
     if let (Some(name), Some(file)) = (&args.add_key, &args.api_key_file) {
         return add_key(app, name, file);
     }
+    crate::private::keep().context("cannot keep this process's memory private")?;
     for name in &args.models {
         app.fetch(name)?;
     }

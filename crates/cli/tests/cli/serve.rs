@@ -4,6 +4,7 @@ use crate::support::{Ran, Scratch, stories};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::process::{Child, ChildStderr};
 
 const CANARY: &str = "kanarienvogel";
 
@@ -19,20 +20,75 @@ fn post(address: &str, path: &str, body: &str) -> String {
     answer
 }
 
+/// A server of the null model that logs as `verbosity` says: its process, what it logs, the log until it listens, and where.
+fn serving(scratch: &Scratch, verbosity: &str) -> (Child, BufReader<ChildStderr>, String, String) {
+    let args = [verbosity, "--log-format", "json", "serve", "--null-model", "--port", "0"];
+    let mut child = scratch.kun(&args).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut log = String::new();
+    loop {
+        let mut line = String::new();
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "{log}");
+        log.push_str(&line);
+        if let Some(address) = line.trim().strip_prefix("Serving on http://") {
+            return (child, stderr, log, address.to_owned());
+        }
+    }
+}
+
+fn terminate(child: &Child) {
+    let pid = libc::pid_t::try_from(child.id()).unwrap();
+    // SAFETY: `kill` reads no memory of ours, and the child has not been waited for, so the id is its own.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn default_memory_is_in_no_core_dump() {
+    let scratch = Scratch::new();
+    let (child, _stderr, ..) = serving(&scratch, "-v");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let cores = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    assert_eq!(cores.split_whitespace().collect::<Vec<_>>(), ["0", "0", "bytes"]);
+    terminate(&child);
+    Ran::from(child.wait_with_output().unwrap()).expect(0);
+}
+
+#[test]
+fn clients_that_leave_within_a_stream_are_logged_as_499() {
+    let scratch = Scratch::new();
+    let (child, mut stderr, mut log, address) = serving(&scratch, "-v");
+    let body =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"max_tokens\": 8000, \"stream\": true}";
+    let mut stream = TcpStream::connect(&address).unwrap();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.read_exact(&mut [0; 16]).unwrap();
+    drop(stream);
+    while !log.contains("the client left") {
+        assert!(stderr.read_line(&mut log).unwrap() > 0, "{log}");
+    }
+    terminate(&child);
+    stderr.read_to_string(&mut log).unwrap();
+    Ran::from(child.wait_with_output().unwrap()).expect(0);
+    let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let told: Vec<(Value, Value)> = lines
+        .map(|line: Value| (line["status"].clone(), line["id"].clone()))
+        .filter(|(s, _)| s.is_u64())
+        .collect();
+    assert!(
+        matches!(&told[..], [(begun, one), (left, two)] if begun == 200 && left == 499 && one == two),
+        "{log}"
+    );
+}
+
 #[test]
 fn logs_are_objects_without_anybodys_words_and_sigterm_ends_well() {
     let scratch = Scratch::new();
-    let args = ["-vv", "--log-format", "json", "serve", "--null-model", "--port", "0"];
-    let mut child = scratch.kun(&args).spawn().unwrap();
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let (mut log, mut address) = (String::new(), None);
-    while address.is_none() {
-        let mut line = String::new();
-        assert!(stderr.read_line(&mut line).unwrap() > 0, "{log}");
-        address = line.trim().strip_prefix("Serving on http://").map(str::to_owned);
-        log.push_str(&line);
-    }
-    let address = address.unwrap();
+    let (child, mut stderr, mut log, address) = serving(&scratch, "-vv");
     let message = format!("{{\"role\": \"user\", \"content\": \"{CANARY}\"}}");
     let good = format!("{{\"messages\": [{message}], \"max_tokens\": 3, \"user\": \"{CANARY}\"}}");
     let answer = post(&address, "/v1/chat/completions", &good);
@@ -45,9 +101,7 @@ fn logs_are_objects_without_anybodys_words_and_sigterm_ends_well() {
         let answer = post(&address, "/v1/chat/completions", &bad);
         assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
     }
-    let pid = libc::pid_t::try_from(child.id()).unwrap();
-    // SAFETY: `kill` reads no memory of ours, and the child has not been waited for, so the id is its own.
-    assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
+    terminate(&child);
     stderr.read_to_string(&mut log).unwrap();
     Ran::from(child.wait_with_output().unwrap()).expect(0);
     assert!(!log.contains(CANARY), "{log}");

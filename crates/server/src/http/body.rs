@@ -81,7 +81,12 @@ pub(crate) async fn read(headers: &HeaderMap, mut body: Body, app: &App) -> Resu
         Refusal::new(Kind::TooLarge, format!("The body is longer than {} bytes.", limits.body_bytes))
             .code("request_too_large")
     };
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|e| e != "identity") {
+    let is_packed = headers.get(header::CONTENT_ENCODING).is_some_and(|e| e != "identity")
+        || headers
+            .get_all(header::TRANSFER_ENCODING)
+            .iter()
+            .any(|e| !e.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if is_packed {
         return Err(Refusal::new(Kind::MediaType, "Compressed bodies are not accepted."));
     }
     let stated = headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<usize>().ok());

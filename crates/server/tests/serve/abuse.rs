@@ -513,6 +513,12 @@ fn broken_requests_end_the_connection_and_nothing_else() {
             post(&format!("{json}Content-Encoding: gzip\r\nContent-Length: {}\r\n", valid.len()), &valid),
             &[415],
         ),
+        ("packed chunks", post(&format!("{json}Transfer-Encoding: gzip, chunked\r\n"), "0\r\n\r\n"), &[415]),
+        (
+            "chunks within chunks",
+            post(&format!("{json}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), "0\r\n\r\n"),
+            &[400],
+        ),
         (
             "a form",
             post(&format!("Content-Type: text/plain\r\nContent-Length: {}\r\n", valid.len()), &valid),
@@ -532,5 +538,26 @@ fn broken_requests_end_the_connection_and_nothing_else() {
             assert!(statuses.contains(&reply.status), "{name}: {} {}", reply.status, reply.text());
         }
         assert_eq!(shared().get("/livez").status, 200, "{name}");
+    }
+}
+
+#[test]
+fn nothing_is_smuggled_behind_a_body_of_two_lengths() {
+    use std::io::{Read, Write};
+    let host = shared().address;
+    let body = "{\"content\": \"x\"}";
+    let chunk = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let hidden = format!("GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let (length, chunked) = ("Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n");
+    for headers in [format!("{length}{chunked}"), format!("{chunked}{length}")] {
+        let mut stream = shared().connect();
+        let head = format!(
+            "POST /tokenize HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{headers}\r\n"
+        );
+        stream.write_all(format!("{head}{chunk}{hidden}").as_bytes()).unwrap();
+        let mut answer = String::new();
+        // Closing with bytes unread may reset the connection.
+        let _ = stream.read_to_string(&mut answer);
+        assert!(answer.matches("HTTP/1.1").count() <= 1, "{answer}");
     }
 }
