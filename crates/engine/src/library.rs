@@ -102,6 +102,14 @@ impl Library {
         let mut slots = self.slots();
         loop {
             match slots.get_mut(&key) {
+                Some(Slot::Loaded { model, .. }) if model.has_failed() => {
+                    tracing::error!(path = %path.display(), "the model's worker has failed: it is loaded anew");
+                    let failed = slots.remove(&key);
+                    drop(slots);
+                    // Outside the lock: giving memory back takes a moment.
+                    drop(failed);
+                    slots = self.slots();
+                }
                 Some(Slot::Loaded { model, used, .. }) => {
                     *used = Instant::now();
                     return Ok(model.clone());
@@ -252,5 +260,47 @@ impl Drop for Place<'_> {
         }
         drop(slots);
         self.library.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Library, Resident};
+    use crate::{Engine, EngineError, Event, EventSink, GenerateRequest, LoadOptions, Prompt};
+    use std::time::Duration;
+
+    /// A fault of this program in the thread of the worker.
+    struct Fault;
+
+    impl EventSink for Fault {
+        fn admitted(&mut self) {
+            panic!("a fault that the test makes");
+        }
+        fn event(&mut self, _: Result<Event, EngineError>) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_model_whose_worker_fails_is_loaded_anew() {
+        let library = Library::new(Engine::new(), LoadOptions::default(), None);
+        let decoder = || match library.get(crate::null::path()) {
+            Ok(Resident::Decoder(model)) => model,
+            other => panic!("{other:?}"),
+        };
+        let request = || GenerateRequest {
+            max_tokens: Some(2),
+            ignore_end: true,
+            ..GenerateRequest::new(Prompt::Text("x".to_owned()))
+        };
+        let failing = decoder();
+        library.engine().generate_into(&failing, request(), Box::new(Fault)).unwrap();
+        while !failing.has_failed() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let fresh = decoder();
+        assert!(!fresh.has_failed());
+        assert!(library.engine().generate(&fresh, request()).unwrap().all(|event| event.is_ok()));
+        assert!(fresh.step_time().is_none());
     }
 }

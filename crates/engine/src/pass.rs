@@ -111,6 +111,11 @@ impl PassModel {
         Ok(PassModel { queue: Some(queue), thread: Some(thread) })
     }
 
+    /// Whether its worker has ended by a fault: it answers nothing any more.
+    pub fn has_failed(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// One forward pass over each item, batched with whatever else waits; results in the order of the items.
     ///
     /// # Errors

@@ -88,6 +88,11 @@ impl Seq2SeqModel {
         self.threads
     }
 
+    /// Whether its worker has ended by a fault: it answers nothing any more.
+    pub fn has_failed(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Longest source, special tokens included.
     pub fn max_source_tokens(&self) -> usize {
         self.info.max_source_tokens

@@ -123,6 +123,11 @@ impl VisionModel {
         &self.file
     }
 
+    /// Whether its worker has ended by a fault: it answers nothing any more.
+    pub fn has_failed(&self) -> bool {
+        self.model.has_failed()
+    }
+
     /// Bytes it takes: weights, and what its plans so far keep.
     pub fn memory_bytes(&self) -> u64 {
         self.memory.bytes()

@@ -34,6 +34,8 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     pub(crate) pages: PageCounts,
+    /// When the present step began; `None` between steps.
+    pub(crate) step_started: Option<Instant>,
     /// Running sequences that were put back in line.
     pub(crate) preemptions: u64,
     /// Steps that did nothing but decode, by number of sequences.
@@ -84,9 +86,12 @@ impl Worker {
             self.drop_cancelled();
             self.admit();
             if !self.running.is_empty() {
+                self.shared.figures().step_started = Some(Instant::now());
                 self.step();
             }
-            self.shared.figures().pages = self.pages.counts();
+            let mut figures = self.shared.figures();
+            figures.pages = self.pages.counts();
+            figures.step_started = None;
         }
     }
 

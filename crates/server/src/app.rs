@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{Semaphore, watch};
 
 /// The state of a server.
@@ -251,6 +251,15 @@ impl App {
         }
     }
 
+    /// Models that are within a step, and how long it has run.
+    pub(crate) fn steps(&self) -> impl Iterator<Item = (PathBuf, Duration)> {
+        let shelves = self.library.shelves().into_iter();
+        shelves.filter_map(|shelf| match shelf.model {
+            Some(Resident::Decoder(model)) => Some((shelf.path, model.step_time()?)),
+            _ => None,
+        })
+    }
+
     /// What `/metrics` reads off the library.
     pub(crate) fn gauges(&self) -> Gauges {
         let shelves = self.library.shelves();
@@ -268,6 +277,7 @@ impl App {
             memory_used_bytes: shelves.iter().map(|shelf| shelf.memory_bytes).sum(),
             memory_budget_bytes: self.library.budget_bytes(),
             pages: pages.collect(),
+            longest_step: self.steps().map(|(_, time)| time).max().unwrap_or_default(),
         }
     }
 }

@@ -67,6 +67,7 @@ pub(crate) struct Gauges {
     pub(crate) waiting: usize,
     pub(crate) memory_used_bytes: u64,
     pub(crate) memory_budget_bytes: u64,
+    pub(crate) longest_step: Duration,
     /// Name, pages in use, cached and free.
     pub(crate) pages: Vec<(String, [usize; 3])>,
 }
@@ -125,6 +126,11 @@ impl Metrics {
             ("kun_connections", "Open connections.", connections),
             ("kun_requests_in_flight", "Answers running or waiting.", gauges.in_flight as u64),
             ("kun_requests_waiting", "Answers waiting for their turn.", gauges.waiting as u64),
+            (
+                "kun_step_seconds",
+                "How long the present step of a model has run, the longest of all.",
+                gauges.longest_step.as_secs(),
+            ),
             ("kun_memory_used_bytes", "Memory of loaded models.", gauges.memory_used_bytes),
             ("kun_memory_budget_bytes", "Memory that models may take.", gauges.memory_budget_bytes),
         ] {

@@ -196,13 +196,30 @@ fn preload(app: &App) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// A step that takes longer is told in the log: nothing else says that a model hangs. A large model on a small machine may
+/// need as long, so it is left to go on.
+const LONG_STEP: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Duration = Duration::from_secs(2);
+
 async fn sweep(app: Arc<App>) {
     loop {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(SWEEP_EVERY).await;
         let app = app.clone();
         // Letting a model go waits for its worker.
-        let _ = tokio::task::spawn_blocking(move || app.library.sweep()).await;
+        let _ = tokio::task::spawn_blocking(move || {
+            for (path, time) in app.steps().filter(|(_, time)| is_told(*time)) {
+                let seconds = time.as_secs();
+                tracing::error!(path = %path.display(), seconds, "a step of this model does not end");
+            }
+            app.library.sweep();
+        })
+        .await;
     }
+}
+
+/// Whether a look at a step that has run so long is the first in its minute beyond the first.
+fn is_told(time: Duration) -> bool {
+    time >= LONG_STEP && Duration::from_secs(time.as_secs() % LONG_STEP.as_secs()) < SWEEP_EVERY
 }
 
 /// Returns on SIGTERM.
@@ -272,4 +289,17 @@ fn acceptor(chain: &Path, key: &Path) -> Result<TlsAcceptor, ServeError> {
         .map_err(|error| ServeError::Tls(error.to_string()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SWEEP_EVERY, is_told};
+    use std::time::Duration;
+
+    #[test]
+    fn a_step_that_hangs_is_told_once_a_minute() {
+        let looks = (0..150).map(|n| Duration::from_millis(700) + SWEEP_EVERY * n);
+        let told: Vec<u64> = looks.filter(|time| is_told(*time)).map(|time| time.as_secs()).collect();
+        assert_eq!(told, [60, 120, 180, 240]);
+    }
 }

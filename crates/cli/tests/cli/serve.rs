@@ -25,15 +25,14 @@ fn serving(scratch: &Scratch, verbosity: &str) -> (Child, BufReader<ChildStderr>
     let args = [verbosity, "--log-format", "json", "serve", "--null-model", "--port", "0"];
     let mut child = scratch.kun(&args).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut log = String::new();
-    loop {
+    let (mut log, mut address) = (String::new(), None);
+    while address.is_none() {
         let mut line = String::new();
         assert!(stderr.read_line(&mut line).unwrap() > 0, "{log}");
+        address = line.trim().strip_prefix("Serving on http://").map(str::to_owned);
         log.push_str(&line);
-        if let Some(address) = line.trim().strip_prefix("Serving on http://") {
-            return (child, stderr, log, address.to_owned());
-        }
     }
+    (child, stderr, log, address.unwrap())
 }
 
 fn terminate(child: &Child) {

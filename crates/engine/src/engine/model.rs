@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// A loaded model: its worker thread owns the compiled program.
 #[derive(Debug)]
@@ -49,6 +50,16 @@ impl LoadedModel {
     /// What was measured before it was loaded.
     pub fn fit(&self) -> &Fit {
         &self.fit
+    }
+
+    /// Whether its worker has ended by a fault: it answers nothing any more.
+    pub fn has_failed(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// How long the present step has run; `None` between steps.
+    pub fn step_time(&self) -> Option<Duration> {
+        self.shared.figures().step_started.map(|started| started.elapsed())
     }
 
     /// Context of one sequence, in tokens.

@@ -60,6 +60,20 @@ impl Resident {
         }
     }
 
+    /// Whether it answers nothing any more, by a fault of its worker.
+    pub(super) fn has_failed(&self) -> bool {
+        match self {
+            Resident::Decoder(model) => model.has_failed(),
+            Resident::Encoder(model) => model.model().has_failed(),
+            Resident::Seq2Seq(model) => model.has_failed(),
+            Resident::Pictures(model) => model.has_failed(),
+            Resident::Words(model) => model.has_failed(),
+            Resident::Pages(model) => model.has_failed(),
+            // Each of its networks runs on the thread of whoever asks.
+            Resident::Drawing(_) => false,
+        }
+    }
+
     /// Whether somebody holds it besides the library.
     pub(super) fn in_use(&self) -> bool {
         let holders = match self {

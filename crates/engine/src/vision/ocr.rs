@@ -83,6 +83,13 @@ impl OcrModel {
         Ok(OcrModel { find, angle, read, threshold: 0.5, memory })
     }
 
+    /// Whether the worker of one of its networks has ended by a fault: it answers nothing any more.
+    pub fn has_failed(&self) -> bool {
+        self.find.0.has_failed()
+            || self.read.0.has_failed()
+            || self.angle.as_ref().is_some_and(|(angle, _)| angle.has_failed())
+    }
+
     /// Bytes that its networks take.
     pub fn memory_bytes(&self) -> u64 {
         self.memory.iter().map(Memory::bytes).sum()

@@ -84,6 +84,11 @@ impl Words {
         named_file(path, FILE).is_ok_and(|file| file.is_some())
     }
 
+    /// Whether its worker has ended by a fault: it answers nothing any more.
+    pub fn has_failed(&self) -> bool {
+        self.model.has_failed()
+    }
+
     /// Bytes it takes: weights, and what its plans so far keep.
     pub fn memory_bytes(&self) -> u64 {
         self.memory.bytes()

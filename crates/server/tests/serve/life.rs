@@ -259,6 +259,7 @@ fn figures_are_told_without_anybodys_words() {
         "kun_time_to_first_token_seconds_count",
         "kun_cache_pages{",
         "kun_completion_tokens_total",
+        "kun_step_seconds 0",
     ] {
         assert!(text.contains(name), "{name}: {text}");
     }
