@@ -159,7 +159,7 @@ pub(crate) fn count(call: Call) -> Reply {
         let (app, name) = (call.app.clone(), call.model());
         let request = request(&call)?;
         let tokens =
-            Call::blocking(move || Ok(app.decoder(&name)?.model.chat_tokens(&request)?.len())).await?;
+            call.in_place(move || Ok(app.decoder(&name)?.model.chat_tokens(&request)?.len())).await?;
         Ok(call.json(json!({ "input_tokens": tokens })))
     })
 }

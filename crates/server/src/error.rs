@@ -232,10 +232,41 @@ impl From<HubError> for Refusal {
                 Refusal::new(Kind::NotFound, error.to_string()).code("model_not_found")
             }
             HubError::NotPermitted { .. } => Refusal::new(Kind::Forbidden, error.to_string()),
+            // Where the store lies is nobody's business: that stays in the log.
+            HubError::Disk { needed_bytes, free_bytes, .. } => {
+                tracing::error!(error = %chain(&error), "the model store is full");
+                let what =
+                    format!("no room for the model: {needed_bytes} bytes needed, {free_bytes} bytes free");
+                Refusal::new(Kind::DoesNotFit, what).code("does_not_fit")
+            }
+            HubError::Io { .. } => {
+                tracing::error!(error = %chain(&error), "the model store failed");
+                Refusal::new(Kind::Internal, "The model store failed; the server's log says why.")
+            }
             _ => {
                 tracing::error!(error = %chain(&error), "the model store failed");
                 Refusal::new(Kind::Internal, error.to_string())
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Refusal;
+    use kun_hub::HubError;
+    use std::io;
+
+    #[test]
+    fn refusals_do_not_tell_where_the_store_lies() {
+        let path = || "/home/kanarienvogel/models".into();
+        for (error, status) in [
+            (HubError::Disk { path: path(), needed_bytes: 2, free_bytes: 1 }, 507),
+            (HubError::Io { path: path(), source: io::ErrorKind::PermissionDenied.into() }, 500),
+        ] {
+            let refusal = Refusal::from(error);
+            assert_eq!(refusal.status().as_u16(), status);
+            assert!(!refusal.message.contains('/'), "{}", refusal.message);
         }
     }
 }

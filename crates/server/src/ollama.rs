@@ -155,9 +155,9 @@ pub(crate) fn generate(mut call: Call) -> Reply {
         let prompt = if call.text("suffix").is_some_and(|suffix| !suffix.is_empty()) {
             let (app, name) = (call.app.clone(), call.model());
             let suffix = call.text("suffix").unwrap_or_default().to_owned();
-            let ids =
-                Call::blocking(move || Ok(app.decoder(&name)?.model.fill_in_the_middle(&prompt, &suffix)?))
-                    .await?;
+            let ids = call
+                .in_place(move || Ok(app.decoder(&name)?.model.fill_in_the_middle(&prompt, &suffix)?))
+                .await?;
             Prompt::Tokens(
                 ids.ok_or_else(|| Refusal::invalid("suffix", "This model was not taught to fill a gap."))?,
             )

@@ -152,7 +152,7 @@ pub(crate) fn count(mut call: Call) -> Reply {
         let (app, name) = (call.app.clone(), call.model());
         let (request, _) = request(&mut call)?;
         let tokens =
-            Call::blocking(move || Ok(app.decoder(&name)?.model.chat_tokens(&request)?.len())).await?;
+            call.in_place(move || Ok(app.decoder(&name)?.model.chat_tokens(&request)?.len())).await?;
         Ok(call.json(json!({ "object": "response.input_tokens", "input_tokens": tokens })))
     })
 }

@@ -24,12 +24,13 @@ pub(crate) fn tokenize(call: Call) -> Reply {
         let (app, name) = (call.app.clone(), call.model());
         let text = call.text("content").or_else(|| call.text("prompt")).unwrap_or_default().to_owned();
         let special = call.flag("add_special") || call.flag("add_special_tokens");
-        let (tokens, most) = Call::blocking(move || {
-            let model = app.decoder(&name)?.model;
-            let tokens = if special { model.tokenize(&text)? } else { model.tokenize_plain(&text)? };
-            Ok((tokens, model.context_tokens()))
-        })
-        .await?;
+        let (tokens, most) = call
+            .in_place(move || {
+                let model = app.decoder(&name)?.model;
+                let tokens = if special { model.tokenize(&text)? } else { model.tokenize_plain(&text)? };
+                Ok((tokens, model.context_tokens()))
+            })
+            .await?;
         Ok(call.json(json!({ "tokens": tokens, "count": tokens.len(), "max_model_len": most })))
     })
 }
@@ -38,7 +39,7 @@ pub(crate) fn detokenize(call: Call) -> Reply {
     Box::pin(async move {
         let (app, name) = (call.app.clone(), call.model());
         let ids = ids(call.get("tokens"));
-        let text = Call::blocking(move || {
+        let text = call.in_place(move || {
             let model = app.decoder(&name)?.model;
             known(&ids, model.fit().model.vocab_size, "tokens")?;
             Ok(model.detokenize(&ids))
@@ -52,7 +53,7 @@ pub(crate) fn detokenize(call: Call) -> Reply {
 pub(crate) fn info(call: Call) -> Reply {
     Box::pin(async move {
         let (app, name) = (call.app.clone(), call.model());
-        let [bos, eos] = Call::blocking(move || Ok(app.decoder(&name)?.model.edge_tokens())).await?;
+        let [bos, eos] = call.in_place(move || Ok(app.decoder(&name)?.model.edge_tokens())).await?;
         Ok(call.json(json!({ "model": call.model(), "bos_token": bos, "eos_token": eos })))
     })
 }

@@ -100,6 +100,19 @@ impl Call {
         Call::joined(tokio::task::spawn_blocking(work).await)
     }
 
+    /// [`Call::blocking`] with a place among the requests that run, which it keeps to its end, also if the client leaves.
+    pub(crate) async fn in_place<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let place = self.app.reserve(self.tenant, 1)?;
+        Call::blocking(move || {
+            let _place = place;
+            work()
+        })
+        .await
+    }
+
     /// The end of work that ran elsewhere.
     pub(crate) fn joined<T>(end: Result<Result<T, Refusal>, JoinError>) -> Result<T, Refusal> {
         match end {

@@ -74,6 +74,15 @@ fn who_would_wait_too_long_is_refused_while_others_still_run() {
         assert_refused(&reply);
         assert!(reply.text().contains("wait already"), "{}", reply.text());
     }
+    // Counting tokens takes a place too: it is work.
+    for (path, body) in [
+        ("/tokenize", json!({ "content": "x" })),
+        ("/detokenize", json!({ "tokens": [1] })),
+        ("/v1/responses/input_tokens", json!({ "input": "x" })),
+        ("/v1/messages/count_tokens", json!({ "messages": [{ "role": "user", "content": "x" }] })),
+    ] {
+        assert_eq!(server.post(path, &body).status, 429, "{path}");
+    }
     assert_eq!(in_flight(&server), 4, "nobody was let go or let in");
     drop(held);
     for stream in waiting {
