@@ -45,7 +45,7 @@ mod tests {
         std::panic::set_hook(Box::new(move |fault| heard.lock().unwrap().push(describe(fault))));
         let text = "kanarienvögel".to_owned();
         let cut = std::thread::Builder::new().name("cutting".to_owned());
-        let end = cut.spawn(move || text[..9].len()).unwrap().join();
+        let end = cut.spawn(move || text[..10].len()).unwrap().join();
         std::panic::set_hook(before);
         assert!(end.is_err());
         let told = told.lock().unwrap();

@@ -181,13 +181,15 @@ impl Answer {
         let (app2, model) = (app.clone(), chosen.model.clone());
         let noted =
             Noted { trace, asked: queued, waited: Duration::ZERO, model: chosen.name.clone(), usage: None };
-        let (guard, parser, prompt_tokens) = Call::blocking(move || {
+        // Reading the prompt keeps its place to its end, also if the client leaves meanwhile.
+        let (guard, parser, prompt_tokens, permit) = Call::blocking(move || {
             let engine = app2.library.engine().clone();
             let started = engine.generate_into(&model, request, Box::new(sink))?;
             Ok((
                 Guard { canceller: started.canceller, app: app2, finished: false, noted },
                 started.parser,
                 started.prompt_tokens,
+                permit,
             ))
         })
         .await?;

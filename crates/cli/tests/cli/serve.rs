@@ -45,12 +45,12 @@ fn terminate(child: &Child) {
 #[test]
 fn default_memory_is_in_no_core_dump() {
     let scratch = Scratch::new();
-    let (child, _stderr, ..) = serving(&scratch, "-v");
+    let (mut child, _stderr, ..) = serving(&scratch, "-v");
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
     let cores = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
     assert_eq!(cores.split_whitespace().collect::<Vec<_>>(), ["0", "0", "bytes"]);
-    terminate(&child);
-    Ran::from(child.wait_with_output().unwrap()).expect(0);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -8,7 +8,8 @@ use crate::openai::sampling::{self, SAMPLING};
 use crate::openai::tools;
 use crate::routes::{Call, Reply};
 use crate::schema::{
-    COUNT, Field, MAX_LOGPROBS, MAX_MESSAGES, NAME, Shape, TEXT, TEXT_ALONE, accepted, ignored, is_empty, optional, required,
+    COUNT, Field, MAX_LOGPROBS, MAX_MESSAGES, NAME, Shape, TEXT, TEXT_ALONE, accepted, ignored, is_empty,
+    optional, required,
 };
 use axum::response::Response;
 use kun_engine::{ChatMessage, FinishReason, GenerateRequest, Piece, Prompt, Role, TokenLogprob, Usage};

@@ -119,9 +119,8 @@ fn texts(encoder: &LoadedEncoder, input: &Value) -> Result<Vec<String>, Refusal>
 /// Embeds texts away from the threads that serve connections; one place in the queue for the whole request. `None` by a model
 /// that turns pictures into vectors.
 async fn embed(call: &Call, input: Value, options: EmbedOptions) -> Result<Option<Vec<Embedding>>, Refusal> {
-    let _permit = call.app.reserve(call.tenant, 1)?;
     let (app, name) = (call.app.clone(), call.model());
-    Call::blocking(move || {
+    call.in_place(move || {
         let found = app.locate(&name)?;
         // What is loaded needs no look at its files: a short text is answered within two milliseconds.
         let reads = matches!(app.library.loaded(&found.path), Some(Resident::Encoder(_)));
@@ -243,7 +242,6 @@ fn ollama_options(call: &Call) -> EmbedOptions {
 
 pub(crate) fn rerank(call: Call) -> Reply {
     Box::pin(async move {
-        let _permit = call.app.reserve(call.tenant, 1)?;
         let (app, name) = (call.app.clone(), call.model());
         let query = call.text("query").unwrap_or_default().to_owned();
         let documents: Vec<String> = call
@@ -260,11 +258,12 @@ pub(crate) fn rerank(call: Call) -> Reply {
             instruction: call.text("instruction").map(str::to_owned),
         };
         let texts = documents.clone();
-        let scores = Call::blocking(move || {
-            let scores = app.encoder(&name)?.rank(&query, &texts, &options)?;
-            Ok(scores.into_iter().collect::<Result<Vec<_>, _>>()?)
-        })
-        .await?;
+        let scores = call
+            .in_place(move || {
+                let scores = app.encoder(&name)?.rank(&query, &texts, &options)?;
+                Ok(scores.into_iter().collect::<Result<Vec<_>, _>>()?)
+            })
+            .await?;
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|a, b| scores[*b].score.total_cmp(&scores[*a].score).then(a.cmp(b)));
         order.truncate(call.count("top_n").unwrap_or(usize::MAX));

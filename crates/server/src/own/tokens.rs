@@ -39,12 +39,13 @@ pub(crate) fn detokenize(call: Call) -> Reply {
     Box::pin(async move {
         let (app, name) = (call.app.clone(), call.model());
         let ids = ids(call.get("tokens"));
-        let text = call.in_place(move || {
-            let model = app.decoder(&name)?.model;
-            known(&ids, model.fit().model.vocab_size, "tokens")?;
-            Ok(model.detokenize(&ids))
-        })
-        .await?;
+        let text = call
+            .in_place(move || {
+                let model = app.decoder(&name)?.model;
+                known(&ids, model.fit().model.vocab_size, "tokens")?;
+                Ok(model.detokenize(&ids))
+            })
+            .await?;
         Ok(call.json(json!({ "content": text, "prompt": text })))
     })
 }

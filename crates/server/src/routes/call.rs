@@ -90,7 +90,7 @@ impl Call {
     pub(crate) async fn decoder(&self, count: usize) -> Result<(Chosen, Vec<Permit>), Refusal> {
         let permits = self.app.reserve(self.tenant, count)?;
         let (app, name) = (self.app.clone(), self.model());
-        Ok((Call::blocking(move || app.decoder(&name)).await?, permits))
+        Call::blocking(move || Ok((app.decoder(&name)?, permits))).await
     }
 
     /// Runs `work`, which may take long, away from the threads that serve connections.
@@ -139,4 +139,45 @@ pub(crate) fn text_response(kind: &'static str, text: impl Into<Body>) -> Respon
     let mut response = Response::new(text.into());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Call;
+    use crate::schema::Warnings;
+    use crate::{App, ServeOptions};
+    use kun_engine::{Engine, Tenant};
+    use kun_hub::{Hub, HubOptions};
+    use serde_json::Map;
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    #[tokio::test]
+    async fn work_keeps_its_place_to_its_end_though_nobody_waits_for_it() {
+        let hub = Hub::new(HubOptions { offline: true, ..HubOptions::default() });
+        let app = App::new(Engine::new(), hub, ServeOptions::default());
+        let call = Call {
+            app: app.clone(),
+            tenant: Tenant::default(),
+            admin: false,
+            trace: None,
+            deadline: None,
+            body: Map::new(),
+            file: None,
+            mask: None,
+            warnings: Warnings::default(),
+            _room: None,
+            id: String::new(),
+            query: String::new(),
+            stream: None,
+        };
+        let (work, wait) = std::sync::mpsc::channel::<()>();
+        let asked = call.in_place(move || Ok(wait.recv()));
+        assert!(timeout(Duration::ZERO, asked).await.is_err());
+        assert_eq!(app.in_flight(), 1);
+        drop(work);
+        while app.in_flight() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }
