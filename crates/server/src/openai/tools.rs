@@ -3,8 +3,8 @@
 use crate::answer::random_id;
 use crate::error::Refusal;
 use crate::routes::Call;
-use kun_engine::{Constraint, GenerateRequest, Tool, ToolCall, ToolChoice, ToolUse};
 use crate::schema::{Field, MAX_GRAMMAR_BYTES, MAX_TOOLS, NAME, Shape, TEXT, optional, required, short};
+use kun_engine::{Constraint, GenerateRequest, Tool, ToolCall, ToolChoice, ToolUse};
 use serde_json::{Value, json};
 
 const FUNCTION: Shape = Shape::Object(&[&[
