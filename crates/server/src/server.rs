@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::{TlsAcceptor, rustls};
@@ -23,6 +24,7 @@ pub struct Server {
     listeners: Vec<TcpListener>,
     unix: Option<(UnixListener, PathBuf)>,
     tls: Option<TlsAcceptor>,
+    terminate: Signal,
     stop: watch::Sender<bool>,
 }
 
@@ -70,7 +72,10 @@ impl Server {
             .enable_all()
             .build()
             .map_err(|source| ServeError::Io { what: "cannot start the runtime".to_owned(), source })?;
-        let (listeners, unix) = runtime.block_on(async {
+        let (listeners, unix, terminate) = runtime.block_on(async {
+            // From here on it ends the server in order, however long models load.
+            let terminate = signal(SignalKind::terminate())
+                .map_err(|source| ServeError::Io { what: "cannot listen to SIGTERM".to_owned(), source })?;
             let mut listeners = Vec::new();
             for address in &options.listen {
                 let listener = TcpListener::bind(address)
@@ -79,9 +84,9 @@ impl Server {
                 listeners.push(listener);
             }
             let unix = options.unix_socket.clone().map(|path| Ok((bind_unix(&path)?, path))).transpose()?;
-            Ok::<_, ServeError>((listeners, unix))
+            Ok::<_, ServeError>((listeners, unix, terminate))
         })?;
-        Ok(Server { app, runtime, listeners, unix, tls, stop: watch::channel(false).0 })
+        Ok(Server { app, runtime, listeners, unix, tls, terminate, stop: watch::channel(false).0 })
     }
 
     /// Where it listens.
@@ -100,7 +105,7 @@ impl Server {
     /// [`ServeError::Preload`].
     pub fn run(self) -> Result<(), ServeError> {
         let stopper = self.stopper();
-        let Server { app, runtime, listeners, unix, tls, stop } = self;
+        let Server { app, runtime, listeners, unix, tls, mut terminate, stop } = self;
         let drain = app.options.limits.drain_time;
         let result = runtime.block_on(async {
             let router = routes::router(&app);
@@ -119,21 +124,21 @@ impl Server {
                 let app = app.clone();
                 move || preload(&app)
             });
-            let loaded = loading.await.unwrap_or(Ok(()));
+            let mut stopped = stop.subscribe();
+            let mut loaded = Ok(());
+            tokio::select! {
+                result = loading => loaded = result.unwrap_or(Ok(())),
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+                _ = terminate.recv() => stopper.stop(),
+            }
             if loaded.is_err() {
                 stopper.stop();
             }
             let batches = Runner::start(&app, tokio::runtime::Handle::current());
             app.ready.store(true, Ordering::Relaxed);
-            let known = app.clone();
-            // The first list of models need not wait for their files then.
-            tokio::task::spawn_blocking(move || {
-                known.listed().iter().for_each(|model| drop(known.facts(&model.path)));
-            });
-            let mut stopped = stop.subscribe();
             tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => {}
-                _ = terminated() => stopper.stop(),
+                _ = terminate.recv() => stopper.stop(),
             }
             if let Some(batches) = app.batches.get() {
                 batches.stop();
@@ -147,7 +152,7 @@ impl Server {
             let all = async { while tasks.join_next().await.is_some() {} };
             tokio::select! {
                 _ = tokio::time::timeout(drain + LAST_WORDS + Duration::from_secs(1), all) => {}
-                _ = terminated() => {}
+                _ = terminate.recv() => {}
             }
             if let Some(path) = socket {
                 let _ = std::fs::remove_file(path);
@@ -220,16 +225,6 @@ async fn sweep(app: Arc<App>) {
 /// Whether a look at a step that has run so long is the first in its minute beyond the first.
 fn is_told(time: Duration) -> bool {
     time >= LONG_STEP && Duration::from_secs(time.as_secs() % LONG_STEP.as_secs()) < SWEEP_EVERY
-}
-
-/// Returns on SIGTERM.
-async fn terminated() {
-    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(mut signal) => {
-            signal.recv().await;
-        }
-        Err(_) => std::future::pending().await,
-    }
 }
 
 /// Refuses options that would leave the machine open.

@@ -41,6 +41,16 @@ fn terminate(child: &Child) {
     assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
 }
 
+#[test]
+fn sigterm_ends_well_as_soon_as_the_address_is_told() {
+    let scratch = Scratch::new();
+    for _ in 0..10 {
+        let (child, ..) = serving(&scratch, "-v");
+        terminate(&child);
+        Ran::from(child.wait_with_output().unwrap()).expect(0);
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn default_memory_is_in_no_core_dump() {
