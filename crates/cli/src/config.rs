@@ -20,7 +20,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Settings that a project file may not give: a folder that somebody else wrote must not choose where models are
 /// kept and trusted from, nor who may reach a server, nor which machines work for whom.
-const NOT_IN_PROJECT_FILE: [&str; 13] = [
+const NOT_IN_PROJECT_FILE: [&str; 14] = [
     "allow",
     "listen",
     "on",
@@ -34,6 +34,7 @@ const NOT_IN_PROJECT_FILE: [&str; 13] = [
     "insecure-no-auth",
     "allowed-host",
     "cors-origin",
+    "sandbox",
 ];
 
 /// Whether `TERM` says that the terminal cannot move its cursor.

@@ -9,6 +9,7 @@ mod interrupt;
 mod private;
 mod progress;
 mod rows;
+mod sandbox;
 mod telemetry;
 mod terminal;
 mod topics;

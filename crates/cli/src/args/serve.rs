@@ -44,6 +44,9 @@ pub struct ServeArgs {
     /// Listen beyond this machine without keys all the same
     #[arg(long, hide_short_help = true)]
     pub insecure_no_auth: bool,
+    /// Let the kernel keep the process to its models and its own folders, and run no other program (Linux 5.13 or later)
+    #[arg(long, hide_short_help = true)]
+    pub sandbox: bool,
     /// Host name that requests may be addressed to, besides this machine's own; may be given more than once
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub allowed_host: Vec<String>,

@@ -4,11 +4,14 @@ use super::App;
 use crate::args::{ImageUrls, ServeArgs};
 use crate::exit::Misuse;
 use crate::interrupt::Watch;
+use crate::sandbox::Reach;
 use anyhow::Context;
+use kun_engine::Speculate;
+use kun_hub::{Hub, HubOptions, ModelPath};
 use kun_server::{Key, Keys, Limits, Schemes, ServeOptions, Server, new_key};
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Serves until it is stopped.
 pub fn serve(app: &App, args: &ServeArgs) -> anyhow::Result<()> {
@@ -16,15 +19,18 @@ pub fn serve(app: &App, args: &ServeArgs) -> anyhow::Result<()> {
         return add_key(app, name, file);
     }
     crate::private::keep().context("cannot keep this process's memory private")?;
-    for name in &args.models {
-        app.fetch(name)?;
-    }
+    let models = args.models.iter().map(|name| app.fetch(name)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut options = options(args)?;
     options.files_dir = options.files_dir.or_else(|| Some(app.folders.state.as_ref()?.join("files")));
     options.load.speculate = app.speculate(args.draft.as_deref())?;
     let open = options.keys.is_empty() && options.listen.iter().any(|address| !address.ip().is_loopback());
     let secure = options.tls.is_some();
-    let state = kun_server::App::new(app.engine.clone(), app.hub(), options);
+    let hub = app.hub_settings().options;
+    if args.sandbox {
+        // Before the threads that read models, pictures and requests are started: they inherit it.
+        crate::sandbox::enter(&reach(&hub, &options, &models)?)?;
+    }
+    let state = kun_server::App::new(app.engine.clone(), Hub::new(hub), options);
     let server = Server::bind(state)?;
     let stopper = server.stopper();
     let _watch = Watch::new(move || stopper.stop());
@@ -79,6 +85,39 @@ fn options(args: &ServeArgs) -> anyhow::Result<ServeOptions> {
         files_dir: args.files_dir.clone(),
         limits,
     })
+}
+
+/// What a server opens while it runs: the stores of models, files named on the command line, and what it keeps itself.
+fn reach(hub: &HubOptions, options: &ServeOptions, models: &[ModelPath]) -> anyhow::Result<Reach> {
+    let mut reach = Reach {
+        read: hub.gguf_dirs.iter().chain(&hub.ollama_dir).chain(&hub.ca_files).cloned().collect(),
+        write: vec![hub.cache_dir.clone(), hub.data_dir.clone()],
+        sockets: Vec::new(),
+    };
+    reach.write.extend(options.files_dir.clone());
+    for folder in &reach.write {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let mut named: Vec<&Path> = models.iter().map(|model| model.path.as_path()).collect();
+    named.extend(options.aliases.iter().map(|(_, model)| Path::new(model)));
+    named.extend(options.default_model.as_deref().map(Path::new));
+    if let Speculate::Model(draft) = &options.load.speculate {
+        named.push(draft);
+    }
+    // A model's other files lie beside it.
+    reach.read.extend(
+        named
+            .into_iter()
+            .filter_map(|path| if path.is_file() { folder_of(path) } else { Some(path.to_owned()) }),
+    );
+    reach.read.extend(options.tls.iter().flat_map(|(certificate, key)| [certificate.clone(), key.clone()]));
+    reach.sockets.extend(options.unix_socket.as_deref().and_then(folder_of));
+    Ok(reach)
+}
+
+fn folder_of(file: &Path) -> Option<PathBuf> {
+    let folder = file.parent()?;
+    Some(if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() })
 }
 
 /// The address, and its IPv6 counterpart where this machine's own is meant.

@@ -63,6 +63,43 @@ fn default_memory_is_in_no_core_dump() {
     child.wait().unwrap();
 }
 
+/// Every thread that reads what others wrote is kept to the server's own files; a kernel that cannot do it is told.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sandboxed_server_answers_and_keeps_files() {
+    let scratch = Scratch::new();
+    let mut child = scratch.kun(&["serve", "--null-model", "--port", "0", "--sandbox"]).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    let Some(address) = line.trim().strip_prefix("Serving on http://") else {
+        assert!(line.contains("needs a Linux kernel with Landlock"), "{line}");
+        child.wait().unwrap();
+        return eprintln!("{line}");
+    };
+    let answer = post(
+        address,
+        "/v1/chat/completions",
+        r#"{"messages":[{"role":"user","content":"Hello"}],"max_tokens":4}"#,
+    );
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let mut free = Vec::new();
+    for thread in std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap() {
+        let thread = thread.unwrap().path();
+        let read = |name| std::fs::read_to_string(thread.join(name));
+        // One that has ended meanwhile reads as nothing.
+        if let (Ok(status), Ok(name)) = (read("status"), read("comm"))
+            && !status.contains("NoNewPrivs:\t1")
+        {
+            free.push(name.trim().to_owned());
+        }
+    }
+    // It only hears signals.
+    assert_eq!(free, ["ctrl-c"]);
+    terminate(&child);
+    Ran::from(child.wait_with_output().unwrap()).expect(0);
+}
+
 #[test]
 fn clients_that_leave_within_a_stream_are_logged_as_499() {
     let scratch = Scratch::new();
