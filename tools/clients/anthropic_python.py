@@ -53,7 +53,7 @@ def errors():
         try:
             call()
         except kind as error:
-            assert error.body["error"]["message"]
+            assert error.body["error"]["message"] and error.request_id
         else:
             raise AssertionError(f"no {kind.__name__}")
 

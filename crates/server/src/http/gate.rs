@@ -137,6 +137,10 @@ pub(crate) async fn pass(app: Arc<App>, router: Router, peer: Peer, mut request:
     }
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
+        if route.starts_with("/v1/messages") {
+            // Where Anthropic's clients look for it.
+            headers.insert("request-id", id.clone());
+        }
         headers.insert("x-request-id", id);
     }
     headers.insert("openai-processing-ms", HeaderValue::from(took.as_millis() as u64));

@@ -120,7 +120,9 @@ fn a_required_tool_is_called_by_every_api() {
         "model": NAME, "max_tokens": 100, "messages": [{ "role": "user", "content": "x" }],
         "tools": [{ "name": "a", "input_schema": schema }], "tool_choice": { "type": "any" },
     });
-    let answer = shared().post("/v1/messages", &body).json();
+    let reply = shared().post("/v1/messages", &body);
+    assert!(reply.header("request-id").is_some_and(|id| reply.header("x-request-id") == Some(id)));
+    let answer = reply.json();
     assert!(answer["content"][0]["type"] == "tool_use" && answer["content"][0]["name"] == "a", "{answer}");
 
     let body = json!({
