@@ -15,8 +15,8 @@ use tokio::time::{Instant, timeout};
 
 /// Slower bodies are closed: bytes a second, after the first idle time has passed.
 const LEAST_BYTES_PER_SECOND: u64 = 1024;
-/// Levels of a JSON document: what its parser allows.
-pub(crate) const MAX_DEPTH: usize = 127;
+/// Levels of a JSON document.
+pub(crate) const MAX_DEPTH: usize = 128;
 /// Values in one JSON document: a body of brackets takes many times its own length once it is read.
 pub(crate) const MAX_VALUES: usize = 1_200_000;
 /// Bytes that a value takes at most, short of its text: that of an object of one entry, which has space for four.
@@ -173,23 +173,38 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Refusal> {
         Refusal::new(Kind::Invalid, format!("The body is not valid JSON: {error}")).code("invalid_json")
     };
     let mut parser = serde_json::Deserializer::from_slice(bytes);
-    let value = serde::de::DeserializeSeed::deserialize(Strict(&Cell::new(MAX_VALUES)), &mut parser)
-        .map_err(failed)?;
+    // Its own bound is one level short of ours.
+    parser.disable_recursion_limit();
+    let strict = Strict { values: &Cell::new(MAX_VALUES), levels: MAX_DEPTH };
+    let value = serde::de::DeserializeSeed::deserialize(strict, &mut parser).map_err(failed)?;
     parser.end().map_err(failed)?;
     Ok(value)
 }
 
-/// Any JSON value without duplicate names, as long as the count of values that may still come lasts.
+/// Any JSON value without duplicate names, as long as the values and levels that may still come last.
 #[derive(Clone, Copy)]
-struct Strict<'a>(&'a Cell<usize>);
+struct Strict<'a> {
+    values: &'a Cell<usize>,
+    levels: usize,
+}
+
+impl Strict<'_> {
+    /// For what lies one level deeper.
+    fn within<E: serde::de::Error>(self) -> Result<Self, E> {
+        match self.levels.checked_sub(1) {
+            Some(levels) => Ok(Strict { levels, ..self }),
+            None => Err(E::custom(format_args!("more than {MAX_DEPTH} levels"))),
+        }
+    }
+}
 
 impl<'de> serde::de::DeserializeSeed<'de> for Strict<'_> {
     type Value = Value;
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        let Some(left) = self.0.get().checked_sub(1) else {
+        let Some(left) = self.values.get().checked_sub(1) else {
             return Err(serde::de::Error::custom(format_args!("more than {MAX_VALUES} values")));
         };
-        self.0.set(left);
+        self.values.set(left);
         deserializer.deserialize_any(self)
     }
 }
@@ -222,16 +237,18 @@ impl<'de> serde::de::Visitor<'de> for Strict<'_> {
         Ok(Value::Null)
     }
     fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let within = self.within()?;
         let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(self)? {
+        while let Some(item) = items.next_element_seed(within)? {
             list.push(item);
         }
         Ok(Value::Array(list))
     }
     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let within = self.within()?;
         let mut object = Map::new();
         while let Some(name) = items.next_key::<String>()? {
-            let value = items.next_value_seed(self)?;
+            let value = items.next_value_seed(within)?;
             if object.contains_key(&name) {
                 return Err(serde::de::Error::custom(format_args!("duplicate name `{}`", short(&name))));
             }
@@ -243,13 +260,20 @@ impl<'de> serde::de::Visitor<'de> for Strict<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_VALUES, count_values, parse};
+    use super::{MAX_DEPTH, MAX_VALUES, count_values, parse};
 
     #[test]
     fn duplicate_names_deep_nesting_and_trailing_bytes_are_refused() {
         assert!(parse(br#"{"a": [1, -2, 1.5, "x", null, true]}"#).is_ok());
         assert!(parse(br#"{"a": 1, "a": 2}"#).is_err_and(|e| e.message.contains("duplicate")));
-        assert!(parse(format!("{}{}", "[".repeat(1000), "]".repeat(1000)).as_bytes()).is_err());
+        for open in ["[", r#"{"a":"#] {
+            let close = if open == "[" { "]" } else { "}" };
+            let nested = |levels| format!("{}1{}", open.repeat(levels), close.repeat(levels));
+            assert!(parse(nested(MAX_DEPTH).as_bytes()).is_ok());
+            for levels in [MAX_DEPTH + 1, 1000, 1_000_000] {
+                assert!(parse(nested(levels).as_bytes()).is_err_and(|e| e.message.contains("128 levels")));
+            }
+        }
         for bad in [&b"{} x"[..], b"", b"\xff", b"\xef\xbb\xbf{}", b"NaN", b"{\"a\":\"\\ud800\"}"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }

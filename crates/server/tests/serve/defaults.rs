@@ -26,7 +26,7 @@ fn default_limits_are_told() {
         "target_bytes": 8192,
         "body_bytes": 32 << 20,
         "bodies_bytes": 512 << 20,
-        "json_depth": 127,
+        "json_depth": 128,
         "json_values": 1_200_000,
         "image_megapixels": 64,
         "image_side": 16_384,
