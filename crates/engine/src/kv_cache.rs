@@ -45,6 +45,10 @@ pub struct Beginning {
 /// Fewer tokens are not worth a copy, nor a page that is kept for them.
 const LEAST_TOKENS: usize = 8;
 
+/// Pages that begin alike, are not full and are held by nobody: those beyond, the oldest first, are not kept. The next prompt
+/// begins with as much of one of the others, and memory that was never used stays so.
+const MOST_ALIKE: usize = 64;
+
 /// No page is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfPages;
@@ -240,10 +244,28 @@ impl PagePool {
             self.clock += 1;
             self.pages[number as usize].idle_since = self.clock;
             self.idle.insert(self.clock, number);
+            if let Some(surplus) = self.surplus(number) {
+                self.idle.remove(&self.pages[surplus as usize].idle_since);
+                self.forget(surplus);
+                self.free.push(surplus);
+            }
         } else {
             self.forget(number);
             self.free.push(number);
         }
+    }
+
+    /// Which of the pages that begin like page `number` is one too many.
+    fn surplus(&self, number: u32) -> Option<u32> {
+        let alike = self.begun.get(self.pages[number as usize].parent.as_ref()?)?;
+        let kept = |number: &&u32| {
+            let page = &self.pages[**number as usize];
+            page.key.is_none() && page.users == 0
+        };
+        if alike.iter().filter(kept).count() <= MOST_ALIKE {
+            return None;
+        }
+        alike.iter().filter(kept).min_by_key(|number| self.pages[**number as usize].idle_since).copied()
     }
 
     /// Whether a page without a holder is worth its place: not if another one begins with all of it.
@@ -298,7 +320,9 @@ impl PagePool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Beginning, LEAST_TOKENS, OutOfPages, PAGE_TOKENS, PagePool, PageTable};
+    use super::{
+        Beginning, LEAST_TOKENS, MOST_ALIKE, OutOfPages, PAGE_TOKENS, PageCounts, PagePool, PageTable,
+    };
     use crate::request::Tenant;
     use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, proptest};
     use std::collections::{BTreeMap, BTreeSet};
@@ -413,6 +437,35 @@ mod tests {
         assert_eq!(b.pages(), [0]);
         assert_eq!(pool.extend(&mut b, 5 * PAGE_TOKENS), Err(OutOfPages));
         assert_eq!(b.pages(), [0]);
+    }
+
+    #[test]
+    fn of_pages_that_begin_alike_the_latest_are_kept() {
+        let mut pool = PagePool::new(1000);
+        let tenant = Tenant([1; 32]);
+        let text = |who: u32| [[7; 16].as_slice(), &[who; 16]].concat();
+        for who in 0..300 {
+            let mut table = PageTable::default();
+            assert_eq!(pool.reuse(&mut table, tenant, &text(who)), 0);
+            pool.begin(&mut table, &text(who));
+            pool.extend(&mut table, 32).unwrap();
+            pool.publish(&mut table, tenant, &text(who), 32);
+            pool.release(table);
+        }
+        assert_eq!(
+            pool.counts(),
+            PageCounts { in_use: 0, cached: MOST_ALIKE, free: 1000 - MOST_ALIKE, total: 1000 }
+        );
+        // One page more while the oldest begins the next.
+        assert_eq!(pool.free.iter().filter(|number| **number <= MOST_ALIKE as u32).count(), 1);
+        // The others began with one page, which stays for that however old it is.
+        let latest = 301 - MOST_ALIKE as u32;
+        for (who, same) in [(latest - 1, 16), (latest, 31), (299, 31)] {
+            let mut table = PageTable::default();
+            pool.reuse(&mut table, tenant, &text(who));
+            assert_eq!(pool.begin(&mut table, &text(who)).unwrap().tokens, same, "{who}");
+            pool.release(table);
+        }
     }
 
     #[test]
