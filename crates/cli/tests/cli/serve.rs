@@ -66,7 +66,7 @@ fn default_memory_is_in_no_core_dump() {
 /// Every thread that reads what others wrote is kept to the server's own files; a kernel that cannot do it is told.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_sandboxed_server_answers_and_keeps_files() {
+fn a_sandboxed_server_answers_and_its_threads_are_kept() {
     let scratch = Scratch::new();
     let mut child = scratch.kun(&["serve", "--null-model", "--port", "0", "--sandbox"]).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());

@@ -221,6 +221,18 @@ macro_rules! row {
     };
 }
 
+/// Four steps of four rows, whose weights are `w0` to `w3`.
+macro_rules! first_steps {
+    () => {
+        concat!(
+            four!("vpdpbusd", "d", "w0", "x", "0"),
+            four!("vpdpbusd", "d", "w1", "x", "4"),
+            four!("vpdpbusd", "d", "w2", "x", "8"),
+            four!("vpdpbusd", "d", "w3", "x", "12"),
+        )
+    };
+}
+
 /// Where the integer sums of a group (or of half of one) of `R` rows begin: what makes up for the weights' unsigned form where
 /// the scheme has no offset; `x` is where the first row keeps it.
 #[inline]
@@ -269,10 +281,7 @@ unsafe fn add_steps<const R: usize>(w: [__m512i; 4], x: *const u8, stride: usize
         // SAFETY: reads the four steps of four rows.
         unsafe {
             asm!(
-                four!("vpdpbusd", "d", "w0", "x", "0"),
-                four!("vpdpbusd", "d", "w1", "x", "4"),
-                four!("vpdpbusd", "d", "w2", "x", "8"),
-                four!("vpdpbusd", "d", "w3", "x", "12"),
+                first_steps!(),
                 x = in(reg) x,
                 stride = in(reg) stride,
                 stride3 = in(reg) 3 * stride,
@@ -300,8 +309,8 @@ unsafe fn add_steps<const R: usize>(w: [__m512i; 4], x: *const u8, stride: usize
 /// Adds the products of group `g` to the sums of four rows; `dot` is where their integer sums begin.
 ///
 /// This is assembly because the order matters. A compiler lets the products of one row follow each other, each of which waits
-/// for the one before. That costs nothing while the processor looks far enough ahead to find the other rows', but where a
-/// neighbour on the core has half of its reorder buffer, 16 rows of Q4_1 are a quarter slower.
+/// for the one before. That costs nothing while the processor looks far enough ahead to find the other rows'. At times it does
+/// not, probably when a neighbour shares the core: then 16 rows of Q4_1 were a quarter slower.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn add_four(
@@ -316,10 +325,7 @@ unsafe fn add_four(
     // SAFETY: group `g` lies inside each of the four prepared rows.
     unsafe {
         asm!(
-            four!("vpdpbusd", "d", "w0", "x", "0"),
-            four!("vpdpbusd", "d", "w1", "x", "4"),
-            four!("vpdpbusd", "d", "w2", "x", "8"),
-            four!("vpdpbusd", "d", "w3", "x", "12"),
+            first_steps!(),
             row!("vmulps", "t", "0", "scale", "scales", "", "0"),
             four!("vpdpbusd", "d", "w4", "x", "16"),
             four!("vpdpbusd", "d", "w5", "x", "20"),
