@@ -5,7 +5,7 @@ use kun_graph::Isa;
 use kun_graph::peak::{self, Arithmetic};
 use kun_tensor::storage::HugeBuffer;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What a machine is.
@@ -38,6 +38,9 @@ pub struct Limits {
     pub bf16_operations_per_s: Option<f64>,
     /// int8 operations per second, where the machine has an instruction for them.
     pub int8_operations_per_s: Option<f64>,
+    /// Time in which a line of memory goes from one thread to another and back, where there are two: several times longer
+    /// between cores that share no cache.
+    pub round_trip: Option<Duration>,
 }
 
 /// Describes this machine.
@@ -74,7 +77,54 @@ pub fn measure(threads: usize, time: Duration) -> Limits {
         f32_operations_per_s: arithmetic(Arithmetic::F32).unwrap_or(0.0),
         bf16_operations_per_s: arithmetic(Arithmetic::Bf16),
         int8_operations_per_s: arithmetic(Arithmetic::Int8),
+        round_trip: (threads > 1).then(|| round_trip(time / 4)),
     }
+}
+
+/// Median time of a round trip of one line between two threads, over `time`.
+fn round_trip(time: Duration) -> Duration {
+    const ROUNDS: u64 = 500;
+    const STOP: u64 = u64::MAX;
+    /// Looks before a thread offers its core, which the other may be waiting for.
+    const LOOKS: u32 = 100_000;
+    #[repr(align(128))]
+    struct Line(AtomicU64);
+    let line = Line(AtomicU64::new(0));
+    let wait = |wanted: u64| {
+        let mut looks = 0u32;
+        loop {
+            let now = line.0.load(Ordering::Acquire);
+            if now == wanted || now == STOP {
+                return now;
+            }
+            looks += 1;
+            if looks % LOOKS == 0 {
+                std::thread::yield_now();
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut odd = 1;
+            while wait(odd) == odd {
+                line.0.store(odd + 1, Ordering::Release);
+                odd += 2;
+            }
+        });
+        let (mut even, mut times) = (0, Vec::new());
+        let started = Instant::now();
+        while started.elapsed() < time || times.is_empty() {
+            let before = Instant::now();
+            for _ in 0..ROUNDS {
+                line.0.store(even + 1, Ordering::Release);
+                even = wait(even + 2);
+            }
+            times.push(before.elapsed() / ROUNDS as u32);
+        }
+        line.0.store(STOP, Ordering::Release);
+        times.sort_unstable();
+        times[times.len() / 2]
+    })
 }
 
 fn memory_rate(threads: usize, time: Duration) -> f64 {
@@ -157,6 +207,8 @@ mod tests {
             let limits = measure(threads, Duration::from_millis(40));
             assert!((1e8..1e13).contains(&limits.memory_bytes_per_s), "{limits:?}");
             assert!((1e8..1e15).contains(&limits.f32_operations_per_s), "{limits:?}");
+            assert_eq!(limits.round_trip.is_some(), threads > 1);
+            assert!(limits.round_trip.is_none_or(|time| time > Duration::ZERO), "{limits:?}");
         }
         let machine = describe();
         assert!(machine.isa_levels.contains(&machine.isa));

@@ -2,7 +2,7 @@
 
 mod kv_pages;
 mod load;
-mod plan;
+pub(crate) mod plan;
 mod profile;
 mod run;
 pub(crate) mod shared;

@@ -3,7 +3,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kun_kernels::Isa;
-use kun_kernels::linear::{Output, PackedLayout, prepare};
+use kun_kernels::linear::{After, Output, PackedLayout, Panels, prepare};
 use kun_tensor::DType;
 use kun_tensor::storage::HugeBuffer;
 
@@ -36,20 +36,13 @@ fn linear(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new("rows", rows), |b| {
                 b.iter(|| {
                     for first in (0..layout.panels()).step_by(8) {
-                        let panels = first..layout.panels().min(first + 8);
+                        let range = first..layout.panels().min(first + 8);
+                        let panels = Panels { packed: packed.as_slice(), range, after: After::UNKNOWN };
                         let target = Output { data: out.as_mut_ptr(), row_stride: N, accumulate: false };
                         // SAFETY: `out` has all rows of all columns, and this is the only thread.
                         unsafe {
                             layout
-                                .matmul(
-                                    packed.as_slice(),
-                                    &prepared,
-                                    rows,
-                                    panels,
-                                    None,
-                                    target,
-                                    &mut scratch,
-                                )
+                                .matmul(panels, &prepared, rows, None, target, &mut scratch)
                                 .expect("matching lengths");
                         }
                     }

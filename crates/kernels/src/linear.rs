@@ -17,7 +17,7 @@ mod scheme;
 mod tests;
 mod tile;
 
-pub use activations::{ActivationFormat, GroupSums, prepare};
+pub use activations::{ActivationFormat, GroupSums, prepare, prepare_columns};
 
 use crate::{Isa, KernelError};
 use half::{bf16, f16};
@@ -55,12 +55,38 @@ pub struct PackedLayout {
     form: Form,
 }
 
+/// Some panels of a packed matrix.
+#[derive(Clone, Debug)]
+pub struct Panels<'a> {
+    /// The whole matrix.
+    pub packed: &'a [u8],
+    /// The panels to multiply with.
+    pub range: Range<usize>,
+    /// What the same thread multiplies after them, and what is asked for ahead.
+    pub after: After,
+}
+
+/// What a thread multiplies after some panels, as far as that is known. Nothing is read there.
+#[derive(Clone, Copy, Debug)]
+pub struct After {
+    /// It goes on to before this panel of the matrix.
+    pub until: usize,
+    /// Then with the weights that begin here.
+    pub then: *const u8,
+}
+
+impl After {
+    /// It is not known: the thread may go on through the matrix.
+    pub const UNKNOWN: After = After { until: usize::MAX, then: std::ptr::null() };
+}
+
 /// Where [`PackedLayout::matmul`] writes: row `t`, column `n` of the matrix is `out[t * row_stride + n]`.
 ///
 /// Threads share one output and write disjoint columns, which a `&mut [f32]` cannot say; hence a pointer.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
-    /// First element of row 0 for column 0 of this matrix.
+    /// First element of row 0 for column 0 of this matrix; where only some panels are multiplied, it may point before the
+    /// memory.
     pub data: *mut f32,
     /// Elements between rows.
     pub row_stride: usize,
@@ -74,6 +100,8 @@ struct Task<'a> {
     x: &'a [u8],
     t: usize,
     panels: Range<usize>,
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "read by AVX-512 alone"))]
+    after: After,
     bias: Option<&'a [f32]>,
     out: Output,
     scratch: &'a mut [u8],
@@ -222,21 +250,20 @@ impl PackedLayout {
         }
     }
 
-    /// Multiplies `x` (prepared, `[T, row_bytes]`) with the panels `panels`, writing columns
-    /// `panels.start * PANEL_ROWS ..` of `out`; optional `bias` is `[n]` and is added once.
+    /// Multiplies `x` (prepared, `[T, row_bytes]`) with some panels, writing columns `range.start * PANEL_ROWS ..` of `out`;
+    /// optional `bias` is `[n]` and is added once.
     ///
     /// # Errors
     /// [`KernelError::Shape`] if lengths disagree.
     ///
     /// # Safety
-    /// `out` must be valid for writes of `t` rows of `n` columns at its stride, and no other thread may touch
-    /// the columns of `panels` meanwhile.
+    /// `out` must be valid for writes of the columns of `panels` in `t` rows at its stride, and no other thread may touch these
+    /// meanwhile.
     pub unsafe fn matmul(
         &self,
-        packed: &[u8],
+        Panels { packed, range: panels, after }: Panels<'_>,
         x: &[u8],
         t: usize,
-        panels: Range<usize>,
         bias: Option<&[f32]>,
         out: Output,
         scratch: &mut [u8],
@@ -263,7 +290,7 @@ impl PackedLayout {
         if self.k == 0 {
             return Err(shape_error("rows without columns".to_owned()));
         }
-        let mut task = Task { packed, x, t, panels, bias, out, scratch };
+        let mut task = Task { packed, x, t, panels, after, bias, out, scratch };
         // SAFETY: the task is checked, the caller vouches for `out`, and levels other than `Scalar` come from a machine that has them.
         unsafe {
             match self.isa {

@@ -227,5 +227,6 @@ pub fn limits_line(limits: &Limits) -> String {
     ];
     parts.extend(limits.bf16_gflops.map(|rate| format!("bf16 {rate:.0} GFLOP/s")));
     parts.extend(limits.int8_gops.map(|rate| format!("int8 {rate:.0} GOP/s")));
+    parts.extend(limits.round_trip_ns.map(|time| format!("thread to thread and back {time:.0} ns")));
     format!("limits with {} threads: {}", limits.threads, parts.join(", "))
 }

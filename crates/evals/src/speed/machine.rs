@@ -17,6 +17,9 @@ pub struct Limits {
     pub bf16_gflops: Option<f64>,
     /// 10^9 int8 operations per second, where the machine has them.
     pub int8_gops: Option<f64>,
+    /// Nanoseconds in which a line of memory goes from one thread to another and back, where there are two: several times
+    /// longer between cores that share no cache.
+    pub round_trip_ns: Option<f64>,
 }
 
 /// The machine.
@@ -51,6 +54,7 @@ impl Limits {
             f32_gflops: limits.f32_operations_per_s / 1e9,
             bf16_gflops: limits.bf16_operations_per_s.map(|r| r / 1e9),
             int8_gops: limits.int8_operations_per_s.map(|r| r / 1e9),
+            round_trip_ns: limits.round_trip.map(|time| time.as_secs_f64() * 1e9),
         }
     }
 }

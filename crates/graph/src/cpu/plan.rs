@@ -49,6 +49,26 @@ pub(crate) enum RowSource {
     LayerNorm { x: Slot, weight: usize, bias: Option<usize>, eps: f32 },
     /// `op(gate) * up`.
     Gated { gate: Slot, up: Slot, op: UnaryOp },
+    /// Prepared by the step that made it.
+    Prepared,
+}
+
+/// What a linear step of two matrices makes of its results instead of storing them: `op(first) * second`, prepared for the
+/// next linear step. Each task makes the columns that it multiplied, so that none but prepared values, an eighth of the bytes
+/// of both results, pass from core to core.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Gated {
+    pub(crate) op: UnaryOp,
+    pub(crate) out: Prepared,
+}
+
+/// Rows that a step prepares for the linear step after it, some columns in each task.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Prepared {
+    /// An int8 format.
+    pub(crate) format: ActivationFormat,
+    pub(crate) width: usize,
+    pub(crate) at: Slot,
 }
 
 /// One matrix of a linear step.
@@ -77,7 +97,11 @@ pub(crate) struct LinearStep {
     pub(crate) direct: bool,
     pub(crate) parts: Vec<LinearPart>,
     pub(crate) residual: Option<Slot>,
+    /// The tasks then take the same panels of both matrices.
+    pub(crate) gated: Option<Gated>,
     pub(crate) chunks: Chunks,
+    /// The next linear step, by position in [`Plan::steps`]: what threads multiply after this one.
+    pub(crate) next: Option<usize>,
     /// Chunks for many rows, which are split into blocks besides; empty if kernels block rows themselves.
     pub(crate) wide_chunks: Vec<Chunk>,
 }
@@ -125,6 +149,8 @@ pub(crate) struct AttentionStep {
     pub(crate) window_tokens: Option<usize>,
     /// Position in [`Plan::backward`].
     pub(crate) bias: Option<usize>,
+    /// What becomes of `out`, if nobody else reads it.
+    pub(crate) prepared: Option<Prepared>,
 }
 
 /// Biases of a cached attention by distance, worked out once: `[Hq, max_distance + 1]`.
@@ -282,6 +308,12 @@ pub(crate) const ATTENTION_ROWS: usize = 64;
 pub(crate) const WIDE_ROWS: usize = 48;
 /// Rows of one task then, about: few enough that they stay in the second-level cache with some panels.
 pub(crate) const WIDE_BLOCK: usize = 96;
+
+/// Panels of each matrix that a gated step multiplies before it goes on with their results: columns that int8 kernels prepare
+/// at once.
+pub(crate) const GATED_PANELS: usize = 16;
+/// Rows of which it holds the results meanwhile: few enough that they stay in the second-level cache.
+pub(crate) const GATED_ROWS: usize = 96;
 
 /// Rows that each thread prepares for itself when a step has this many; 0 if threads share the work.
 pub(crate) fn private_rows(rows: usize, k: usize) -> usize {

@@ -9,12 +9,14 @@ use crate::backend::{OutputTensor, Outputs, RunError, TensorRef};
 use crate::bind::{Bound, Sizes};
 use crate::cpu::CpuProgram;
 use crate::cpu::kv_pages::KvPages;
-use crate::cpu::plan::{MatrixForm, Place, Plan, RowSource, Slot, Work};
+use crate::cpu::plan::{MatrixForm, Place, Plan, Prepared, RowSource, Slot, Work};
 use crate::cpu::shared::{Block, Columns, SharedSlice};
 use crate::cpu::threads::{Panicked, Worker};
 use crate::graph::{BinaryOp, Dim};
+use kun_kernels::linear::prepare_columns;
 use kun_kernels::{Isa, elementwise, layer_norm, norm, rope};
 use kun_tensor::quant;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -168,6 +170,14 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Prepares the columns `columns` of row `row`, whose values are `x`; they belong to the calling task alone.
+    fn prepare_columns(&self, to: &Prepared, row: usize, columns: Range<usize>, x: &[f32]) {
+        let start = self.arena_offset(to.at) + row * to.format.row_bytes(to.width);
+        let ranges = to.format.int8_ranges(to.width, columns).expect(PLANNED);
+        let parts = ranges.map(|range| self.arena.bytes_mut(start + range.start..start + range.end));
+        prepare_columns(self.isa(), to.format, x, parts).expect(PLANNED);
+    }
+
     fn indices(&self, input: usize) -> &'a [i32] {
         match self.bound.tensors[input] {
             TensorRef::I32(data, _) => data,
@@ -261,6 +271,7 @@ impl<'a> Run<'a> {
                 let (gate, up) = (self.read(*gate, at, width), self.read(*up, at, width));
                 elementwise::gated(self.isa(), *op, gate, up, out).expect(PLANNED);
             }
+            RowSource::Prepared => unreachable!("prepared rows are not made"),
         }
     }
 
@@ -370,7 +381,10 @@ fn each_row(
     width: usize,
     mut body: impl FnMut(usize),
 ) -> Result<(), Panicked> {
-    let group = (PIECE / width.max(1)).clamp(1, rows.div_ceil(worker.threads).max(1));
+    // Tasks of one size, so that threads end together.
+    let of_a_thread = rows.div_ceil(worker.threads).max(1);
+    let tasks = of_a_thread.div_ceil((PIECE / width.max(1)).max(1));
+    let group = of_a_thread.div_ceil(tasks);
     worker.phase_by_place(rows.div_ceil(group), |task| {
         (task * group..((task + 1) * group).min(rows)).for_each(&mut body);
     })

@@ -18,7 +18,7 @@ use kun_kernels::conv::few::Few;
 use kun_kernels::conv::winograd::Winograd;
 use kun_kernels::gemm::quads::{CodesProduct, CodesTarget};
 use kun_kernels::gemm::{Attention, Product, Scratch, Target};
-use kun_kernels::linear::{Output, PackedLayout};
+use kun_kernels::linear::{Output, PANEL_ROWS, PackedLayout, Panels};
 use kun_kernels::pool::Pool;
 use kun_kernels::self_attention::{HeadOutput, SelfAttention, self_attention};
 use kun_kernels::strided::Copy;
@@ -208,9 +208,8 @@ impl<'a> Columns<'a> {
         &self,
         rows: Range<usize>,
         layout: &PackedLayout,
-        packed: &[u8],
+        panels: Panels<'_>,
         x: &[u8],
-        panels: Range<usize>,
         bias: Option<&[f32]>,
         accumulate: bool,
         scratch: &mut [u8],
@@ -226,8 +225,28 @@ impl<'a> Columns<'a> {
         let data = self.rows.base.wrapping_add(rows.start * self.width);
         let out = Output { data, row_stride: self.width, accumulate };
         // SAFETY: these rows of `n <= width` columns lie in `self.rows`; no other task touches these columns by the contract.
-        unsafe { layout.matmul(packed, x, t, panels, bias, out, scratch) }
+        unsafe { layout.matmul(panels, x, t, bias, out, scratch) }
     }
+}
+
+/// Multiplies prepared rows with some panels of a matrix; see [`PackedLayout::matmul`]. `out` holds the columns of these
+/// panels alone, row after row.
+pub(crate) fn matmul_apart(
+    layout: &PackedLayout,
+    panels: Panels<'_>,
+    x: &[u8],
+    bias: Option<&[f32]>,
+    out: &mut [f32],
+    scratch: &mut [u8],
+) -> Result<(), KernelError> {
+    let (n, k) = layout.shape();
+    let columns = panels.range.start * PANEL_ROWS..(panels.range.end * PANEL_ROWS).min(n);
+    let t = x.len() / layout.activation().row_bytes(k).max(1);
+    assert!(t.checked_mul(columns.len()) == Some(out.len()), "{t} rows of {columns:?} in {}", out.len());
+    let data = out.as_mut_ptr().wrapping_sub(columns.start);
+    let out = Output { data, row_stride: columns.len(), accumulate: false };
+    // SAFETY: `t` rows of these columns fill the caller's slice by the assertion.
+    unsafe { layout.matmul(panels, x, t, bias, out, scratch) }
 }
 
 /// Memory of a result of which tasks write parts that may lie between each other: rows, pixels, some channels of each.

@@ -1,6 +1,8 @@
 //! A decoder of two layers, from prompts in chunks to ragged steps of several sequences.
 
-use super::support::{Decoder, Part, Random, Source, VOCAB, compile, relative_rms, step};
+use super::support::{Decoder, Part, Random, Source, VOCAB, compile, options, relative_rms, step};
+use crate::cpu::plan::{LinearStep, RowSource, Work, plan};
+use crate::passes;
 use crate::{CpuBackend, Program, ReferenceBackend, RopeStyle};
 use kun_kernels::Isa;
 use kun_tensor::DType;
@@ -68,6 +70,19 @@ fn cpu_follows_the_reference_through_prefill_and_ragged_decode() {
             let error = worst(&mut cpu, &mut reference, &steps);
             assert!(error < tolerance, "{decoder:?} on {}: {error}", isa.name());
         }
+    }
+}
+
+#[test]
+fn quantised_operands_are_prepared_by_the_steps_that_make_them() {
+    // What is gated in both layers, and what attention gives to its projection; in the last, rows are selected in between.
+    for (dtype, expected) in [(DType::Q8_0, 3), (DType::F32, 0)] {
+        let graph = passes::optimize(&Decoder::plain(dtype).graph());
+        let plan = plan(&graph, Isa::Scalar, &options(2)).unwrap();
+        let handed = plan.steps.iter().filter(|step| {
+            matches!(&step.work, Work::Linear(LinearStep { source: RowSource::Prepared, .. }))
+        });
+        assert_eq!(handed.count(), expected, "{dtype}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Bad graphs, weights and inputs: typed errors that name what is wrong, and nothing computed.
 
-use super::support::{Decoder, Part, Random, Source, VOCAB, compile, options, step};
+use super::support::{Decoder, FEED_FORWARD, Part, Random, Source, VOCAB, compile, options, step};
 use crate::{
     Backend, CompileError, CompileOptions, CpuBackend, Dim, Graph, Inputs, KvOptions, KvType, Op, Outputs,
     Program, ReferenceBackend, RunError, Sequence, Sym, TensorRef, ValueId,
@@ -101,10 +101,10 @@ fn compile_errors_name_the_node_or_the_weight() {
     let compiled = |source: &Source| cpu.compile(&graph, source, &options(1)).map(|_| ());
     source.remove("1.up");
     assert_eq!(message(compiled(&source)), "cannot load weights: no tensor `1.up`");
-    source.insert("1.up", DType::F32, &[96, 64], &[0.0; 96 * 64]);
+    source.insert("1.up", DType::F32, &[FEED_FORWARD, 64], &[0.0; FEED_FORWARD * 64]);
     assert_eq!(
         message(compiled(&source)),
-        "node `1.up`: the source holds f32 [96, 64], the graph wants q8_0 [96, 64]: "
+        "node `1.up`: the source holds f32 [608, 64], the graph wants q8_0 [608, 64]: "
     );
     // A head that the quantised cache cannot hold.
     let mut odd = graph.clone();

@@ -95,7 +95,8 @@ pub(crate) const VOCAB: usize = 83;
 const HEADS: usize = 4;
 const KV_HEADS: usize = 2;
 const HEAD_DIM: usize = 32;
-const FEED_FORWARD: usize = 96;
+/// More panels than a gated step takes at once, and not a multiple.
+pub(crate) const FEED_FORWARD: usize = 608;
 
 impl Decoder {
     pub(crate) fn plain(dtype: DType) -> Decoder {

@@ -3,6 +3,7 @@
 use super::scheme::GROUP;
 use crate::{Isa, KernelError};
 use half::bf16;
+use std::ops::Range;
 
 /// What a packed matrix multiplies with: how activations must be prepared by [`prepare`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,8 +41,7 @@ impl Int8Row {
     /// The offsets in a row of `groups` groups; the int8 values start at 0.
     pub const fn new(groups: usize, sums: GroupSums) -> Int8Row {
         let scale = groups * GROUP;
-        let of_sums = if sums.halves { 8 } else { 4 };
-        Int8Row { scale, sums: scale + groups * 4, bytes: scale + groups * (4 + of_sums) }
+        Int8Row { scale, sums: scale + groups * 4, bytes: scale + groups * (4 + sums.bytes()) }
     }
 }
 
@@ -60,7 +60,31 @@ impl ActivationFormat {
         // An odd number of cache lines: rows a power of two apart would all fall into the same few sets of the cache.
         (bytes.div_ceil(64) | 1) * 64
     }
+
+    /// Where in an int8 row of `k` columns the columns `columns` lie: their values, their scales and their sums, as bytes.
+    /// None in other formats, or if the columns are not whole groups of such a row.
+    pub fn int8_ranges(self, k: usize, columns: Range<usize>) -> Option<[Range<usize>; 3]> {
+        let ActivationFormat::Int8(sums) = self else { return None };
+        let whole = columns.start.is_multiple_of(GROUP) && columns.end.is_multiple_of(GROUP);
+        if !whole || columns.start > columns.end || columns.end > k || !k.is_multiple_of(GROUP) {
+            return None;
+        }
+        let at = Int8Row::new(k / GROUP, sums);
+        let (first, last) = (columns.start / GROUP, columns.end / GROUP);
+        let of = |start: usize, each: usize| start + first * each..start + last * each;
+        Some([columns, of(at.scale, 4), of(at.sums, sums.bytes())])
+    }
 }
+
+impl GroupSums {
+    /// Bytes that the sums of one group take.
+    pub(super) const fn bytes(self) -> usize {
+        if self.halves { 8 } else { 4 }
+    }
+}
+
+/// Memory for some groups of an int8 row: their values, their scales and their sums.
+pub(super) type Int8Parts<'a> = [&'a mut [u8]; 3];
 
 /// Prepares activations: `x` is `[T, K]` row-major, `out` is `[T, row_bytes(K)]`.
 ///
@@ -96,15 +120,48 @@ pub fn prepare(
                 }
             }
             ActivationFormat::Bf16 => round_to_bf16(isa, x, &mut out[..2 * k]),
-            ActivationFormat::Int8(sums) => match isa {
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: `Isa::Avx512` is only made where the machine has these features; `out` is one prepared row of `k / GROUP` groups, as checked.
-                Isa::Avx512 | Isa::Avx512Bf16 => unsafe { super::avx512::prepare_int8(x, sums, out) },
-                _ => prepare_int8(x, sums, out),
-            },
+            ActivationFormat::Int8(sums) => {
+                let at = Int8Row::new(k / GROUP, sums);
+                let (values, rest) = out.split_at_mut(at.scale);
+                let (scales, rest) = rest.split_at_mut(at.sums - at.scale);
+                groups_to_int8(isa, sums, x, [values, scales, &mut rest[..at.bytes - at.sums]]);
+            }
         }
     }
     Ok(())
+}
+
+/// Prepares some whole groups of columns of one int8 row: the same bytes as [`prepare`] makes of the whole row. `parts` is the
+/// memory at [`ActivationFormat::int8_ranges`].
+///
+/// # Errors
+/// [`KernelError::Shape`] if the format is another or the lengths disagree.
+pub fn prepare_columns(
+    isa: Isa,
+    format: ActivationFormat,
+    x: &[f32],
+    parts: [&mut [u8]; 3],
+) -> Result<(), KernelError> {
+    let expected = format.int8_ranges(x.len(), 0..x.len()).map(|ranges| ranges.map(|range| range.len()));
+    let given = [parts[0].len(), parts[1].len(), parts[2].len()];
+    match format {
+        ActivationFormat::Int8(sums) if expected == Some(given) => groups_to_int8(isa, sums, x, parts),
+        _ => {
+            let what = format!("{} values into {given:?} bytes of {format:?}", x.len());
+            return Err(KernelError::Shape { kernel: "prepare", what });
+        }
+    }
+    Ok(())
+}
+
+/// Rounds whole groups to int8; `parts` has room for them.
+fn groups_to_int8(isa: Isa, sums: GroupSums, x: &[f32], parts: Int8Parts<'_>) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `Isa::Avx512` is only made where the machine has these features.
+        Isa::Avx512 | Isa::Avx512Bf16 => unsafe { super::avx512::prepare_int8(x, sums, parts) },
+        _ => prepare_int8(x, sums, parts),
+    }
 }
 
 /// Rounds `x` to bf16; `out` has two bytes for each.
@@ -124,34 +181,28 @@ pub(super) fn prepare_bf16(x: &[f32], out: &mut [u8]) {
     }
 }
 
-fn prepare_int8(x: &[f32], sums: GroupSums, out: &mut [u8]) {
-    let at = Int8Row::new(x.len() / GROUP, sums);
-    for (g, x) in x.chunks_exact(GROUP).enumerate() {
+fn prepare_int8(x: &[f32], sums: GroupSums, [values, scales, of_sums]: Int8Parts<'_>) {
+    let groups = x.chunks_exact(GROUP).zip(values.chunks_exact_mut(GROUP)).zip(scales.chunks_exact_mut(4));
+    for (((x, values), to), of_sums) in groups.zip(of_sums.chunks_exact_mut(sums.bytes())) {
         let largest = x.iter().fold(0f32, |m, v| m.max(v.abs()));
-        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        let (inverse, scale) = (if largest > 0.0 { 127.0 / largest } else { 0.0 }, largest / 127.0);
         let mut of_halves = [0i32; 2];
-        for (i, v) in x.iter().enumerate() {
+        for (i, (v, value)) in x.iter().zip(values).enumerate() {
             // A cast from f32 saturates and turns NaN into 0.
             let q = (v * inverse).round_ties_even() as i8;
             of_halves[i / 16] += i32::from(q);
-            out[g * GROUP + i] = q.to_ne_bytes()[0];
+            *value = q.to_ne_bytes()[0];
         }
-        put_sums(g, largest / 127.0, of_halves, sums, &at, out);
-    }
-}
-
-/// Writes the scale of group `g` of row `out`, and what is asked for of the sums of its halves.
-fn put_sums(g: usize, scale: f32, of_halves: [i32; 2], sums: GroupSums, at: &Int8Row, out: &mut [u8]) {
-    let mut put = |offset: usize, bytes: [u8; 4]| out[offset..offset + 4].copy_from_slice(&bytes);
-    put(at.scale + g * 4, scale.to_ne_bytes());
-    let of = |sum: i32| match sums.zero_shift {
-        None => (sum as f32 * scale).to_ne_bytes(),
-        Some(shift) => (-(sum << shift)).to_ne_bytes(),
-    };
-    if sums.halves {
-        put(at.sums + g * 8, of(of_halves[0]));
-        put(at.sums + g * 8 + 4, of(of_halves[1]));
-    } else {
-        put(at.sums + g * 4, of(of_halves[0] + of_halves[1]));
+        to.copy_from_slice(&scale.to_ne_bytes());
+        let of = |sum: i32| match sums.zero_shift {
+            None => (sum as f32 * scale).to_ne_bytes(),
+            Some(shift) => (-(sum << shift)).to_ne_bytes(),
+        };
+        if sums.halves {
+            of_sums[..4].copy_from_slice(&of(of_halves[0]));
+            of_sums[4..].copy_from_slice(&of(of_halves[1]));
+        } else {
+            of_sums.copy_from_slice(&of(of_halves[0] + of_halves[1]));
+        }
     }
 }

@@ -60,7 +60,7 @@ pub unsafe fn matmul(layout: &PackedLayout, task: &mut Task<'_>) {
                     let sum = sum + task.bias.map_or(0.0, |b| b[column]);
                     // SAFETY: column `column` of row `t + i` is ours to write (`PackedLayout::matmul`).
                     unsafe {
-                        let y = task.out.data.add((t + i) * task.out.row_stride + column);
+                        let y = task.out.data.wrapping_add((t + i) * task.out.row_stride + column);
                         *y = if task.out.accumulate { *y + sum } else { sum };
                     }
                 }

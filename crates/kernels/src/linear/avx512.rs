@@ -2,7 +2,7 @@
 //!
 //! One register holds one step (four columns) of the 16 rows of a panel; a row of activations is broadcast a dword at a time.
 
-use super::activations::{GroupSums, Int8Row};
+use super::activations::{GroupSums, Int8Parts, Int8Row};
 use super::pack::IQ4_UNSIGNED;
 use super::scheme::{GROUP, GroupScale, High, Low, Sections, scheme};
 use super::{Output, PANEL_ROWS, PackedLayout, Plain, Task};
@@ -13,15 +13,40 @@ use std::arch::{asm, x86_64::*};
 /// Bytes of activations that should stay in the second-level cache while panels pass by.
 const ROW_BLOCK_BYTES: usize = 256 << 10;
 
-/// How far ahead of the products weights are asked for; past the end of a panel lies the next one. Less leaves the memory
-/// idle between panels, more pushes activations out of the first-level cache.
-const AHEAD_BYTES: usize = 8192;
+/// How far ahead of the products weights are asked for, into the first-level cache: less leaves the memory idle between panels,
+/// more pushes activations out.
+const NEAR_BYTES: usize = 8192;
+/// The same into the second-level cache, which can wait for more lines at once: up to 1.8 times the bytes per second where
+/// memory is what products wait for. A panel's sections lie apart, so it takes most of a panel.
+const FAR_BYTES: usize = 32 << 10;
+/// From there into the first-level cache, where a row or two leave time for it.
+const SOON_BYTES: usize = 4096;
+
+/// Whether rows of a scheme, so many at once, wait for memory rather than for products.
+const fn waits_for_memory(s: usize, rows: usize) -> bool {
+    rows < 8 || scheme(s).group_bytes() > 340
+}
 
 /// A packed panel of a quantised type.
 #[derive(Clone, Copy)]
 struct Panel<'a> {
     data: *const u8,
     at: &'a Sections,
+    /// Bytes to where its thread goes on at `then`.
+    left: usize,
+    then: *const u8,
+}
+
+impl Panel<'_> {
+    /// What lies so far ahead of the panel's start.
+    #[inline(always)]
+    fn ahead(self, offset: usize) -> *const u8 {
+        if offset < self.left {
+            self.data.wrapping_add(offset)
+        } else {
+            self.then.wrapping_add(offset - self.left)
+        }
+    }
 }
 
 #[inline]
@@ -480,9 +505,20 @@ unsafe fn quantized<const S: usize, const R: usize, const B: usize>(
     prefetch(&[sink], R * B);
     for g in 0..panel.at.groups {
         // Whatever section they belong to: the sections of all groups together are the panel.
-        let ahead = panel.data.wrapping_add(g * scheme.group_bytes() + AHEAD_BYTES);
+        let far = const { waits_for_memory(S, R * B) };
+        let from = g * scheme.group_bytes();
+        let ahead = panel.ahead(from + if far { FAR_BYTES } else { NEAR_BYTES });
+        let soon = panel.ahead(from + SOON_BYTES);
         for line in 0..scheme.group_bytes().div_ceil(64) {
-            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line * 64).cast());
+            let at = |base: *const u8| base.wrapping_add(line * 64).cast();
+            if far {
+                _mm_prefetch::<_MM_HINT_T1>(at(ahead));
+                if R * B <= 2 {
+                    _mm_prefetch::<_MM_HINT_T0>(at(soon));
+                }
+            } else {
+                _mm_prefetch::<_MM_HINT_T0>(at(ahead));
+            }
         }
         // SAFETY: `g` is a group of the panel and of each of the prepared rows.
         unsafe {
@@ -553,8 +589,10 @@ unsafe fn run_quantized<const S: usize>(layout: &PackedLayout, at: &Sections, ta
             let count = row_block.min(task.t - first);
             for p in task.panels.clone() {
                 let sink = at_row(sink(task, p, layout.n), first);
-                let (panel, rows) =
-                    (Panel { data: task.packed[p * at.bytes..].as_ptr(), at }, rows.from(first));
+                let data = task.packed[p * at.bytes..].as_ptr();
+                let left = task.after.until.saturating_sub(p).saturating_mul(at.bytes);
+                let then = task.after.then;
+                let (panel, rows) = (Panel { data, at, left, then }, rows.from(first));
                 let mut row = 0;
                 while row < count {
                     let (rows, sink) = (rows.from(row), at_row(sink, row));
@@ -822,16 +860,26 @@ macro_rules! join_lanes {
     }};
 }
 
-/// Prepares [`TOGETHER`] groups: their values, scales and sums go to the three pointers.
+/// Prepares `count` groups, of which there are 1 to [`TOGETHER`]: their values, scales and sums go to the three pointers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn prepare_groups(x: *const f32, sums: GroupSums, values: *mut u8, scales: *mut u8, of_sums: *mut u8) {
+unsafe fn prepare_groups(
+    x: *const f32,
+    count: usize,
+    sums: GroupSums,
+    values: *mut u8,
+    scales: *mut u8,
+    of_sums: *mut u8,
+) {
+    // The last group stands for those that are missing.
+    let at = |g: usize| x.wrapping_add(g.min(count - 1) * GROUP);
+    let present = (1u32 << count) - 1;
     let add = |a, b| _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
-    // SAFETY: the caller has `TOGETHER` groups of values, and room for as many values, scales and sums.
+    // SAFETY: the caller has `count` groups of values, and room for as many values, scales and sums.
     unsafe {
         let mut largest = [_mm256_setzero_ps(); TOGETHER];
         for (g, largest) in largest.iter_mut().enumerate() {
-            let at = x.add(g * GROUP);
+            let at = at(g);
             let both =
                 _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(at)), _mm512_abs_ps(_mm512_loadu_ps(at.add(16))));
             *largest = _mm256_max_ps(_mm512_castps512_ps256(both), _mm512_extractf32x8_ps::<1>(both));
@@ -843,7 +891,7 @@ unsafe fn prepare_groups(x: *const f32, sums: GroupSums, values: *mut u8, scales
         let mut inverse = [0f32; TOGETHER];
         _mm256_storeu_ps(inverse.as_mut_ptr(), _mm256_maskz_div_ps(some, most, largest));
         let scale = _mm256_div_ps(largest, most);
-        _mm256_storeu_ps(scales.cast(), scale);
+        _mm256_mask_storeu_ps(scales.cast(), present as __mmask8, scale);
 
         let mut quarters = [_mm256_setzero_ps(); TOGETHER];
         for (g, (quarters, inverse)) in quarters.iter_mut().zip(inverse).enumerate() {
@@ -851,9 +899,11 @@ unsafe fn prepare_groups(x: *const f32, sums: GroupSums, values: *mut u8, scales
                 let v = _mm512_mul_ps(_mm512_loadu_ps(at), _mm512_set1_ps(inverse));
                 _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v))
             };
-            let at = x.add(g * GROUP);
+            let at = at(g);
             let both = _mm256_set_m128i(rounded(at.add(16)), rounded(at));
-            _mm256_storeu_si256(values.add(g * GROUP).cast(), both);
+            if g < count {
+                _mm256_storeu_si256(values.add(g * GROUP).cast(), both);
+            }
             let four = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), both);
             *quarters = _mm256_castsi256_ps(four);
         }
@@ -869,44 +919,39 @@ unsafe fn prepare_groups(x: *const f32, sums: GroupSums, values: *mut u8, scales
         if sums.halves {
             let (lower, upper) = (form(lower), form(upper));
             let (even, odd) = (_mm256_unpacklo_ps(lower, upper), _mm256_unpackhi_ps(lower, upper));
-            _mm256_storeu_ps(of_sums.cast(), _mm256_permute2f128_ps::<0x20>(even, odd));
-            _mm256_storeu_ps(of_sums.add(32).cast(), _mm256_permute2f128_ps::<0x31>(even, odd));
+            let (first, last) =
+                (_mm256_permute2f128_ps::<0x20>(even, odd), _mm256_permute2f128_ps::<0x31>(even, odd));
+            let present = (1u32 << (2 * count)) - 1;
+            _mm256_mask_storeu_ps(of_sums.cast(), present as __mmask8, first);
+            _mm256_mask_storeu_ps(of_sums.wrapping_add(32).cast(), (present >> 8) as __mmask8, last);
         } else {
-            _mm256_storeu_ps(of_sums.cast(), form(add(lower, upper)));
+            _mm256_mask_storeu_ps(of_sums.cast(), present as __mmask8, form(add(lower, upper)));
         }
     }
 }
 
-/// Prepares one row as int8; `out` is the prepared row.
+/// Prepares whole groups as int8, of which `parts` has room for as many.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub unsafe fn prepare_int8(x: &[f32], sums: GroupSums, out: &mut [u8]) {
+pub unsafe fn prepare_int8(x: &[f32], sums: GroupSums, [values, scales, of_sums]: Int8Parts<'_>) {
     let groups = x.len() / GROUP;
-    let at = Int8Row::new(groups, sums);
-    assert!(out.len() >= at.bytes);
-    let sum_bytes = if sums.halves { 8 } else { 4 };
+    let sum_bytes = sums.bytes();
+    assert!(
+        values.len() >= groups * GROUP && scales.len() >= groups * 4 && of_sums.len() >= groups * sum_bytes
+    );
     let whole = groups / TOGETHER * TOGETHER;
-    for g in (0..whole).step_by(TOGETHER) {
-        let row = out.as_mut_ptr();
-        // SAFETY: groups `g .. g + TOGETHER` lie inside the row, and what is made of them inside `out` as asserted.
+    // Whole registers apart from the rest, as the number of groups is known there.
+    let starts = (0..whole).step_by(TOGETHER).map(|g| (g, TOGETHER));
+    for (g, count) in starts.chain((whole < groups).then_some((whole, groups - whole))) {
+        let (values, scales) = (values[g * GROUP..].as_mut_ptr(), scales[g * 4..].as_mut_ptr());
+        let of_sums = of_sums[g * sum_bytes..].as_mut_ptr();
+        let x = x[g * GROUP..].as_ptr();
+        // SAFETY: groups `g .. g + count` lie inside `x`, and what is made of them inside the parts as asserted.
         unsafe {
-            let (scales, of_sums) = (row.add(at.scale + g * 4), row.add(at.sums + g * sum_bytes));
-            prepare_groups(x.as_ptr().add(g * GROUP), sums, row.add(g * GROUP), scales, of_sums);
+            if count == TOGETHER {
+                prepare_groups(x, TOGETHER, sums, values, scales, of_sums);
+            } else {
+                prepare_groups(x, count, sums, values, scales, of_sums);
+            }
         }
-    }
-    let rest = groups - whole;
-    if rest > 0 {
-        let mut last = [0f32; TOGETHER * GROUP];
-        last[..rest * GROUP].copy_from_slice(&x[whole * GROUP..groups * GROUP]);
-        let (mut values, mut scales, mut of_sums) =
-            ([0; TOGETHER * GROUP], [0; TOGETHER * 4], [0; TOGETHER * 8]);
-        // SAFETY: the arrays hold `TOGETHER` groups.
-        unsafe {
-            let (scales, of_sums) = (scales.as_mut_ptr(), of_sums.as_mut_ptr());
-            prepare_groups(last.as_ptr(), sums, values.as_mut_ptr(), scales, of_sums);
-        }
-        let mut put = |at: usize, made: &[u8]| out[at..at + made.len()].copy_from_slice(made);
-        put(whole * GROUP, &values[..rest * GROUP]);
-        put(at.scale + whole * 4, &scales[..rest * 4]);
-        put(at.sums + whole * sum_bytes, &of_sums[..rest * sum_bytes]);
     }
 }

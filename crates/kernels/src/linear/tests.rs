@@ -1,6 +1,6 @@
 use super::activations::Int8Row;
 use super::scheme::{GROUP, TYPES as QUANTIZED};
-use super::{ActivationFormat, Output, PANEL_ROWS, PackedLayout, prepare};
+use super::{ActivationFormat, After, Output, PANEL_ROWS, PackedLayout, Panels, prepare, prepare_columns};
 use crate::Isa;
 use half::{bf16, f16};
 use kun_tensor::DType;
@@ -79,10 +79,12 @@ fn multiply(
     let mut out = residual.map_or(vec![f32::NAN; t * n], <[f32]>::to_vec);
     let mut scratch = vec![0x55; m.layout.scratch_bytes()];
     let middle = m.layout.panels() / 2;
-    for panels in [middle..m.layout.panels(), 0..middle] {
+    let first = After { until: m.layout.panels(), then: m.packed.as_ptr() };
+    for (range, after) in [(middle..m.layout.panels(), first), (0..middle, After::UNKNOWN)] {
+        let weights = Panels { packed: &m.packed, range, after };
         let target = Output { data: out.as_mut_ptr(), row_stride: n, accumulate: residual.is_some() };
         // SAFETY: `out` has `t` rows of `n` columns, and this is the only thread.
-        unsafe { m.layout.matmul(&m.packed, &prepared, t, panels, bias, target, &mut scratch).unwrap() };
+        unsafe { m.layout.matmul(weights, &prepared, t, bias, target, &mut scratch).unwrap() };
     }
     out
 }
@@ -126,8 +128,21 @@ fn rows_are_prepared_alike_on_every_isa() {
                 row.truncate(used);
                 row
             };
+            let in_parts = |isa| {
+                let format = ActivationFormat::Int8(sums);
+                let mut row = vec![0; used];
+                for first in (0..groups).step_by(3) {
+                    let columns = first * GROUP..(first + 3).min(groups) * GROUP;
+                    let ranges = format.int8_ranges(k, columns.clone()).unwrap();
+                    let parts = row.get_disjoint_mut(ranges).unwrap();
+                    prepare_columns(isa, format, &x[columns], parts).unwrap();
+                }
+                row
+            };
             for isa in Isa::available() {
-                assert!(prepared(isa) == prepared(Isa::Scalar), "{dtype}, {groups} groups, {isa:?}");
+                let expected = prepared(Isa::Scalar);
+                assert!(prepared(isa) == expected, "{dtype}, {groups} groups, {isa:?}");
+                assert!(in_parts(isa) == expected, "{dtype}, {groups} groups in parts, {isa:?}");
             }
         }
     }
@@ -228,8 +243,18 @@ fn wrong_lengths_are_errors() {
     assert!(layout.pack_panel(&[0; 68], &mut vec![0; layout.panel_bytes() - 1]).is_err());
     assert!(layout.decode_row(&vec![0; layout.bytes()], 4, &mut [0.0; 64]).is_err());
     assert!(prepare(Isa::Scalar, layout.activation(), 48, &[0.0; 48], &mut [0; 128]).is_err());
+    let format = layout.activation();
+    assert_eq!([0..31, 32..65, 64..96].map(|columns| format.int8_ranges(64, columns)), [const { None }; 3]);
+    for [values, scales, sums] in [[32, 4, 8], [64, 8, 8], [32, 8, 4]] {
+        let parts = [&mut vec![0; values][..], &mut vec![0; scales], &mut vec![0; sums]];
+        assert!(
+            prepare_columns(Isa::Scalar, format, &[0.0; 32], parts).is_err(),
+            "{values}, {scales}, {sums}"
+        );
+    }
     let target = Output { data: std::ptr::null_mut(), row_stride: 0, accumulate: false };
+    let weights = Panels { packed: &[], range: 0..1, after: After::UNKNOWN };
     // SAFETY: the lengths are wrong, so nothing is written.
-    let result = unsafe { layout.matmul(&[], &[], 1, 0..1, None, target, &mut []) };
+    let result = unsafe { layout.matmul(weights, &[], 1, None, target, &mut []) };
     assert!(result.is_err());
 }

@@ -2,7 +2,7 @@
 //! heads before attention.
 
 use crate::graph::{Dim, Graph, Op, RopeSpec, UnaryOp, ValueId, WeightId};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What happens to the heads of a projection on the way to attention.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,9 @@ pub(crate) struct Absorbed {
     pub(crate) skipped: Vec<bool>,
     /// Operand of a linear node -> the node that makes its rows.
     pub(crate) rows: HashMap<ValueId, usize>,
+    /// Operands of linear nodes that the step before can prepare: results of attention that nobody else reads, and what is
+    /// made of the two results of one linear node.
+    pub(crate) handed: HashSet<ValueId>,
     /// Result of a linear node -> the function that is applied to it, and its result.
     pub(crate) functions: HashMap<ValueId, (UnaryOp, ValueId)>,
     /// Result of an attention node -> the chains of its queries and keys.
@@ -70,6 +73,11 @@ pub(crate) fn find(graph: &Graph) -> Absorbed {
                     absorbed.skipped[producer] = true;
                     absorbed.rows.insert(x, producer);
                 }
+                if uses.sole(x).is_some_and(|node| {
+                    matches!(graph.nodes[node].op, Op::Attention(_)) || is_pair(&uses, node)
+                }) {
+                    absorbed.handed.insert(x);
+                }
             }
             Op::Unary(op) => {
                 let x = node.inputs[0];
@@ -84,6 +92,18 @@ pub(crate) fn find(graph: &Graph) -> Absorbed {
         }
     }
     absorbed
+}
+
+/// Whether node `gated` joins the two results of one linear node, which nobody else reads.
+fn is_pair(uses: &Uses<'_>, gated: usize) -> bool {
+    let nodes = &uses.graph.nodes;
+    let inputs = &nodes[gated].inputs;
+    matches!(nodes[gated].op, Op::Gated(_))
+        && uses.sole(inputs[0]).is_some_and(|maker| {
+            uses.sole(inputs[1]) == Some(maker)
+                && nodes[maker].outputs == *inputs
+                && matches!(nodes[maker].op, Op::Linear { residual: false, .. })
+        })
 }
 
 fn heads(uses: &Uses<'_>, end: ValueId, head_dim: usize, skipped: &mut [bool]) -> HeadChain {

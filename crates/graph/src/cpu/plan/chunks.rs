@@ -1,6 +1,6 @@
 //! How the panels of a linear step are shared out over threads.
 
-use super::LinearPart;
+use super::{GATED_PANELS, LinearPart};
 use kun_kernels::linear::PANEL_ROWS;
 use std::ops::Range;
 
@@ -40,19 +40,30 @@ impl Chunks {
     ///
     /// A thread reads its stretch from one end to the other, so weights asked for ahead of the products are its own.
     pub(super) fn by_bytes(parts: &[LinearPart], threads: usize, plain: bool) -> Chunks {
-        let total: usize = parts.iter().map(|part| part.layout.bytes()).sum();
+        let sizes = parts.iter().map(|part| (part.layout.panels(), part.layout.panel_bytes()));
+        Chunks::share(&sizes.collect::<Vec<_>>(), threads, if plain { PANELS_TOGETHER } else { 1 })
+    }
+
+    /// [`Chunks::by_bytes`] where a task takes the same panels of two matrices of one shape.
+    pub(super) fn of_pairs(gate: &LinearPart, up: &LinearPart, threads: usize) -> Chunks {
+        let bytes = gate.layout.panel_bytes() + up.layout.panel_bytes();
+        Chunks::share(&[(gate.layout.panels(), bytes)], threads, GATED_PANELS)
+    }
+
+    /// Shares out matrices of so many panels of so many bytes, `together` panels or a multiple at once.
+    fn share(matrices: &[(usize, usize)], threads: usize, together: usize) -> Chunks {
+        let total: usize = matrices.iter().map(|(panels, bytes)| panels * bytes).sum();
         let of_a_thread = match threads {
             1 => 1,
             _ => (total / (threads * CHUNK_BYTES)).clamp(1, CHUNKS_OF_A_THREAD),
         };
         let pieces = threads * of_a_thread;
-        let together = if plain { PANELS_TOGETHER } else { 1 };
         let end_of = |piece: usize| (total as u128 * piece as u128 / pieces as u128) as usize;
         let mut chunks = Chunks { all: Vec::new(), firsts: vec![0] };
         // Bytes of the panels so far, and the piece that they belong to.
         let (mut bytes, mut piece) = (0, 1);
-        for (matrix, part) in parts.iter().enumerate() {
-            let (panels, panel_bytes) = (part.layout.panels(), part.layout.panel_bytes().max(1));
+        for (matrix, &(panels, panel_bytes)) in matrices.iter().enumerate() {
+            let panel_bytes = panel_bytes.max(1);
             let mut start = 0;
             while start < panels {
                 let wanted = end_of(piece).saturating_sub(bytes).div_ceil(panel_bytes * together);

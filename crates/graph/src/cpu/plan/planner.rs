@@ -6,15 +6,15 @@ mod tables;
 use super::absorb::{self, Absorbed};
 use super::{
     ATTENTION_ROWS, AttentionStep, BackwardBias, Chunks, CrossAttentionStep, DisentangledStep, DistanceTable,
-    HeadWork, LinearPart, LinearStep, Matrix, MatrixForm, PRIVATE_ELEMENTS, Place, Plan, RopeTable,
-    RowSource, Rows, SelfAttentionStep, Slot, Step, Work, private_rows,
+    GATED_PANELS, GATED_ROWS, Gated, HeadWork, LinearPart, LinearStep, Matrix, MatrixForm, PRIVATE_ELEMENTS,
+    Place, Plan, Prepared, RopeTable, RowSource, Rows, SelfAttentionStep, Slot, Step, Work, private_rows,
 };
 use crate::backend::{CompileError, CompileOptions};
 use crate::bind::Sizes;
 use crate::cpu::kv_pages::LayerPages;
 use crate::cpu::run::sequences;
 use crate::graph::{Dim, Graph, Node, Op, Sym, ValueId, WeightId};
-use kun_kernels::linear::{ActivationFormat, PackedLayout};
+use kun_kernels::linear::{ActivationFormat, PANEL_ROWS, PackedLayout};
 use kun_kernels::{Isa, KernelError, self_attention};
 use kun_tensor::DType;
 use std::collections::HashMap;
@@ -361,6 +361,7 @@ impl<'a> Planner<'a> {
                     scale: spec.scale,
                     window_tokens: spec.window_tokens,
                     bias: spec.bias.map(|bias| self.backward(bias, spec.heads)),
+                    prepared: None,
                 };
                 self.push(&node.name, Work::Attention(step), reads, vec![out], None);
             }
@@ -378,7 +379,7 @@ impl<'a> Planner<'a> {
     ) -> Result<(), Failure> {
         let (rows, k) = self.rows_of(node.inputs[0]);
         let max_rows = self.limits.elements(&rows).unwrap_or(0);
-        let (source, mut reads) = match absorbed.rows.get(&node.inputs[0]) {
+        let (mut source, mut reads) = match absorbed.rows.get(&node.inputs[0]) {
             Some(&producer) => {
                 self.row_source(&self.graph.nodes[producer]).expect("only makers of rows are absorbed")
             }
@@ -432,6 +433,14 @@ impl<'a> Planner<'a> {
             self.prepared_bytes = self.prepared_bytes.max(private_bytes);
             self.row_elements = self.row_elements.max(k);
         }
+        if absorbed.handed.contains(&node.inputs[0])
+            && let [(format @ ActivationFormat::Int8(_), at)] = prepared[..]
+            && self.hand_over(&source, Prepared { format, width: k, at }, max_rows)
+        {
+            source = RowSource::Prepared;
+            reads = vec![at];
+            writes.retain(|slot| *slot != at);
+        }
         let residual = residual.then(|| slot(node.inputs[1]));
         // A thread may write its columns while another still prepares rows for itself from the same operand.
         let in_place = residual.filter(|r| !reads.contains(r)).map(|r| (parts[0].out, r));
@@ -439,9 +448,58 @@ impl<'a> Planner<'a> {
         let plain = prepared.iter().all(|(format, _)| !matches!(format, ActivationFormat::Int8(_)));
         let chunks = Chunks::by_bytes(&parts, self.options.threads.max(1), plain);
         let wide_chunks = if plain { Chunks::even(&parts) } else { Vec::new() };
-        let step = LinearStep { rows, k, source, prepared, direct, parts, residual, chunks, wide_chunks };
+        let step = LinearStep {
+            rows,
+            k,
+            source,
+            prepared,
+            direct,
+            parts,
+            residual,
+            gated: None,
+            chunks,
+            next: None,
+            wide_chunks,
+        };
         self.push(&node.name, Work::Linear(step), reads, writes, in_place);
         Ok(())
+    }
+
+    /// Has the step that makes `source`, which nobody else reads, prepare it; false if it cannot.
+    fn hand_over(&mut self, source: &RowSource, prepared: Prepared, max_rows: usize) -> bool {
+        let threads = self.options.threads.max(1);
+        for draft in self.drafts.iter_mut().rev() {
+            match (&mut draft.step.work, source) {
+                (Work::Attention(step), RowSource::Copy { x }) if step.out == *x => {
+                    let columns = step.heads / step.pages.layout.kv_heads() * step.pages.layout.head_dim();
+                    if prepared.format.int8_ranges(prepared.width, 0..columns).is_none() {
+                        return false;
+                    }
+                    step.prepared = Some(prepared);
+                    draft.writes.push(prepared.at);
+                    return true;
+                }
+                (Work::Linear(step), RowSource::Gated { gate, up, op }) => {
+                    let [first, second] = &step.parts[..] else { continue };
+                    if first.out != *gate || second.out != *up {
+                        continue;
+                    }
+                    if !step.wide_chunks.is_empty() || first.function.is_some() || second.function.is_some() {
+                        return false;
+                    }
+                    step.chunks = Chunks::of_pairs(first, second, threads);
+                    step.gated = Some(Gated { op: *op, out: prepared });
+                    draft.writes.retain(|slot| slot != gate && slot != up);
+                    draft.writes.push(prepared.at);
+                    // Both results of the rows, and one row of what is made of them.
+                    let columns = GATED_PANELS * PANEL_ROWS;
+                    self.row_elements = self.row_elements.max((2 * GATED_ROWS.min(max_rows) + 1) * columns);
+                    return true;
+                }
+                _ => {}
+            }
+        }
+        false
     }
 
     /// Outputs that no step computes: graph inputs and weights.

@@ -197,4 +197,11 @@ fn look(
         )
         .expect(PLANNED);
     }
+    if let Some(prepared) = &step.prepared {
+        let columns = first..first + group * dh;
+        for row in tile.row..tile.row + tile.tokens {
+            let made = run.read(step.out, row * width + first, group * dh);
+            run.prepare_columns(prepared, row, columns.clone(), made);
+        }
+    }
 }

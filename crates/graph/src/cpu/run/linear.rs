@@ -1,11 +1,15 @@
 //! Linear steps: rows prepared once, then panels of all matrices shared out over the threads.
 
 use super::{PLANNED, Run, Scratch, each_row};
-use crate::cpu::plan::{LinearStep, RowSource, WIDE_BLOCK, WIDE_ROWS, private_rows};
-use crate::cpu::shared::as_bytes;
+use crate::cpu::plan::{
+    Chunk, GATED_PANELS, GATED_ROWS, Gated, LinearPart, LinearStep, RowSource, WIDE_BLOCK, WIDE_ROWS, Work,
+    private_rows,
+};
+use crate::cpu::shared::{as_bytes, matmul_apart};
 use crate::cpu::threads::{Panicked, Worker};
 use kun_kernels::elementwise;
-use kun_kernels::linear::prepare;
+use kun_kernels::linear::{After, Panels, prepare};
+use std::ops::Range;
 
 /// Rows that kernels of plain types multiply together.
 const ROWS_TOGETHER: usize = 6;
@@ -21,8 +25,9 @@ pub(super) fn run(
         return Ok(());
     }
     let Scratch { row: row_scratch, prepared: private, kernel } = scratch;
-    let private_count = if step.direct { 0 } else { private_rows(t, step.k) };
-    if !step.direct && private_count == 0 {
+    let is_there = step.direct || matches!(step.source, RowSource::Prepared);
+    let private_count = if is_there { 0 } else { private_rows(t, step.k) };
+    if !is_there && private_count == 0 {
         each_row(worker, t, step.k, |row| {
             let values = made_row(run, step, row, row_scratch);
             for (format, at) in &step.prepared {
@@ -41,7 +46,7 @@ pub(super) fn run(
     let blocks = if wide { t.div_ceil(WIDE_BLOCK) } else { 1 };
     let block = if wide { t.div_ceil(blocks).next_multiple_of(ROWS_TOGETHER) } else { t };
     let blocks = t.div_ceil(block);
-    let multiply = |task: usize| {
+    let body = |task: usize| {
         let rows = task % blocks * block..((task % blocks + 1) * block).min(t);
         if !is_prepared {
             // Inside a task, while the operands are sure to be there still.
@@ -49,51 +54,154 @@ pub(super) fn run(
             is_prepared = true;
         }
         let chunk = &chunks[task / blocks];
-        let part = &step.parts[chunk.matrix];
-        let (format, at) = step.prepared[part.format];
-        let row_bytes = format.row_bytes(step.k);
-        let x = match &step.source {
-            RowSource::Copy { x } if step.direct => {
-                as_bytes(run.read(*x, rows.start * step.k, rows.len() * step.k))
-            }
-            _ if private_count > 0 => {
-                let before: usize =
-                    step.prepared[..part.format].iter().map(|(f, _)| t * f.row_bytes(step.k)).sum();
-                &private[before + rows.start * row_bytes..before + rows.end * row_bytes]
-            }
-            _ => {
-                let start = run.arena_offset(at);
-                run.arena.bytes(start + rows.start * row_bytes..start + rows.end * row_bytes)
-            }
-        };
-        let (n, _) = part.layout.shape();
-        let out = run.columns(part.out, t, n);
-        if let Some(residual) = step.residual.filter(|r| run.place(*r) != run.place(part.out)) {
-            let columns = chunk.columns(n);
-            for row in rows.clone() {
-                out.row_mut(row, columns.clone()).copy_from_slice(run.read(
-                    residual,
-                    row * n + columns.start,
-                    columns.len(),
-                ));
-            }
-        }
-        let matrix = &run.plan.matrices[part.matrix];
-        let packed = run.weights.bytes(matrix.offset..matrix.offset + matrix.bytes);
-        let bias = part.bias.map(|bias| run.constants[bias].as_slice());
-        let panels = chunk.panels.clone();
-        out.matmul(rows.clone(), &part.layout, packed, x, panels, bias, step.residual.is_some(), kernel)
-            .expect(PLANNED);
-        if let Some(function) = part.function {
-            let columns = chunk.columns(n);
-            for row in rows {
-                elementwise::unary_in_place(run.isa(), function, out.row_mut(row, columns.clone()));
-            }
+        let after = if wide { None } else { after(run, step, worker.index, task) };
+        let after = after.unwrap_or(After::UNKNOWN);
+        let private = (private_count > 0).then_some(&private[..]);
+        match &step.gated {
+            Some(gated) => multiply_gated(run, step, gated, (chunk, after), t, private, row_scratch, kernel),
+            None => multiply(run, step, (chunk, after), t, rows, private, kernel),
         }
     };
     match step.chunks.firsts.as_slice() {
-        firsts if firsts.len() == worker.threads + 1 && !wide => worker.phase_from(|i| firsts[i], multiply),
-        _ => worker.phase_by_place(chunks.len() * blocks, multiply),
+        firsts if firsts.len() == worker.threads + 1 && !wide => worker.phase_from(|i| firsts[i], body),
+        _ => worker.phase_by_place(chunks.len() * blocks, body),
+    }
+}
+
+/// What thread `thread` multiplies after one of its own tasks.
+fn after(run: &Run<'_>, step: &LinearStep, thread: usize, task: usize) -> Option<After> {
+    let own =
+        |step: &LinearStep| Some(*step.chunks.firsts.get(thread)?..*step.chunks.firsts.get(thread + 1)?);
+    let rest = own(step).filter(|own| own.contains(&task)).map(|own| &step.chunks.all[task..own.end])?;
+    // Its tasks follow each other in one matrix, then in another, then in the next linear step.
+    let matrix = rest[0].matrix;
+    let here = rest.iter().take_while(|chunk| chunk.matrix == matrix);
+    let until = here.last()?.panels.end;
+    let (step, next) = match rest.iter().find(|chunk| chunk.matrix != matrix) {
+        Some(next) => (step, next),
+        None => match &run.plan.steps[step.next?].work {
+            Work::Linear(next) => (next, next.chunks.all.get(own(next)?.start)?),
+            _ => return None,
+        },
+    };
+    Some(After { until, then: weights_at(run, &step.parts[next.matrix], next.panels.start) })
+}
+
+/// Where a panel of a matrix begins.
+fn weights_at(run: &Run<'_>, part: &LinearPart, panel: usize) -> *const u8 {
+    run.weights.address(run.plan.matrices[part.matrix].offset + panel * part.layout.panel_bytes())
+}
+
+/// Multiplies the rows `rows` of `t` with a chunk, with `after` to come; `private` holds
+/// all rows if this thread prepared them for itself.
+fn multiply(
+    run: &Run<'_>,
+    step: &LinearStep,
+    (chunk, after): (&Chunk, After),
+    t: usize,
+    rows: Range<usize>,
+    private: Option<&[u8]>,
+    kernel: &mut [u8],
+) {
+    let part = &step.parts[chunk.matrix];
+    let x = operand(run, step, part.format, t, rows.clone(), private);
+    let (n, _) = part.layout.shape();
+    let out = run.columns(part.out, t, n);
+    if let Some(residual) = step.residual.filter(|r| run.place(*r) != run.place(part.out)) {
+        let columns = chunk.columns(n);
+        for row in rows.clone() {
+            out.row_mut(row, columns.clone()).copy_from_slice(run.read(
+                residual,
+                row * n + columns.start,
+                columns.len(),
+            ));
+        }
+    }
+    let (packed, bias) = weights(run, part);
+    let panels = Panels { packed, range: chunk.panels.clone(), after };
+    out.matmul(rows.clone(), &part.layout, panels, x, bias, step.residual.is_some(), kernel).expect(PLANNED);
+    if let Some(function) = part.function {
+        let columns = chunk.columns(n);
+        for row in rows {
+            elementwise::unary_in_place(run.isa(), function, out.row_mut(row, columns.clone()));
+        }
+    }
+}
+
+/// Multiplies all `t` rows with a chunk of both matrices, some panels and rows at a time, and prepares what is made of the
+/// results, which stay in `scratch`.
+fn multiply_gated(
+    run: &Run<'_>,
+    step: &LinearStep,
+    gated: &Gated,
+    (chunk, after): (&Chunk, After),
+    t: usize,
+    private: Option<&[u8]>,
+    scratch: &mut [f32],
+    kernel: &mut [u8],
+) {
+    let [gate, up] = &step.parts[..] else { unreachable!("a gate and what it is applied to") };
+    let (n, _) = gate.layout.shape();
+    for first in chunk.panels.clone().step_by(GATED_PANELS) {
+        let panels = first..(first + GATED_PANELS).min(chunk.panels.end);
+        let columns = Chunk { matrix: 0, panels: panels.clone() }.columns(n);
+        let width = columns.len();
+        for first in (0..t).step_by(GATED_ROWS) {
+            let rows = first..(first + GATED_ROWS).min(t);
+            let (gates, rest) = scratch.split_at_mut(rows.len() * width);
+            let (ups, rest) = rest.split_at_mut(rows.len() * width);
+            // The panels of both take turns.
+            let turn = |then: *const u8| After { until: panels.end, then };
+            let ends = panels.end >= after.until;
+            let next = if ends { after.then } else { weights_at(run, gate, panels.end) };
+            let both =
+                [(gate, &mut *gates, turn(weights_at(run, up, panels.start))), (up, &mut *ups, turn(next))];
+            for (part, out, after) in both {
+                let x = operand(run, step, part.format, t, rows.clone(), private);
+                let (packed, bias) = weights(run, part);
+                let panels = Panels { packed, range: panels.clone(), after };
+                matmul_apart(&part.layout, panels, x, bias, out, kernel).expect(PLANNED);
+            }
+            let made = &mut rest[..width];
+            let results = gates.chunks_exact(width).zip(ups.chunks_exact(width));
+            for (row, (gate, up)) in rows.zip(results) {
+                elementwise::gated(run.isa(), gated.op, gate, up, made).expect(PLANNED);
+                run.prepare_columns(&gated.out, row, columns.clone(), made);
+            }
+        }
+    }
+}
+
+/// The bytes and the bias of a matrix.
+fn weights<'s>(run: &Run<'s>, part: &LinearPart) -> (&'s [u8], Option<&'s [f32]>) {
+    let matrix = &run.plan.matrices[part.matrix];
+    let packed = run.weights.bytes(matrix.offset..matrix.offset + matrix.bytes);
+    (packed, part.bias.map(|bias| run.constants[bias].as_slice()))
+}
+
+/// The rows `rows` of `t` as format `format` of the step wants them.
+fn operand<'s>(
+    run: &Run<'s>,
+    step: &LinearStep,
+    format: usize,
+    t: usize,
+    rows: Range<usize>,
+    private: Option<&'s [u8]>,
+) -> &'s [u8] {
+    let (of_matrix, at) = step.prepared[format];
+    let row_bytes = of_matrix.row_bytes(step.k);
+    match (&step.source, private) {
+        (RowSource::Copy { x }, _) if step.direct => {
+            as_bytes(run.read(*x, rows.start * step.k, rows.len() * step.k))
+        }
+        (_, Some(private)) => {
+            let before: usize = step.prepared[..format].iter().map(|(f, _)| t * f.row_bytes(step.k)).sum();
+            &private[before + rows.start * row_bytes..before + rows.end * row_bytes]
+        }
+        _ => {
+            let start = run.arena_offset(at);
+            run.arena.bytes(start + rows.start * row_bytes..start + rows.end * row_bytes)
+        }
     }
 }
 

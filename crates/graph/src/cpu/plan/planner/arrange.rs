@@ -11,6 +11,13 @@ impl Planner<'_> {
         let mut drafts = std::mem::take(&mut self.table_drafts);
         drafts.append(&mut self.drafts);
         self.mark_once(&mut drafts);
+        let mut after = None;
+        for (index, draft) in drafts.iter_mut().enumerate().rev() {
+            if let Work::Linear(step) = &mut draft.step.work {
+                step.next = after;
+                after = Some(index);
+            }
+        }
         let overflow = |what: &'static str| CompileError::Memory { bytes: usize::MAX, what };
         let (mut places, shared_bytes) = self.arrange(&drafts).ok_or_else(|| overflow("activations"))?;
         for (slot, place) in &self.fixed {
