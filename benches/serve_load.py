@@ -121,6 +121,12 @@ class Server:
             time.sleep(0.05)
 
 
+def round_trip():
+    """Nanoseconds in which a line of memory goes from one thread to another and back."""
+    limits = json.loads(subprocess.run([KUN, "doctor", "--json"], capture_output=True, text=True).stdout)["limits"]
+    return limits["round_trip_ns"] or 0
+
+
 def crowd():
     """One chat, then sixteen at once; with --llama-cpp, sixteen by its server too, in turns."""
     tokens = 32 if SHORT else 96
@@ -138,10 +144,14 @@ def crowd():
         rate(server, 1)
         for _ in range(0 if SHORT else 7):
             rate(server, 16)
-        # Many, as one chat is bound by memory, whose rate swings with what else the host does.
-        rounds = [(rate(server, 1), rate(server, 16)) for _ in range(1 if SHORT else 20)]
-        one, sixteen = (statistics.median(r[i] for r in rounds) for i in (0, 1))
-        print(f"crowd: 1 chat {one:.1f} tokens/s, 16 chats {sixteen:.1f} tokens/s, {sixteen / one:.2f} times")
+        # Many, as one chat is bound by memory, whose rate swings with what else the host does. A host may move a virtual
+        # machine's cores, too: those that share a cache pass rows to each other several times sooner.
+        rounds = [(round_trip(), rate(server, 1), rate(server, 16)) for _ in range(1 if SHORT else 20)]
+        for where, trips in (("share a cache", range(150)), ("share none", range(150, 10**9))):
+            there = [r for r in rounds if int(r[0]) in trips]
+            if there:
+                trip, one, sixteen = (statistics.median(r[i] for r in there) for i in (0, 1, 2))
+                print(f"crowd, {len(there)} rounds while cores {where} ({trip:.0f} ns to and fro): 1 chat {one:.1f} tokens/s, 16 chats {sixteen:.1f} tokens/s, {sixteen / one:.2f} times")
         if LLAMA:
             beside_llama_cpp(server, lambda: rate(server, 16), tokens)
 

@@ -54,7 +54,7 @@ pub(crate) enum RowSource {
 }
 
 /// What a linear step of two matrices makes of its results instead of storing them: `op(first) * second`, prepared for the
-/// next linear step. Each task makes the columns that it multiplied, so that none but prepared values, an eighth of the bytes
+/// next linear step. Each task makes the columns that it multiplied, so that none but prepared values, a sixth of the bytes
 /// of both results, pass from core to core.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Gated {
