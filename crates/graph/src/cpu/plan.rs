@@ -312,8 +312,11 @@ pub(crate) const WIDE_BLOCK: usize = 96;
 /// Panels of each matrix that a gated step multiplies before it goes on with their results: columns that int8 kernels prepare
 /// at once.
 pub(crate) const GATED_PANELS: usize = 16;
-/// Rows of which it holds the results meanwhile: few enough that they stay in the second-level cache.
-pub(crate) const GATED_ROWS: usize = 96;
+/// Rows of one task then at most: few enough that their results stay in the second-level cache; whole groups of
+/// [`INT8_ROWS_TOGETHER`].
+pub(crate) const GATED_ROWS: usize = 64;
+/// Rows that int8 kernels multiply together.
+pub(crate) const INT8_ROWS_TOGETHER: usize = 16;
 
 /// Rows that each thread prepares for itself when a step has this many; 0 if threads share the work.
 pub(crate) fn private_rows(rows: usize, k: usize) -> usize {

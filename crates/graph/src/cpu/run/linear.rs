@@ -2,8 +2,8 @@
 
 use super::{PLANNED, Run, Scratch, each_row};
 use crate::cpu::plan::{
-    Chunk, GATED_PANELS, GATED_ROWS, Gated, LinearPart, LinearStep, RowSource, WIDE_BLOCK, WIDE_ROWS, Work,
-    private_rows,
+    Chunk, GATED_PANELS, GATED_ROWS, Gated, INT8_ROWS_TOGETHER, LinearPart, LinearStep, RowSource,
+    WIDE_BLOCK, WIDE_ROWS, Work, private_rows,
 };
 use crate::cpu::shared::{as_bytes, matmul_apart};
 use crate::cpu::threads::{Panicked, Worker};
@@ -42,9 +42,13 @@ pub(super) fn run(
     let mut is_prepared = private_count == 0;
     let wide = t >= WIDE_ROWS && !step.wide_chunks.is_empty();
     let chunks = if wide { &step.wide_chunks } else { &step.chunks.all };
+    let (most, together) = match step.gated {
+        _ if wide => (WIDE_BLOCK, ROWS_TOGETHER),
+        Some(_) => (GATED_ROWS, INT8_ROWS_TOGETHER),
+        None => (t, 1),
+    };
     // Blocks of one size, whole groups of the rows that kernels take together, so that threads end together.
-    let blocks = if wide { t.div_ceil(WIDE_BLOCK) } else { 1 };
-    let block = if wide { t.div_ceil(blocks).next_multiple_of(ROWS_TOGETHER) } else { t };
+    let block = t.div_ceil(t.div_ceil(most)).next_multiple_of(together);
     let blocks = t.div_ceil(block);
     let body = |task: usize| {
         let rows = task % blocks * block..((task % blocks + 1) * block).min(t);
@@ -54,16 +58,22 @@ pub(super) fn run(
             is_prepared = true;
         }
         let chunk = &chunks[task / blocks];
-        let after = if wide { None } else { after(run, step, worker.index, task) };
+        // Many rows go over the same weights many times, and would ask each time.
+        let after = if t > GATED_ROWS { None } else { after(run, step, worker.index, task) };
         let after = after.unwrap_or(After::UNKNOWN);
         let private = (private_count > 0).then_some(&private[..]);
         match &step.gated {
-            Some(gated) => multiply_gated(run, step, gated, (chunk, after), t, private, row_scratch, kernel),
+            Some(gated) => {
+                let scratch = (&mut **row_scratch, &mut **kernel);
+                multiply_gated(run, step, gated, (chunk, after), t, rows, private, scratch);
+            }
             None => multiply(run, step, (chunk, after), t, rows, private, kernel),
         }
     };
     match step.chunks.firsts.as_slice() {
-        firsts if firsts.len() == worker.threads + 1 && !wide => worker.phase_from(|i| firsts[i], body),
+        firsts if firsts.len() == worker.threads + 1 && !wide => {
+            worker.phase_from(|i| firsts[i] * blocks, body)
+        }
         _ => worker.phase_by_place(chunks.len() * blocks, body),
     }
 }
@@ -128,17 +138,17 @@ fn multiply(
     }
 }
 
-/// Multiplies all `t` rows with a chunk of both matrices, some panels and rows at a time, and prepares what is made of the
-/// results, which stay in `scratch`.
+/// Multiplies the rows `rows` of `t`, at most [`GATED_ROWS`], with a chunk of both matrices, some panels at a time, and prepares
+/// what is made of the results, which stay in the scratch.
 fn multiply_gated(
     run: &Run<'_>,
     step: &LinearStep,
     gated: &Gated,
     (chunk, after): (&Chunk, After),
     t: usize,
+    rows: Range<usize>,
     private: Option<&[u8]>,
-    scratch: &mut [f32],
-    kernel: &mut [u8],
+    (scratch, kernel): (&mut [f32], &mut [u8]),
 ) {
     let [gate, up] = &step.parts[..] else { unreachable!("a gate and what it is applied to") };
     let (n, _) = gate.layout.shape();
@@ -146,28 +156,25 @@ fn multiply_gated(
         let panels = first..(first + GATED_PANELS).min(chunk.panels.end);
         let columns = Chunk { matrix: 0, panels: panels.clone() }.columns(n);
         let width = columns.len();
-        for first in (0..t).step_by(GATED_ROWS) {
-            let rows = first..(first + GATED_ROWS).min(t);
-            let (gates, rest) = scratch.split_at_mut(rows.len() * width);
-            let (ups, rest) = rest.split_at_mut(rows.len() * width);
-            // The panels of both take turns.
-            let turn = |then: *const u8| After { until: panels.end, then };
-            let ends = panels.end >= after.until;
-            let next = if ends { after.then } else { weights_at(run, gate, panels.end) };
-            let both =
-                [(gate, &mut *gates, turn(weights_at(run, up, panels.start))), (up, &mut *ups, turn(next))];
-            for (part, out, after) in both {
-                let x = operand(run, step, part.format, t, rows.clone(), private);
-                let (packed, bias) = weights(run, part);
-                let panels = Panels { packed, range: panels.clone(), after };
-                matmul_apart(&part.layout, panels, x, bias, out, kernel).expect(PLANNED);
-            }
-            let made = &mut rest[..width];
-            let results = gates.chunks_exact(width).zip(ups.chunks_exact(width));
-            for (row, (gate, up)) in rows.zip(results) {
-                elementwise::gated(run.isa(), gated.op, gate, up, made).expect(PLANNED);
-                run.prepare_columns(&gated.out, row, columns.clone(), made);
-            }
+        let (gates, rest) = scratch.split_at_mut(rows.len() * width);
+        let (ups, rest) = rest.split_at_mut(rows.len() * width);
+        // The panels of both take turns.
+        let turn = |then: *const u8| After { until: panels.end, then };
+        let ends = panels.end >= after.until;
+        let next = if ends { after.then } else { weights_at(run, gate, panels.end) };
+        let both =
+            [(gate, &mut *gates, turn(weights_at(run, up, panels.start))), (up, &mut *ups, turn(next))];
+        for (part, out, after) in both {
+            let x = operand(run, step, part.format, t, rows.clone(), private);
+            let (packed, bias) = weights(run, part);
+            let panels = Panels { packed, range: panels.clone(), after };
+            matmul_apart(&part.layout, panels, x, bias, out, kernel).expect(PLANNED);
+        }
+        let made = &mut rest[..width];
+        let results = gates.chunks_exact(width).zip(ups.chunks_exact(width));
+        for (row, (gate, up)) in rows.clone().zip(results) {
+            elementwise::gated(run.isa(), gated.op, gate, up, made).expect(PLANNED);
+            run.prepare_columns(&gated.out, row, columns.clone(), made);
         }
     }
 }
