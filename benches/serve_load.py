@@ -123,7 +123,7 @@ class Server:
 
 def round_trip():
     """Nanoseconds in which a line of memory goes from one thread to another and back."""
-    limits = json.loads(subprocess.run([KUN, "doctor", "--json"], capture_output=True, text=True).stdout)["limits"]
+    limits = json.loads(subprocess.run([KUN, "doctor", "--json"], capture_output=True, text=True).stdout)["machine"]["limits"]
     return limits["round_trip_ns"] or 0
 
 
