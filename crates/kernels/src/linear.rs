@@ -165,6 +165,11 @@ impl PackedLayout {
         self.n.div_ceil(PANEL_ROWS)
     }
 
+    /// Columns of the result that these panels make.
+    pub fn columns(&self, panels: &Range<usize>) -> Range<usize> {
+        panels.start * PANEL_ROWS..(panels.end * PANEL_ROWS).min(self.n)
+    }
+
     /// Bytes of one packed panel; a multiple of 64.
     pub fn panel_bytes(&self) -> usize {
         match &self.form {

@@ -15,6 +15,7 @@ use crate::graph::{
 use kun_kernels::Isa;
 use kun_kernels::linear::{ActivationFormat, PackedLayout};
 use kun_tensor::DType;
+use std::ops::Range;
 
 /// Index of a tensor in [`Plan::places`]: the values of the graph first, then what steps need besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +70,13 @@ pub(crate) struct Prepared {
     pub(crate) format: ActivationFormat,
     pub(crate) width: usize,
     pub(crate) at: Slot,
+}
+
+impl Prepared {
+    /// Where in a row some whole groups of its columns lie.
+    pub(crate) fn parts(&self, columns: Range<usize>) -> [Range<usize>; 3] {
+        self.format.int8_ranges(self.width, columns).expect("whole groups of an int8 row, as planned")
+    }
 }
 
 /// One matrix of a linear step.

@@ -170,11 +170,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Prepares the columns `columns` of row `row`, whose values are `x`; they belong to the calling task alone.
-    fn prepare_columns(&self, to: &Prepared, row: usize, columns: Range<usize>, x: &[f32]) {
+    /// Prepares the values `x` of row `row`, which go to the `parts` of it; these belong to the calling task alone.
+    fn prepare_columns(&self, to: &Prepared, row: usize, parts: &[Range<usize>; 3], x: &[f32]) {
         let start = self.arena_offset(to.at) + row * to.format.row_bytes(to.width);
-        let ranges = to.format.int8_ranges(to.width, columns).expect(PLANNED);
-        let parts = ranges.map(|range| self.arena.bytes_mut(start + range.start..start + range.end));
+        let parts = parts.each_ref().map(|part| self.arena.bytes_mut(start + part.start..start + part.end));
         prepare_columns(self.isa(), to.format, x, parts).expect(PLANNED);
     }
 

@@ -18,7 +18,7 @@ use kun_kernels::conv::few::Few;
 use kun_kernels::conv::winograd::Winograd;
 use kun_kernels::gemm::quads::{CodesProduct, CodesTarget};
 use kun_kernels::gemm::{Attention, Product, Scratch, Target};
-use kun_kernels::linear::{Output, PANEL_ROWS, PackedLayout, Panels};
+use kun_kernels::linear::{Output, PackedLayout, Panels};
 use kun_kernels::pool::Pool;
 use kun_kernels::self_attention::{HeadOutput, SelfAttention, self_attention};
 use kun_kernels::strided::Copy;
@@ -239,8 +239,8 @@ pub(crate) fn matmul_apart(
     out: &mut [f32],
     scratch: &mut [u8],
 ) -> Result<(), KernelError> {
-    let (n, k) = layout.shape();
-    let columns = panels.range.start * PANEL_ROWS..(panels.range.end * PANEL_ROWS).min(n);
+    let (_, k) = layout.shape();
+    let columns = layout.columns(&panels.range);
     let t = x.len() / layout.activation().row_bytes(k).max(1);
     assert!(t.checked_mul(columns.len()) == Some(out.len()), "{t} rows of {columns:?} in {}", out.len());
     let data = out.as_mut_ptr().wrapping_sub(columns.start);

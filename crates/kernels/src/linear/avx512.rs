@@ -22,7 +22,8 @@ const FAR_BYTES: usize = 32 << 10;
 /// From there into the first-level cache, where a row or two leave time for it.
 const SOON_BYTES: usize = 4096;
 
-/// Whether rows of a scheme, so many at once, wait for memory rather than for products.
+/// Whether rows of a scheme, so many at once, wait for memory rather than for products, as measured on Zen 4: few rows, or
+/// weights of five bits and more.
 const fn waits_for_memory(s: usize, rows: usize) -> bool {
     rows < 8 || scheme(s).group_bytes() > 340
 }
@@ -938,15 +939,14 @@ pub unsafe fn prepare_int8(x: &[f32], sums: GroupSums, [values, scales, of_sums]
     assert!(
         values.len() >= groups * GROUP && scales.len() >= groups * 4 && of_sums.len() >= groups * sum_bytes
     );
-    let whole = groups / TOGETHER * TOGETHER;
-    // Whole registers apart from the rest, as the number of groups is known there.
-    let starts = (0..whole).step_by(TOGETHER).map(|g| (g, TOGETHER));
-    for (g, count) in starts.chain((whole < groups).then_some((whole, groups - whole))) {
+    for g in (0..groups).step_by(TOGETHER) {
+        let count = (groups - g).min(TOGETHER);
         let (values, scales) = (values[g * GROUP..].as_mut_ptr(), scales[g * 4..].as_mut_ptr());
         let of_sums = of_sums[g * sum_bytes..].as_mut_ptr();
         let x = x[g * GROUP..].as_ptr();
         // SAFETY: groups `g .. g + count` lie inside `x`, and what is made of them inside the parts as asserted.
         unsafe {
+            // Apart, so that their number is known where registers are full.
             if count == TOGETHER {
                 prepare_groups(x, TOGETHER, sums, values, scales, of_sums);
             } else {

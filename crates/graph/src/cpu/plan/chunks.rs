@@ -1,7 +1,6 @@
 //! How the panels of a linear step are shared out over threads.
 
 use super::{GATED_PANELS, LinearPart};
-use kun_kernels::linear::PANEL_ROWS;
 use std::ops::Range;
 
 /// Fewer bytes of weights than this are not worth a claim of their own.
@@ -18,13 +17,6 @@ const WIDE_PANELS: usize = 8;
 pub(crate) struct Chunk {
     pub(crate) matrix: usize,
     pub(crate) panels: Range<usize>,
-}
-
-impl Chunk {
-    /// Columns of the result that the panels make, of `n` in all.
-    pub(crate) fn columns(&self, n: usize) -> Range<usize> {
-        self.panels.start * PANEL_ROWS..(self.panels.end * PANEL_ROWS).min(n)
-    }
 }
 
 /// The panels of all matrices of a step, in order, as tasks.

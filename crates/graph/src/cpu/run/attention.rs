@@ -198,10 +198,10 @@ fn look(
         .expect(PLANNED);
     }
     if let Some(prepared) = &step.prepared {
-        let columns = first..first + group * dh;
+        let parts = prepared.parts(first..first + group * dh);
         for row in tile.row..tile.row + tile.tokens {
             let made = run.read(step.out, row * width + first, group * dh);
-            run.prepare_columns(prepared, row, columns.clone(), made);
+            run.prepare_columns(prepared, row, &parts, made);
         }
     }
 }

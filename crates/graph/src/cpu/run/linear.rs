@@ -59,7 +59,8 @@ pub(super) fn run(
         }
         let chunk = &chunks[task / blocks];
         // Many rows go over the same weights many times, and would ask each time.
-        let after = if t > GATED_ROWS { None } else { after(run, step, worker.index, task) };
+        let many = wide || t > GATED_ROWS;
+        let after = if many { None } else { after(run, step, worker.index, task) };
         let after = after.unwrap_or(After::UNKNOWN);
         let private = (private_count > 0).then_some(&private[..]);
         match &step.gated {
@@ -102,8 +103,8 @@ fn weights_at(run: &Run<'_>, part: &LinearPart, panel: usize) -> *const u8 {
     run.weights.address(run.plan.matrices[part.matrix].offset + panel * part.layout.panel_bytes())
 }
 
-/// Multiplies the rows `rows` of `t` with a chunk, with `after` to come; `private` holds
-/// all rows if this thread prepared them for itself.
+/// Multiplies the rows `rows` of `t` with a chunk, with `after` to come; `private` holds all rows if this thread prepared them
+/// for itself.
 fn multiply(
     run: &Run<'_>,
     step: &LinearStep,
@@ -118,7 +119,7 @@ fn multiply(
     let (n, _) = part.layout.shape();
     let out = run.columns(part.out, t, n);
     if let Some(residual) = step.residual.filter(|r| run.place(*r) != run.place(part.out)) {
-        let columns = chunk.columns(n);
+        let columns = part.layout.columns(&chunk.panels);
         for row in rows.clone() {
             out.row_mut(row, columns.clone()).copy_from_slice(run.read(
                 residual,
@@ -131,7 +132,7 @@ fn multiply(
     let panels = Panels { packed, range: chunk.panels.clone(), after };
     out.matmul(rows.clone(), &part.layout, panels, x, bias, step.residual.is_some(), kernel).expect(PLANNED);
     if let Some(function) = part.function {
-        let columns = chunk.columns(n);
+        let columns = part.layout.columns(&chunk.panels);
         for row in rows {
             elementwise::unary_in_place(run.isa(), function, out.row_mut(row, columns.clone()));
         }
@@ -151,11 +152,11 @@ fn multiply_gated(
     (scratch, kernel): (&mut [f32], &mut [u8]),
 ) {
     let [gate, up] = &step.parts[..] else { unreachable!("a gate and what it is applied to") };
-    let (n, _) = gate.layout.shape();
     for first in chunk.panels.clone().step_by(GATED_PANELS) {
         let panels = first..(first + GATED_PANELS).min(chunk.panels.end);
-        let columns = Chunk { matrix: 0, panels: panels.clone() }.columns(n);
+        let columns = gate.layout.columns(&panels);
         let width = columns.len();
+        let parts = gated.out.parts(columns);
         let (gates, rest) = scratch.split_at_mut(rows.len() * width);
         let (ups, rest) = rest.split_at_mut(rows.len() * width);
         // The panels of both take turns.
@@ -174,7 +175,7 @@ fn multiply_gated(
         let results = gates.chunks_exact(width).zip(ups.chunks_exact(width));
         for (row, (gate, up)) in rows.clone().zip(results) {
             elementwise::gated(run.isa(), gated.op, gate, up, made).expect(PLANNED);
-            run.prepare_columns(&gated.out, row, columns.clone(), made);
+            run.prepare_columns(&gated.out, row, &parts, made);
         }
     }
 }
